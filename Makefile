@@ -1,0 +1,46 @@
+# Every target needs only Python 3.11+ and make; the virtual environment is made on first use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run test interop bench lint format check generate clean
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else "barkd-py needs Python 3.11, 3.12 or 3.13; this is %d.%d. Name another: make PYTHON=python3.12" % v[:2])'
+	@echo "Installing barkd-py and its dependencies into $(VENV) (once, about a minute) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+run: $(STAMP)  ## a whole regtest with two wallets that pay each other
+	@$(BIN)/python -m barkd_py.devnet.tour
+
+test: $(STAMP)  ## every hermetic test
+	$(BIN)/python -m pytest -m 'not interop and not bench'
+
+interop: $(STAMP)  ## against the real bark wallet and a real bitcoind
+	tests/interop/run
+
+bench: $(STAMP)  ## figures, not assertions
+	$(BIN)/python -m tests.bench
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint test
+
+generate: $(STAMP)  ## rewrite what is generated and committed
+	$(BIN)/python -m barkd_py.server_rpc.generate
+	$(BIN)/python -m barkd_py.api.generate > openapi.json
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
