@@ -86,7 +86,7 @@ def generate_mnemonic(words: int = 12) -> Seed:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ExtendedKey:
-    """A private key with its chain code, and its place in the tree. Not slotted: it remembers its public key."""
+    """A private key with its chain code, and its place in the tree. Not slotted: it remembers a hash."""
 
     secret_key: SecretKey
     chain_code: bytes

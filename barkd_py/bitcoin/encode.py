@@ -38,7 +38,7 @@ class DecodeErrorKind(Enum):
 class DecodeError(ProtocolViolation):
     """Bytes that are not the encoding of what they should be.
 
-    kind: ``io`` (too short, or not minimal), ``invalid`` (a value that is not allowed) or ``oversized-vector``.
+    kind: ``io`` (too short, or not minimal), ``invalid`` (a value not allowed) or ``oversized-vector``.
     """
 
     def __init__(self, kind: DecodeErrorKind, text: str) -> None:

@@ -128,7 +128,7 @@ class SecretKey:
 
 
 def verify_schnorr(x_only: bytes, msg: bytes, signature: bytes) -> bool:
-    """Whether the 64 bytes are a BIP-340 signature of the message by the key; False for any malformed part."""
+    """Whether 64 bytes are a BIP-340 signature of the message by the key; False for any malformed part."""
     if len(signature) != 64 or not is_x_only(x_only):
         return False
     return ssa.verify(msg, x_only, signature)
@@ -136,11 +136,11 @@ def verify_schnorr(x_only: bytes, msg: bytes, signature: bytes) -> bool:
 
 @lru_cache(maxsize=16_384)
 def x_only_tweak_add(x_only: bytes, tweak32: bytes) -> PublicKey:
-    """``lift_x(x_only) + tweak·G``. Raises ValueError for a tweak ≥ n, or the point at infinity. Source: BIP-341."""
+    """``lift_x(x_only) + tweak·G``. Raises ValueError for a tweak ≥ n, or infinity. Source: BIP-341."""
     tweaked, parity = xonly.tweak_add(x_only, tweak32)
     return PublicKey(bytes((2 + parity,)) + tweaked)
 
 
 def shared_point(secret: SecretKey, public_key: PublicKey) -> PublicKey:
-    """The Diffie-Hellman point itself, not a hash of it: mailbox ids are blinded with it. Source: sheet 02 §2.3."""
+    """The Diffie-Hellman point itself, not its hash: it blinds mailbox ids. Source: sheet 02 §2.3."""
     return PublicKey(ecdh.shared_point(public_key.data, secret.secret_bytes))

@@ -1,12 +1,13 @@
 """MuSig2 signatures of several keys (BIP-327); the only user of the MuSig2 binding.
 
-Ark sorts the keys of every aggregation by their 33 bytes, so their order never matters. A signer makes a nonce
-pair, all public nonces are added up, each signer makes a partial signature within a `Session`, and the partial
-signatures add up to one BIP-340 signature under the aggregate key, tweaked if the session has a tweak.
+Ark sorts the keys of every aggregation by their 33 bytes, so their order never matters. A signer makes a
+nonce pair, all public nonces are added up, each signer makes a partial signature within a `Session`, and the
+partial signatures add up to one BIP-340 signature under the aggregate key, tweaked if the session has a
+tweak.
 
-A secret nonce signs once: using it for two messages gives the secret key away. `SecNonce` therefore is consumed
-by signing, cannot be copied or pickled, and is wiped when it is no longer needed. Adding partial signatures up
-proves nothing; verify each of them, or the result.
+A secret nonce signs once: using it for two messages gives the secret key away. `SecNonce` therefore is
+consumed by signing, cannot be copied or pickled, and is wiped when it is no longer needed. Adding partial
+signatures up proves nothing; verify each of them, or the result.
 
 Source: BIP-327; sheet 01 §4.1, §9.3.
 """

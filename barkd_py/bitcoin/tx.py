@@ -1,7 +1,7 @@
 """Transactions: the values they are made of, their serialisation, ids and weights.
 
-These are plain immutable values. They are serialised here rather than by python-bitcoinlib because an exit chain
-is rebuilt for every validation, and converting each transaction into mutable library objects costs more than
+These are plain immutable values. They are serialised here rather than by python-bitcoinlib because an exit
+chain is rebuilt for every validation, and converting each transaction into library objects costs more than
 the signatures in it; the tests hold this code against that library.
 
 Hashes keep the byte order in which they are computed ("internal") and print in the reversed one ("display").

@@ -1,7 +1,7 @@
 """Units of bitcoin: amounts, fee rates, networks, and the block a thing is known in.
 
-Amounts are plain ``int`` in satoshi, named ``…_sat`` (``…_msat`` for Lightning). Nothing here is a float except
-the one conversion from a fee rate that a person wrote as a decimal.
+Amounts are plain ``int`` in satoshi, named ``…_sat`` (``…_msat`` for Lightning). Nothing here is a float
+except the one conversion from a fee rate that a person wrote as a decimal.
 """
 
 import enum
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from barkd_py.bitcoin.tx import BlockHash
 
 DUST_SAT = 330
-"""Smallest output that relays for every witness program with a 32-byte body, and the least a VTXO may hold."""
+"""The smallest taproot output that relays, and the least that a VTXO may hold."""
 
 SAT_PER_BTC = 100_000_000
 
@@ -31,13 +31,7 @@ class Network(enum.Enum):
     @property
     def bitcoin_name(self) -> str:
         """The name that bitcoin software uses; mutinynet is a signet. Source: sheet 02 §1.4."""
-        match self:
-            case Network.MAINNET:
-                return "bitcoin"
-            case Network.MUTINYNET:
-                return "signet"
-            case _:
-                return self.value
+        return {"mainnet": "bitcoin", "mutinynet": "signet"}.get(self.value, str(self.value))
 
     @property
     def is_mainnet(self) -> bool:
@@ -67,7 +61,10 @@ class Network(enum.Enum):
     @classmethod
     def from_bitcoin_name(cls, name: str) -> "Network":
         """The network of a bitcoin name (``bitcoin``, ``signet``, …). Raises ValueError for any other."""
-        return cls.MAINNET if name == "bitcoin" else cls({"mainnet": "", "mutinynet": ""}.get(name, name))
+        for network in cls:
+            if network.bitcoin_name == name:
+                return network
+        raise ValueError(f"unknown network: {name}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -85,7 +82,7 @@ class FeeRate:
 
     @classmethod
     def from_sat_per_vb(cls, sat_per_vb: float) -> "FeeRate":
-        """From a decimal that a person wrote. Raises ValueError if it is not finite, or negative after rounding."""
+        """From a decimal that a person wrote. Raises ValueError if not finite, or negative after rounding."""
         if not math.isfinite(sat_per_vb):
             raise ValueError("fee rate is not a finite number")
         sat_per_kwu = math.ceil(sat_per_vb * 250)
