@@ -1,11 +1,11 @@
 """What the on-chain wallet keeps, and the seam to whoever keeps it.
 
-The BDK wallet object is a *view*: it is rebuilt from the rows below whenever blocks or transactions change, and
-nothing is ever read back from BDK's own persistence. So the rows are the truth, they are plain (integers, text,
-bytes), and a database can hold them in four small tables:
+The BDK wallet object is a *view*: it is rebuilt from the rows below whenever blocks or transactions change,
+and nothing is ever read back from BDK's own persistence. So the rows are the truth, they are plain (integers,
+text, bytes), and a database can hold them in four small tables:
 
     wallet        one row     network, public descriptor, last revealed index
-    blocks        by height   the checkpoints of the best chain (not every block: the recent ones, and each block
+    blocks        by height   checkpoints of the best chain (not every block: the recent ones, and each block
                               that confirms one of our transactions)
     transactions  by txid     raw transaction, where it is confirmed, when it was seen in the mempool
     outputs       by outpoint foreign outputs that our transactions spend, known only to compute fees
@@ -57,7 +57,7 @@ class Confirmation:
 class TransactionRow:
     """A transaction that pays to us or spends our coins.
 
-    With neither `confirmation` nor `last_seen` it is known, but counts for nothing (evicted, or lost in a reorg).
+    With neither `confirmation` nor `last_seen` it is known, but counts for nothing (evicted, lost in a reorg).
     first_seen, last_seen: when it was first and last in the mempool, or handed to it by us.
     """
 
