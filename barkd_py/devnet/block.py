@@ -1,8 +1,8 @@
 """Blocks: their bytes, and how a regtest block is built and solved.
 
 A block here is a value: a header of 80 bytes and its transactions, the coinbase first. Building one is pure:
-height, time, coinbase script and the transactions go in, a solved block comes out (two tries on average, since
-regtest's target is half of all hashes).
+height, time, coinbase script and the transactions go in, a solved block comes out (two tries on average,
+since regtest's target is half of all hashes).
 
 Source: sheet 11 §1.1; BIP-34 (height in the coinbase), BIP-141 (witness commitment).
 """

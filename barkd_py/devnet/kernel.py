@@ -78,7 +78,8 @@ class _LogListener:
     @contextmanager
     def lines(self) -> Iterator[list[str]]:
         """The lines that this thread's kernel calls log inside the block."""
-        self._local.lines = lines = []
+        lines: list[str] = []
+        self._local.lines = lines
         try:
             yield lines
         finally:
@@ -162,9 +163,7 @@ class Kernel:
             raise BlockRejected(reason)
         return tuple(self._changes)
 
-    def verify_input(
-        self, raw_tx: bytes, index: int, spent_outputs: Sequence[tuple[int, bytes]]
-    ) -> bool:
+    def verify_input(self, raw_tx: bytes, index: int, spent_outputs: Sequence[tuple[int, bytes]]) -> bool:
         """Whether one input satisfies the script it spends, by the consensus rules.
 
         spent_outputs: (value_sat, script_pubkey) of every input, in their order. Relative timelocks are
