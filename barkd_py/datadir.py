@@ -1,0 +1,331 @@
+"""The data directory: which files it holds, with which modes, and who may use it.
+
+Two locks guard it. `barkd.lock` (flock) is held for the life of a daemon process. `LOCK` (fcntl) is held
+while a wallet is open, by whichever program opened it. The real barkd takes the same locks on the same files
+with the same primitives, so the two programs exclude each other. An fcntl lock belongs to the process and is
+dropped as soon as *any* descriptor of the file is closed: nothing but `WalletLock` may open that file.
+
+Secrets are written to a fresh file of mode 0600 that then replaces the old one, so a reader never sees half
+a file and a symbolic link is never followed.
+
+Source: protocol sheet 07 §9.6.
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self
+
+from barkd_py.errors import BarkdError
+
+log = logging.getLogger(__name__)
+
+AUTH_TOKEN_FILE: Final = "auth_token"
+CONFIG_FILE: Final = "config.toml"
+DATABASE_FILE: Final = "db.sqlite"
+DEBUG_LOG_FILE: Final = "debug.log"
+MNEMONIC_FILE: Final = "mnemonic"
+PROCESS_LOCK_FILE: Final = "barkd.lock"
+WALLET_LOCK_FILE: Final = "LOCK"
+
+_SURVIVE_DELETE: Final = frozenset({PROCESS_LOCK_FILE, AUTH_TOKEN_FILE})
+_EXPECTED_WITHOUT_WALLET: Final = (
+    CONFIG_FILE,
+    DEBUG_LOG_FILE,
+    "stdout.log",
+    "stderr.log",
+    WALLET_LOCK_FILE,
+    AUTH_TOKEN_FILE,
+    PROCESS_LOCK_FILE,
+)
+_TEMP_NAME_TRIES: Final = 16
+
+
+class DatadirError(BarkdError):
+    """The data directory is not as it should be."""
+
+
+class DatadirLocked(DatadirError):
+    """Another process holds a lock on the data directory."""
+
+
+class UnexpectedContents(DatadirError):
+    """There are files that a directory without a wallet should not have."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"Datadir has unexpected contents: {path}")
+        self.path = path
+
+
+class FileFailure(DatadirError):
+    """The operating system refused a file operation."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(os_error_text(error))
+
+
+def os_error_text(error: OSError) -> str:
+    """What went wrong, in the words that users of barkd know: `Permission denied (os error 13)`."""
+    if error.errno is None:
+        return str(error)
+    return f"{os.strerror(error.errno)} (os error {error.errno})"
+
+
+class Datadir:
+    """One data directory. Making the object touches nothing.
+
+    path: as the user named it; messages repeat it unchanged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / CONFIG_FILE
+        self.mnemonic = path / MNEMONIC_FILE
+        self.database = path / DATABASE_FILE
+        self.auth_token = path / AUTH_TOKEN_FILE
+        self.debug_log = path / DEBUG_LOG_FILE
+
+    def prepare(self) -> bool:
+        """Create the directory with mode 0700 if it is missing; True if it existed (its mode is kept)."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700)
+        except FileExistsError as error:
+            if self.path.is_dir():
+                return True
+            raise DatadirError(f"failed to create datadir {self.path}") from FileFailure(error)
+        except OSError as error:
+            raise DatadirError(f"failed to create datadir {self.path}") from FileFailure(error)
+        self.path.chmod(0o700)  # whatever the umask made of it
+        return False
+
+    def check_contents(self, *, clean: bool) -> bool:
+        """Make sure that only files from before a wallet are there; True if config.toml is one of them.
+
+        clean: remove the others. Otherwise raises UnexpectedContents and removes nothing.
+        """
+        has_config = False
+        for entry in self._entries():
+            if entry.name == CONFIG_FILE:
+                has_config = True
+            elif _is_expected_without_wallet(entry.name):
+                pass
+            elif clean:
+                _remove(entry)
+            else:
+                raise UnexpectedContents(entry)
+        return has_config
+
+    def wipe_wallet(self) -> None:
+        """Remove everything but the process lock and the token, so the daemon can go on without a wallet."""
+        for entry in self._entries():
+            if entry.name not in _SURVIVE_DELETE:
+                _remove(entry)
+
+    def remove_if_empty(self) -> None:
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def read_mnemonic(self) -> str:
+        """The phrase, without the blanks around it. Raises DatadirError if there is no such file."""
+        try:
+            return self.mnemonic.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise DatadirError(f"failed to read mnemonic file at {self.mnemonic}") from FileFailure(error)
+        except UnicodeDecodeError as error:
+            raise DatadirError(f"failed to read mnemonic file at {self.mnemonic}") from error
+
+    def write_mnemonic(self, phrase: str) -> None:
+        """Create the mnemonic file, durably. Never replaces one: it may be all that is left of some money."""
+        try:
+            fd = os.open(self.mnemonic, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(phrase.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_directory(self.path)
+        except OSError as error:
+            raise DatadirError(f"failed to create {self.mnemonic}") from FileFailure(error)
+
+    def loose_modes(self, *paths: Path, mode: int) -> Iterator[str]:
+        """A warning for each of the paths that others may use; paths that do not exist are passed over."""
+        for path in paths:
+            try:
+                actual = stat.S_IMODE(path.stat().st_mode)
+            except OSError:
+                continue
+            if actual & 0o077:
+                yield (
+                    f"{path} is accessible by other users (mode {actual:o}); "
+                    f"run `chmod {mode:o} {path}` to secure it"
+                )
+
+    def lock_process(self) -> "ProcessLock":
+        return ProcessLock(self.path)
+
+    def lock_wallet(self) -> "WalletLock":
+        return WalletLock(self.path)
+
+    def _entries(self) -> list[Path]:
+        try:
+            return sorted(self.path.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DatadirError("error accessing datadir") from FileFailure(error)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace a file atomically and durably; only the owner may read it, at no time anybody else."""
+    try:
+        temporary, fd = _open_temporary(path)
+    except OSError as error:
+        raise DatadirError(f"failed to write {path}") from FileFailure(error)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DatadirError(f"failed to write {path}") from FileFailure(error)
+
+
+class ProcessLock:
+    """`barkd.lock`: one daemon per data directory. Released when the process ends or at `release`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / PROCESS_LOCK_FILE
+        self._fd: int | None = None
+
+    def acquire(self) -> Self:
+        """Take the lock at once or raise DatadirLocked."""
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise DatadirError(f"failed to open {self._path}") from FileFailure(error)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read_pid(fd)
+            os.close(fd)
+            known = "" if holder is None else f" (pid {holder})"
+            raise DatadirLocked(
+                f"another barkd is already running on datadir {self._directory}{known}"
+            ) from None
+        except OSError as error:
+            os.close(fd)
+            raise DatadirError(f"failed to lock {self._path}") from FileFailure(error)
+        _write_pid(fd)
+        self._fd = fd
+        return self
+
+    def release(self) -> None:
+        """Let go. The file stays: removing it would let two processes lock two different files."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+class WalletLock:
+    """`LOCK`: one open wallet per data directory, across processes and within this one."""
+
+    _held_here: "set[Path]" = set()  # fcntl locks do not exclude the own process
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / WALLET_LOCK_FILE
+        self._key = directory.resolve()
+        self._fd: int | None = None
+
+    def acquire(self) -> Self:
+        """Take the lock at once or raise DatadirLocked."""
+        if self._key in self._held_here:
+            raise self._locked(os.getpid())
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise DatadirError("failed to acquire datadir lock") from FileFailure(error)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _read_pid(fd)
+            os.close(fd)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise self._locked(holder) from None
+            raise DatadirError("failed to acquire datadir lock") from FileFailure(error)
+        _write_pid(fd)
+        self._held_here.add(self._key)
+        self._fd = fd
+        return self
+
+    def release(self) -> None:
+        if self._fd is not None:
+            self._held_here.discard(self._key)
+            os.close(self._fd)
+            self._fd = None
+
+    def _locked(self, holder: int | None) -> DatadirLocked:
+        known = "unknown" if holder is None else str(holder)
+        return DatadirLocked(
+            f"another process is already using datadir {self._directory} (holder PID: {known})"
+        )
+
+
+def _is_expected_without_wallet(name: str) -> bool:
+    """One of the known files, or what an interrupted `write_private` of one left behind."""
+    return name in _EXPECTED_WITHOUT_WALLET or any(
+        name.startswith(f".{expected}.temp.") and name.endswith(".tmp")
+        for expected in _EXPECTED_WITHOUT_WALLET
+    )
+
+
+def _remove(entry: Path) -> None:
+    try:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+    except OSError as error:
+        raise DatadirError("error deleting datadir content") from FileFailure(error)
+
+
+def _open_temporary(path: Path) -> tuple[Path, int]:
+    """A new, empty sibling of `path` that nobody else has open."""
+    nanos = time.time_ns()
+    for attempt in range(_TEMP_NAME_TRIES):
+        temporary = path.with_name(f".{path.name}.temp.{nanos}.{attempt}.tmp")
+        with contextlib.suppress(FileExistsError):
+            return temporary, os.open(
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the renames and creations in a directory survive a power failure."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _read_pid(fd: int) -> int | None:
+    text = os.pread(fd, 32, 0).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _write_pid(fd: int) -> None:
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
