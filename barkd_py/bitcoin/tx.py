@@ -225,6 +225,15 @@ class Tx:
         return hash(self.txid)
 
 
+def parse_block_body(data: bytes) -> tuple[Tx, ...]:
+    """Read a count and that many transactions: what follows the header in a block. Raises TxDecodeError."""
+    reader = _TxReader(data)
+    txs = tuple(reader.tx() for _ in range(reader.compact_size()))
+    if reader.position != len(data):
+        raise TxDecodeError("data not consumed entirely when explicitly deserializing")
+    return txs
+
+
 class _TxReader:
     """Consensus decoding, as strict as bitcoin nodes are on the wire."""
 
