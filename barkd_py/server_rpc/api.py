@@ -12,7 +12,7 @@ Source: protocol sheet 08 §3, §4.
 """
 
 import enum
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -414,7 +414,7 @@ class ArkServerApi(Protocol):
 
     def subscribe_mailbox(
         self, mailbox_id: PublicKey, authorization: bytes, checkpoint: int
-    ) -> AsyncIterator[MailboxMessage]:
+    ) -> AsyncGenerator[MailboxMessage, None]:
         """One subscription, until the server ends it or fails; `streams` adds resubscribing."""
         ...
 
@@ -430,7 +430,7 @@ class ArkServerApi(Protocol):
         """Unix seconds."""
         ...
 
-    def subscribe_rounds(self) -> AsyncIterator[RoundEvent]: ...
+    def subscribe_rounds(self) -> AsyncGenerator[RoundEvent, None]: ...
 
     async def last_round_event(self) -> RoundEvent | None:
         """None: the server had no round since it started."""
@@ -446,7 +446,9 @@ class ArkServerApi(Protocol):
         """The unlock hash, 32 bytes."""
         ...
 
-    async def provide_vtxo_signatures(self, cosign_pubkey: PublicKey, partial_sigs: Sequence[bytes]) -> None: ...
+    async def provide_vtxo_signatures(
+        self, cosign_pubkey: PublicKey, partial_sigs: Sequence[bytes]
+    ) -> None: ...
 
     async def submit_round_participation(
         self,

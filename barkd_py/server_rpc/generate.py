@@ -9,6 +9,7 @@ that is really supported stands in one place, pyproject.toml, and the tests run 
 import re
 import sys
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 
 PROTOS = Path(__file__).parent / "protos"
@@ -19,7 +20,9 @@ _PROTOBUF_CHECK = re.compile(
     r"^from google\.protobuf import runtime_version.*\n|^_runtime_version\.Validate\w+\((?:\n .*)*\n\)\n",
     re.MULTILINE,
 )
-_GRPC_CHECK = re.compile(r"^import warnings\n|^GRPC_GENERATED_VERSION = (?:.*\n)+?(?=\n\nclass )", re.MULTILINE)
+_GRPC_CHECK = re.compile(
+    r"^import warnings\n|^GRPC_GENERATED_VERSION = (?:.*\n)+?(?=\n\nclass )", re.MULTILINE
+)
 _HEADER_VERSION = re.compile(r"^# Protobuf Python Version: .*\n", re.MULTILINE)
 
 
@@ -50,7 +53,7 @@ def generate(target: Path = PROTOS) -> None:
         sys.exit(f"protoc failed with status {status}")
     (target / "core_pb2_grpc.py").unlink()  # core has no service
     for path in sorted(target.glob("*_pb2*.py*")):
-        path.write_text(relocate(path.read_text()))
+        path.write_text(f"# grpcio-tools {version('grpcio-tools')}\n{relocate(path.read_text())}")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+# grpcio-tools 1.85.1
 from . import core_pb2 as _core_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper

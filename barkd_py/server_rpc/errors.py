@@ -1,0 +1,138 @@
+"""gRPC statuses to the wallet's two questions: did the server refuse, and which ids does it blame?
+
+INVALID_ARGUMENT and NOT_FOUND prove that the server did nothing (`ServerRejected`). Every other status,
+INTERNAL and both kinds of expiry included, leaves the outcome unknown (`ServerUnavailable`).
+
+A server may also be unfit for use before anything is asked of it: another protocol version, a malformed
+description of itself, or a key that is not the one the wallet was made with (`ServerUnusable`). Another
+network and unsafe terms are `barkd_py.ark.info`'s errors.
+
+Source: protocol sheet 08 §2.7, §2.8, §6.
+"""
+
+from collections.abc import Iterable
+
+import grpc
+
+from barkd_py.errors import ProtocolViolation, ServerError, ServerRejected, ServerUnavailable
+
+_REJECTIONS = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND})
+
+
+class MethodUnimplemented(ServerUnavailable):
+    """The server is too old for this call."""
+
+
+class MailboxStreamLost(ServerUnavailable):
+    """The mailbox stream broke too often without delivering anything."""
+
+    def __init__(self) -> None:
+        super().__init__("Mailbox stream dropped by server, giving up to retry later")
+
+
+class ServerStreamEnded(ServerUnavailable):
+    """A subscription was cut, by the server or on the way: open a new one, quietly."""
+
+
+class ConversionError(ProtocolViolation):
+    """A field of a message has the wrong length or content. reason: for instance `invalid public key`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"rpc conversion error: {reason}")
+        self.reason = reason
+
+
+class ConnectFailed(ServerUnavailable):
+    """No usable connection; nothing was asked of the server. The cause says why."""
+
+    def __init__(self) -> None:
+        super().__init__("Failed to connect to Ark server")
+
+
+class ServerUnusable(ServerError):
+    """The server answers, but the wallet must not use it. Nothing was asked of it."""
+
+
+class VersionMismatch(ServerUnusable):
+    """The server speaks no protocol version of ours."""
+
+
+class UnusableArkInfo(ServerUnusable):
+    """The server's self-description is malformed; the cause names the field."""
+
+    def __init__(self) -> None:
+        super().__init__("invalid ark info from ark server")
+
+
+class InvalidFeeSchedule(ServerUnusable):
+    """The cause names the table and the entries."""
+
+    def __init__(self) -> None:
+        super().__init__("invalid fee schedule")
+
+
+class ServerKeyChanged(ServerUnusable):
+    """The server is not the one that this wallet's VTXOs were made with."""
+
+    def __init__(self) -> None:
+        super().__init__("Server public key has changed. You should exit all your VTXOs!")
+
+
+class MailboxKeyChanged(ServerUnusable):
+    def __init__(self) -> None:
+        super().__init__("Server mailbox public key has changed.")
+
+
+class InvalidServerAddress(ServerUnusable):
+    """The configured address, proxy or header cannot be used."""
+
+
+def translate(error: grpc.aio.AioRpcError, method: str) -> ServerError:
+    """The domain's error for a failed call. method: the name that appears in the message."""
+    code = error.code()
+    text = f"{method}: {code.name}: {printable(error.details() or 'no message')}"
+    if code in _REJECTIONS:
+        return ServerRejected(text, identifiers(error), not_found=code is grpc.StatusCode.NOT_FOUND)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return MethodUnimplemented(text)
+    return ServerUnavailable(text)
+
+
+_STREAM_ENDS = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+_STREAM_RESETS = ("h2 protocol error", "RST_STREAM", "GOAWAY")
+
+
+def translate_stream(error: grpc.aio.AioRpcError, method: str) -> ServerError:
+    """As `translate`, for a subscription: an interruption is `ServerStreamEnded`. Source: sheet 08 §6.2."""
+    code, details = error.code(), error.details() or ""
+    reset = code is grpc.StatusCode.INTERNAL and any(text in details for text in _STREAM_RESETS)
+    if code in _STREAM_ENDS or reset:
+        return ServerStreamEnded(f"{method}: {code.name}: {printable(details)}")
+    return translate(error, method)
+
+
+def identifiers(error: grpc.aio.AioRpcError) -> tuple[str, ...]:
+    """The ids that the server blames: VTXO ids as text, or for instance a hash; possibly none.
+
+    In an answer without a body the key arrives with the headers, so both metadata are read.
+    """
+    for metadata in (error.trailing_metadata(), error.initial_metadata()):
+        for key, value in _pairs(metadata):
+            if key == "identifiers" and isinstance(value, str) and value.isascii():
+                return tuple(part.strip() for part in value.split(",") if part.strip())
+    return ()
+
+
+def printable(text: str, limit: int = 2000) -> str:
+    """Text of the server, made fit for a log line: no control characters, bounded."""
+    return "".join(char if char.isprintable() else " " for char in text[:limit])
+
+
+def _pairs(metadata: object) -> Iterable[tuple[str, object]]:
+    return () if metadata is None else metadata  # type: ignore[return-value]  # grpc is untyped
