@@ -188,9 +188,11 @@ class WalletFindings:
     """The answer to a `WalletQuery`.
 
     until: everything up to this block of the best chain was searched; below `tip` the caller asks again.
-    confirmed: the wallet's transactions in blocks up to `until` (at least those above `after`).
+    confirmed: the wallet's transactions in blocks up to `until` (at least those above `after`); the caller
+    checks that their blocks are in the best chain.
     mempool: the wallet's transactions in the mempool; complete only if `until` is the tip.
-    blocks: other blocks seen on the way that are worth remembering, to find the fork point of a later reorg.
+    blocks: blocks of the best chain up to `until` that are worth remembering, to find the fork point of a
+    later reorg; possibly not those of `confirmed`.
     """
 
     until: BlockRef
