@@ -10,7 +10,6 @@ Source: sheet 01 §1.
 
 from enum import Enum
 from functools import lru_cache
-from typing import NoReturn
 
 from barkd_py.bitcoin import musig
 from barkd_py.bitcoin.keys import SECP256K1_ORDER, PublicKey, is_x_only
@@ -71,8 +70,11 @@ _SHORT_BITCOIN = "unexpected end of file"
 
 
 @lru_cache(maxsize=16_384)
-def _public_key(data: bytes) -> PublicKey:
-    return PublicKey(data)
+def _public_key(data: bytes) -> PublicKey | None:
+    try:
+        return PublicKey(data)
+    except ValueError:
+        return None
 
 
 class Reader:
@@ -150,11 +152,10 @@ class Reader:
         return count
 
     def public_key(self) -> PublicKey:
-        data = self.take(33)
-        try:
-            return _public_key(data)
-        except ValueError:
-            raise DecodeError.invalid("invalid public key", "malformed public key") from None
+        key = _public_key(self.take(33))
+        if key is None:
+            raise DecodeError.invalid("invalid public key", "malformed public key")
+        return key
 
     def optional_public_key(self) -> PublicKey | None:
         """A public key, or a single zero byte for none."""
@@ -193,6 +194,12 @@ class Reader:
                 return self.take(32)
             case _:
                 raise DecodeError.invalid("invalid optional hash prefix byte")
+
+    def tap_tweak(self) -> bytes:
+        """32 bytes; whether they are a scalar is the business of what they are for."""
+        if self.remaining < 32:
+            raise DecodeError.invalid("TapTweakHash must be 32 bytes")
+        return self.take(32)
 
     def scalar(self, error_text: str) -> bytes:
         """32 bytes, a big-endian integer below the group order (zero is allowed)."""
@@ -255,11 +262,8 @@ def decode_hex(text: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:
-        _raise_short()
-
-
-def _raise_short() -> NoReturn:
-    raise DecodeError.io(_SHORT)
+        error = DecodeError.io(_SHORT)
+    raise error
 
 
 def u8(value: int) -> bytes:
