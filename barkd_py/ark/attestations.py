@@ -1,11 +1,11 @@
 """Proofs that we own a VTXO, each bound to one purpose.
 
 A proof is a BIP-340 signature, 64 bytes, by the user key of the VTXO over ``SHA256(message)``. A message is a
-prefix of 32 bytes that names the purpose, and the fields it commits to. The functions here build the messages;
-`attest` signs and `is_attested` verifies any of them.
+prefix of 32 bytes that names the purpose, and the fields it commits to. The functions here build the
+messages; `attest` signs and `is_attested` verifies any of them.
 
-Mind the byte order: the two proofs for rounds write numbers big-endian, the others little-endian. Policies are
-in their usual encoding everywhere, without a length in front.
+Mind the byte order: the two proofs for rounds write numbers big-endian, the others little-endian. Policies
+are in their usual encoding everywhere, without a length in front.
 
 Source: protocol sheet 02 §3.
 """

@@ -14,6 +14,7 @@ Source: protocol sheet 05 §6, sheet 08 §4.1.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from barkd_py.bitcoin.units import FeeRate, format_btc
 from barkd_py.errors import BarkdError, InsufficientFunds, ProtocolViolation
@@ -47,8 +48,8 @@ class AmountAfterFeeIsDust(InsufficientFunds):
 
     def __init__(self, *, amount_sat: int, fee_sat: int, dust_sat: int) -> None:
         super().__init__(
-            f"Amount after fee ({format_btc(amount_sat - fee_sat)}) is below dust limit ({format_btc(dust_sat)}). "
-            f"Amount: {format_btc(amount_sat)}, Fee: {format_btc(fee_sat)}"
+            f"Amount after fee ({format_btc(amount_sat - fee_sat)}) is below dust limit"
+            f" ({format_btc(dust_sat)}). Amount: {format_btc(amount_sat)}, Fee: {format_btc(fee_sat)}"
         )
         self.amount_sat = amount_sat
         self.fee_sat = fee_sat
@@ -134,7 +135,7 @@ def validate_schedule(schedule: FeeSchedule) -> None:
         ("refresh", schedule.refresh.ppm_expiry_table),
     )
     for name, table in tables:
-        for previous, current in zip(table, table[1:], strict=False):
+        for previous, current in pairwise(table):
             if previous.expiry_blocks_threshold > current.expiry_blocks_threshold:
                 raise FeeScheduleInvalid(
                     name,

@@ -116,7 +116,8 @@ def check_safety(info: ArkInfo, *, vtxo_exit_margin: int = DEFAULT_VTXO_EXIT_MAR
         )
     if info.vtxo_exit_delta < MIN_MAINNET_EXIT_DELTA:
         raise _unsafe(
-            f"vtxo_exit_delta {info.vtxo_exit_delta} is below the mainnet minimum of {MIN_MAINNET_EXIT_DELTA} blocks"
+            f"vtxo_exit_delta {info.vtxo_exit_delta} is below the mainnet minimum of"
+            f" {MIN_MAINNET_EXIT_DELTA} blocks"
         )
     if info.nb_round_nonces > MAX_MAINNET_ROUND_NONCES:
         raise _unsafe(f"nb_round_nonces {info.nb_round_nonces} exceeds cap {MAX_MAINNET_ROUND_NONCES}")

@@ -1,6 +1,7 @@
 """Mailboxes: how a receiver is reached without telling the world which mailbox is theirs.
 
-A mailbox is a key: its public key is the identifier, and reading needs a signature by it (`MailboxAuthorization`).
+A mailbox is a key: its public key is the identifier, and reading needs a signature by it, the
+`MailboxAuthorization`.
 An Ark address carries the identifier *blinded* with the Diffie-Hellman point of the address's own key and the
 server's mailbox key. Each address has another key, so outsiders cannot link addresses; the server takes the
 blinding off and finds the mailbox.
@@ -87,8 +88,8 @@ def _take_id(reader: Reader, error_text: str) -> PublicKey:
     data = reader.take(33)
     try:
         return PublicKey(data)
-    except ValueError:
-        raise DecodeError.invalid(error_text, "malformed public key") from None
+    except ValueError as error:
+        raise DecodeError.invalid(error_text) from error
 
 
 # --- blinding

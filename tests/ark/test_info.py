@@ -1,0 +1,127 @@
+"""Which self-descriptions of a server are refused, and why."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from barkd_py.ark.fees import (
+    BoardFees,
+    FeeSchedule,
+    LightningReceiveFees,
+    LightningSendFees,
+    OffboardFees,
+    RefreshFees,
+)
+from barkd_py.ark.info import (
+    MAX_BLOCK_DELTA,
+    MAX_BLOCK_HEIGHT,
+    ArkInfo,
+    BadArkInfo,
+    UnsafeServer,
+    check_safety,
+)
+from barkd_py.bitcoin.keys import SecretKey
+
+FREE = FeeSchedule(
+    BoardFees(0, 0, 0),
+    OffboardFees(0, 0, ()),
+    RefreshFees(0, ()),
+    LightningReceiveFees(0, 0),
+    LightningSendFees(0, 0, ()),
+)
+SAFE = ArkInfo(
+    network="bitcoin",
+    server_pubkey=SecretKey(bytes([1] * 32)).public_key,
+    mailbox_pubkey=SecretKey(bytes([2] * 32)).public_key,
+    round_interval_secs=30,
+    nb_round_nonces=8,
+    vtxo_exit_delta=144,
+    vtxo_lifetime=4320,
+    htlc_send_expiry_delta=258,
+    htlc_expiry_delta=40,
+    max_vtxo_amount_sat=None,
+    required_board_confirmations=3,
+    max_user_invoice_cltv_delta=250,
+    min_board_amount_sat=20_000,
+    offboard_fee_rate_sat_per_kvb=7000,
+    ln_receive_anti_dos_required=False,
+    fees=FREE,
+    max_vtxo_exit_depth=100,
+    max_offboard_inputs=100,
+)
+
+
+def changed(fields: dict[str, Any]) -> ArkInfo:
+    return replace(SAFE, **fields)
+
+
+DELTAS = (
+    "vtxo_exit_delta",
+    "vtxo_lifetime",
+    "htlc_send_expiry_delta",
+    "htlc_expiry_delta",
+    "required_board_confirmations",
+    "max_user_invoice_cltv_delta",
+)
+
+
+@pytest.mark.parametrize("field", DELTAS)
+def test_a_delta_that_could_overflow_heights_is_refused(field: str) -> None:
+    assert getattr(changed({field: MAX_BLOCK_DELTA}), field) == 16_383
+    for delta in (MAX_BLOCK_DELTA + 1, 2**32 - 1):
+        with pytest.raises(BadArkInfo, match=rf"^invalid {field}$"):
+            changed({field: delta})
+
+
+def test_heights_leave_room_for_four_deltas() -> None:
+    assert MAX_BLOCK_HEIGHT == 499_934_467
+
+
+@pytest.mark.parametrize("network", ["", "mainnet", "mutinynet", "Bitcoin"])
+def test_the_network_has_one_of_bitcoins_own_names(network: str) -> None:
+    with pytest.raises(BadArkInfo, match=r"^invalid network$"):
+        replace(SAFE, network=network)
+
+
+def test_the_exit_depth_has_16_bits() -> None:
+    assert replace(SAFE, max_vtxo_exit_depth=65_535).max_vtxo_exit_depth == 65_535
+    with pytest.raises(BadArkInfo, match=r"^invalid max_vtxo_exit_depth$"):
+        replace(SAFE, max_vtxo_exit_depth=65_536)
+
+
+@pytest.mark.parametrize("network", ["bitcoin", "regtest"])
+@pytest.mark.parametrize("field", ["vtxo_exit_delta", "nb_round_nonces"])
+def test_a_server_without_exit_delta_or_nonces_is_never_safe(network: str, field: str) -> None:
+    info = changed({"network": network, field: 0})
+    with pytest.raises(UnsafeServer) as refused:
+        check_safety(info)
+    assert str(refused.value) == f"server-advertised {field} is 0; refusing to connect"
+
+
+UNSAFE_ON_MAINNET: list[tuple[dict[str, Any], str]] = [
+    ({"vtxo_exit_delta": 95}, "vtxo_exit_delta 95 is below the mainnet minimum of 96 blocks"),
+    ({"nb_round_nonces": 17}, "nb_round_nonces 17 exceeds cap 16"),
+    (
+        {"vtxo_lifetime": 15},
+        "vtxo_lifetime 15 is unsafe (minimum > 15 = required_board_confirmations 3 + vtxo_exit_margin 12)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), UNSAFE_ON_MAINNET)
+def test_unsafe_terms_are_refused_on_mainnet_only(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnsafeServer) as refused:
+        check_safety(replace(SAFE, **change))
+    assert str(refused.value) == f"server-advertised {reason}; refusing to connect"
+    check_safety(replace(SAFE, network="signet", **change))
+
+
+@pytest.mark.parametrize("change", [{"vtxo_exit_delta": 96}, {"nb_round_nonces": 16}, {"vtxo_lifetime": 16}])
+def test_terms_at_the_limit_are_safe(change: dict[str, Any]) -> None:
+    check_safety(replace(SAFE, **change))
+
+
+def test_the_exit_margin_is_the_wallets_own() -> None:
+    with pytest.raises(UnsafeServer, match="vtxo_exit_margin 5000"):
+        check_safety(SAFE, vtxo_exit_margin=5000)
