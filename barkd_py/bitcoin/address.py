@@ -68,7 +68,7 @@ def bech32_encode(hrp: str, symbols: Sequence[int], constant: int) -> str:
 
 
 def bech32_split(text: str) -> tuple[str, list[int]] | None:
-    """The lower-case human readable part and the symbols with the checksum; None if the structure is wrong."""
+    """The lower-case human readable part and the symbols with the checksum; None if malformed."""
     if text.lower() != text and text.upper() != text:
         return None
     hrp, separator, data = text.lower().rpartition("1")

@@ -198,7 +198,7 @@ class Reader:
     def tap_tweak(self) -> bytes:
         """32 bytes; whether they are a scalar is the business of what they are for."""
         if self.remaining < 32:
-            raise DecodeError.invalid("TapTweakHash must be 32 bytes")
+            raise DecodeError.invalid("TapTweakHash must be 32 bytes", _SHORT)
         return self.take(32)
 
     def scalar(self, error_text: str) -> bytes:

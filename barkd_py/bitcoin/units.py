@@ -18,6 +18,9 @@ SAT_PER_BTC = 100_000_000
 MAX_MONEY_SAT = 21_000_000 * SAT_PER_BTC
 
 
+_MAX_SAT_PER_KWU = 2**64 - 1
+
+
 class Network(enum.Enum):
     """A network, by the name that barkd's API uses."""
 
@@ -88,6 +91,8 @@ class FeeRate:
         sat_per_kwu = math.ceil(sat_per_vb * 250)
         if sat_per_kwu < 0:
             raise ValueError("fee rate is negative")
+        if sat_per_kwu > _MAX_SAT_PER_KWU:
+            raise ValueError("fee rate is too large")
         return cls(sat_per_kwu)
 
     @property
