@@ -10,15 +10,11 @@ Source: protocol sheet 08 §2.7-2.8, §4.1.
 from dataclasses import dataclass
 
 from barkd_py.ark.fees import FeeSchedule
+from barkd_py.ark.policy import MAX_DELTA
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.errors import ProtocolViolation
 
 BITCOIN_NETWORK_NAMES = frozenset({"bitcoin", "testnet", "testnet4", "signet", "regtest"})
-
-# A relative timelock has 16 bits, and up to four deltas are added up.
-MAX_BLOCK_DELTA = 16_383
-# Greatest block height (not a time) in a locktime, less four of the greatest deltas.
-MAX_BLOCK_HEIGHT = 500_000_000 - 1 - 4 * MAX_BLOCK_DELTA
 
 # About 16 hours to get a transaction confirmed under full blocks.
 MIN_MAINNET_EXIT_DELTA = 96
@@ -85,7 +81,7 @@ class ArkInfo:
             "vtxo_lifetime": self.vtxo_lifetime,
         }
         for name, delta in deltas.items():
-            if not 0 <= delta <= MAX_BLOCK_DELTA:
+            if not 0 <= delta <= MAX_DELTA:
                 raise BadArkInfo(name)
         if not 0 <= self.max_vtxo_exit_depth <= 0xFFFF:
             raise BadArkInfo("max_vtxo_exit_depth")
