@@ -214,13 +214,6 @@ class Tx:
             raise TxDecodeError("data not consumed entirely when explicitly deserializing")
         return tx
 
-    @classmethod
-    def parse_at(cls, data: bytes, position: int) -> "tuple[Tx, int]":
-        """Read the transaction that starts at a position; it and the position after it (as in a block)."""
-        reader = _TxReader(data)
-        reader.position = position
-        return reader.tx(), reader.position
-
     def __hash__(self) -> int:
         return hash(self.txid)
 

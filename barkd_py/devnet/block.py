@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from barkd_py.bitcoin.encode import Reader, compact_size
 from barkd_py.bitcoin.hashes import sha256d
 from barkd_py.bitcoin.script import push_data, push_int
-from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
+from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut, parse_block_body
 
 MAX_BLOCK_WEIGHT_WU = 4_000_000
 COINBASE_MATURITY = 100
@@ -91,17 +91,7 @@ class Block:
     def parse(cls, data: bytes) -> "Block":
         """From consensus bytes. Raises DecodeError or TxDecodeError."""
         header = BlockHeader.parse(data[:_HEADER_LENGTH])
-        reader = Reader(data)
-        reader.position = _HEADER_LENGTH
-        count = reader.compact_size()
-        transactions = []
-        position = reader.position
-        for _ in range(count):
-            tx, position = Tx.parse_at(data, position)
-            transactions.append(tx)
-        reader.position = position
-        reader.finish()
-        return cls(header, tuple(transactions))
+        return cls(header, parse_block_body(data[_HEADER_LENGTH:]))
 
 
 @dataclass(frozen=True, slots=True)
