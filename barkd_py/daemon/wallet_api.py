@@ -1,0 +1,275 @@
+"""What the daemon and its REST API may ask of a wallet.
+
+`barkd_py.wallet.wallet.Wallet` provides it, and the fake wallet of the tests does: both are checked against
+the Protocols here, so the API cannot come to depend on more. Everything is in domain types; nothing here
+knows of HTTP. Errors are `barkd_py.errors` classes whose chain of causes is what clients read.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from barkd_py.ark.info import ArkInfo
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.keys import PublicKey
+from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
+from barkd_py.bitcoin.units import BlockRef, FeeRate, Network
+from barkd_py.config import WalletConfig
+from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
+from barkd_py.wallet.notifications import Notifications
+from barkd_py.wallet.vtxos import WalletVtxo
+
+
+class Balance(Protocol):
+    """The off-chain balance; the fields are disjoint and their sum is the total. Source: sheet 09 §7."""
+
+    @property
+    def spendable_sat(self) -> int: ...
+    @property
+    def needs_refresh_sat(self) -> int: ...
+    @property
+    def pending_lightning_send_sat(self) -> int: ...
+    @property
+    def claimable_lightning_receive_sat(self) -> int: ...
+    @property
+    def pending_in_round_sat(self) -> int: ...
+    @property
+    def pending_board_sat(self) -> int: ...
+    @property
+    def pending_arkoor_send_sat(self) -> int: ...
+    @property
+    def pending_offboard_sat(self) -> int: ...
+    @property
+    def pending_exit_sat(self) -> int: ...
+
+
+class PendingBoard(Protocol):
+    """A board whose funding transaction is not confirmed yet. amount_sat: net of the board fee."""
+
+    @property
+    def funding_tx(self) -> Tx: ...
+    @property
+    def vtxo_ids(self) -> Sequence[VtxoId]: ...
+    @property
+    def amount_sat(self) -> int: ...
+    @property
+    def movement_id(self) -> int: ...
+
+
+class FeeEstimate(Protocol):
+    """gross: what leaves the wallet (for a board: what goes in before fees); net: gross less the fee."""
+
+    @property
+    def gross_amount_sat(self) -> int: ...
+    @property
+    def fee_sat(self) -> int: ...
+    @property
+    def net_amount_sat(self) -> int: ...
+    @property
+    def vtxos_spent(self) -> Sequence[VtxoId]: ...
+
+
+class FeeRates(Protocol):
+    @property
+    def fast(self) -> FeeRate: ...
+    @property
+    def regular(self) -> FeeRate: ...
+    @property
+    def slow(self) -> FeeRate: ...
+
+
+class OnchainBalance(Protocol):
+    @property
+    def total_sat(self) -> int: ...
+    @property
+    def trusted_spendable_sat(self) -> int: ...
+    @property
+    def immature_sat(self) -> int: ...
+    @property
+    def trusted_pending_sat(self) -> int: ...
+    @property
+    def untrusted_pending_sat(self) -> int: ...
+    @property
+    def confirmed_sat(self) -> int: ...
+
+
+class OnchainUtxo(Protocol):
+    @property
+    def outpoint(self) -> OutPoint: ...
+    @property
+    def amount_sat(self) -> int: ...
+    @property
+    def confirmation_height(self) -> int | None: ...
+
+
+class OnchainTx(Protocol):
+    """onchain_fee_sat: None where not every input is known, so for most incoming transactions."""
+
+    @property
+    def tx(self) -> Tx: ...
+    @property
+    def onchain_fee_sat(self) -> int | None: ...
+    @property
+    def balance_change_sat(self) -> int: ...
+    @property
+    def confirmation(self) -> BlockRef | None: ...
+    @property
+    def is_cpfp(self) -> bool: ...
+
+
+class OnchainApi(Protocol):
+    """The on-chain wallet. Scripts are of the right network already; amounts are in satoshi."""
+
+    async def balance(self) -> OnchainBalance: ...
+
+    async def next_address(self) -> str: ...
+
+    async def utxos(self) -> Sequence[OnchainUtxo]: ...
+
+    async def transactions(self) -> Sequence[OnchainTx]:
+        """Unconfirmed first, then confirmed from the oldest to the newest."""
+
+    async def send_many(self, recipients: Sequence[tuple[bytes, int]]) -> Txid:
+        """Pay (script, amount) pairs at the regular fee rate; stored before it is broadcast."""
+
+    async def drain(self, script: bytes) -> Txid: ...
+
+    async def sync(self) -> None: ...
+
+
+class WalletApi(Protocol):
+    """One open wallet."""
+
+    @property
+    def network(self) -> Network: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """BIP-32 fingerprint of the master key, 8 lower-case hex digits."""
+
+    @property
+    def revision(self) -> int:
+        """Grows with each commit to the store: what was read at one revision holds as long as it lasts."""
+
+    @property
+    def notifications(self) -> Notifications: ...
+
+    @property
+    def onchain(self) -> OnchainApi | None: ...
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the Ark server was ever reached since the wallet was opened."""
+
+    @property
+    def ark_info(self) -> ArkInfo | None: ...
+
+    async def next_round_time(self) -> datetime: ...
+
+    async def new_address(self) -> str: ...
+
+    async def address_at(self, index: int) -> str:
+        """The Ark address of a key that was derived before. Raises if there is none with this index."""
+
+    async def balance(self) -> Balance: ...
+
+    async def list_vtxos(self, *, include_all: bool) -> Sequence[WalletVtxo]:
+        """Spendable and locked VTXOs (all: spent and exited too), by expiry height, then largest first."""
+
+    async def get_vtxo(self, vtxo_id: VtxoId) -> WalletVtxo:
+        """Raises NotFound."""
+
+    async def encoded_vtxo(self, vtxo_id: VtxoId) -> bytes:
+        """Raises NotFound."""
+
+    async def import_vtxos(
+        self,
+        vtxos: Sequence[Vtxo],
+        *,
+        gap_limit: int | None,
+        skip_status_check: bool,
+        allow_partial: bool,
+    ) -> Sequence[WalletVtxo]:
+        """Raises InvalidInput for one that cannot be ours, ImportInFlight for one that is in use."""
+
+    async def send_arkoor(self, address: str, amount_sat: int) -> None:
+        """Pay an Ark address; returns once the payment is cosigned and delivered.
+
+        Raises InvalidInput for an address that cannot be paid, InsufficientFunds.
+        """
+
+    async def sign_message(self, message: str, user_pubkey: PublicKey) -> bytes | None:
+        """64 bytes; None if the key is not one that this wallet has derived."""
+
+    async def sync(self) -> None:
+        """Bring everything up to date; what fails is logged."""
+
+    async def sync_mailbox(self) -> int:
+        """Fetch and handle all mail; the checkpoint that was reached."""
+
+    async def list_movements(self, method: PaymentMethod | None = None) -> Sequence[Movement]:
+        """All, newest first; with a method those that have it in sent_to or received_on, oldest first."""
+
+    async def patch_movement_metadata(self, movement_id: int, patch: JsonValue) -> None:
+        """Raises NotFound."""
+
+    async def board_amount(self, amount_sat: int) -> PendingBoard: ...
+
+    async def board_all(self) -> PendingBoard: ...
+
+    async def pending_boards(self) -> Sequence[PendingBoard]: ...
+
+    async def estimate_board_fee(self, amount_sat: int) -> FeeEstimate: ...
+
+    async def tip_height(self) -> int: ...
+
+    async def fee_rates(self) -> FeeRates: ...
+
+    async def start(self) -> None:
+        """Try to reach the server once (failure is only logged) and start the background work."""
+
+    async def close(self) -> None:
+        """Stop the background work, end subscriptions and polls, close the store. Safe to repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewWallet:
+    """What a wallet is made from.
+
+    mnemonic: BIP-39 words. birthday_height: None for a new wallet, or where the chain source needs none.
+    recover: the words have been used before, so there may be something to find.
+    without_server: go on if the Ark server cannot be reached.
+    """
+
+    network: Network
+    config: WalletConfig
+    mnemonic: str
+    birthday_height: int | None
+    recover: bool
+    without_server: bool
+
+    def __repr__(self) -> str:
+        return f"NewWallet({self.network.value}, recover={self.recover})"
+
+
+class WalletBackend(Protocol):
+    """How wallets come to be. The caller holds the locks of the data directory and cleans up after errors."""
+
+    async def create(self, datadir: Path, new: NewWallet) -> None:
+        """Make the database and the wallet in it, scan the chain, recover; nothing stays open.
+
+        Errors begin with the texts of sheet 07 §6.2: `failed to create a chain source client with the
+        config: …`, `chain source version check failed: …`, `error creating wallet: error creating new
+        wallet: Failed to connect to provided server: …`.
+        """
+
+    async def open(
+        self, datadir: Path, mnemonic: str, load_config: Callable[[Network], WalletConfig]
+    ) -> WalletApi:
+        """Open the wallet without starting its background work.
+
+        load_config: the settings, once the database has told the network. Raises StoreError `failed to
+        read properties` if the database holds no wallet.
+        """
