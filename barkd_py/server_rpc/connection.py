@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from barkd_py.ark.fees import FeeScheduleInvalid, validate_schedule
-from barkd_py.ark.info import DEFAULT_VTXO_EXIT_MARGIN, ArkInfo, check_network, check_safety
+from barkd_py.ark.info import DEFAULT_VTXO_EXIT_MARGIN, ArkInfo, check_safety
 from barkd_py.errors import ServerError
 from barkd_py.server_rpc import convert, socks
 from barkd_py.server_rpc.errors import (
@@ -35,6 +35,7 @@ from barkd_py.server_rpc.errors import (
     ConversionError,
     InvalidFeeSchedule,
     InvalidServerAddress,
+    NetworkMismatch,
     UnusableArkInfo,
     VersionMismatch,
     printable,
@@ -241,7 +242,7 @@ class Connection:
             return await self._unary(session, method, request, deadline)
         except grpc.aio.AioRpcError as error:
             self._note(session, error)
-            raise translate(error, method.name) from error
+            raise translate(error, method.name) from None
         finally:
             await self._leave(session)
 
@@ -261,7 +262,7 @@ class Connection:
                 yield message
         except grpc.aio.AioRpcError as error:
             self._note(session, error)
-            raise translate_stream(error, method.name) from error
+            raise translate_stream(error, method.name) from None
         finally:
             if call is not None:
                 call.cancel()
@@ -368,7 +369,8 @@ class Connection:
             info = convert.ark_info(response)
         except ConversionError as error:
             raise UnusableArkInfo from error
-        check_network(info, self._settings.network)
+        if info.network != self._settings.network:
+            raise NetworkMismatch(expected=self._settings.network, got=info.network)
         check_safety(info, vtxo_exit_margin=self._settings.vtxo_exit_margin)
         try:
             validate_schedule(info.fees)

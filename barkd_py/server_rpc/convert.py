@@ -19,7 +19,7 @@ from barkd_py.ark.fees import (
     PpmExpiryFeeEntry,
     RefreshFees,
 )
-from barkd_py.ark.info import ArkInfo, InvalidArkInfo
+from barkd_py.ark.info import ArkInfo, BadArkInfo
 from barkd_py.ark.policy import encode_policy
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin import musig
@@ -51,8 +51,8 @@ def public_key(data: bytes, what: str = "public key") -> PublicKey:
     """33 bytes that are a point. Servers never send the 65-byte form."""
     try:
         return PublicKey(data)
-    except ValueError as error:
-        raise ConversionError(f"invalid {what}") from error
+    except ValueError:
+        raise ConversionError(f"invalid {what}") from None
 
 
 def pub_nonce(data: bytes) -> bytes:
@@ -85,8 +85,8 @@ def vtxo(data: bytes) -> Vtxo:
 def tx(data: bytes, what: str = "bitcoin transaction") -> Tx:
     try:
         return Tx.parse(data)
-    except TxDecodeError as error:
-        raise ConversionError(f"invalid {what}") from error
+    except TxDecodeError:
+        raise ConversionError(f"invalid {what}") from None
 
 
 def same_count(expected: int, got: int, what: str) -> None:
@@ -123,7 +123,7 @@ def ark_info(message: pb.ArkInfo) -> ArkInfo:
             max_offboard_inputs=message.max_offboard_inputs,
             tos_link=message.tos_link if message.HasField("tos_link") else None,
         )
-    except InvalidArkInfo as error:
+    except BadArkInfo as error:
         raise ConversionError(str(error)) from None
 
 
@@ -156,7 +156,7 @@ def _ppm_table(entries: Iterable[pb.PpmExpiryFeeEntry]) -> tuple[PpmExpiryFeeEnt
 
 # --- VTXO look-ups
 
-_SPEND_STATES = {
+_SPEND_STATES: dict[int, api.VtxoSpendState] = {
     pb.VTXO_SPEND_STATE_SPENDABLE: api.VtxoSpendState.SPENDABLE,
     pb.VTXO_SPEND_STATE_SPENT: api.VtxoSpendState.SPENT,
     pb.VTXO_SPEND_STATE_UNCLAIMED: api.VtxoSpendState.UNCLAIMED,
@@ -336,7 +336,7 @@ def round_event(message: pb.RoundEvent) -> api.RoundEvent:
             raise ConversionError("unknown round event")
 
 
-_PARTICIPATION_STATES = {
+_PARTICIPATION_STATES: dict[int, api.RoundParticipationState] = {
     pb.ROUND_PART_PENDING: api.RoundParticipationState.PENDING,
     pb.ROUND_PART_ISSUED: api.RoundParticipationState.ISSUED,
     pb.ROUND_PART_RELEASED: api.RoundParticipationState.RELEASED,
@@ -394,7 +394,7 @@ def payment_status(message: pb.LightningPaymentStatus) -> api.LightningPaymentSt
             raise ConversionError("unknown payment status")
 
 
-_RECEIVE_STATES = {
+_RECEIVE_STATES: dict[int, api.LightningReceiveState] = {
     pb.CREATED: api.LightningReceiveState.CREATED,
     pb.ACCEPTED: api.LightningReceiveState.ACCEPTED,
     pb.HTLCS_READY: api.LightningReceiveState.HTLCS_READY,

@@ -4,8 +4,8 @@ INVALID_ARGUMENT and NOT_FOUND prove that the server did nothing (`ServerRejecte
 INTERNAL and both kinds of expiry included, leaves the outcome unknown (`ServerUnavailable`).
 
 A server may also be unfit for use before anything is asked of it: another protocol version, a malformed
-description of itself, or a key that is not the one the wallet was made with (`ServerUnusable`). Another
-network and unsafe terms are `barkd_py.ark.info`'s errors.
+description of itself, another network, or a key that is not the one the wallet was made with
+(`ServerUnusable`). Unsafe terms are `barkd_py.ark.info.UnsafeServer`.
 
 Source: protocol sheet 08 §2.7, §2.8, §6.
 """
@@ -55,6 +55,15 @@ class ServerUnusable(ServerError):
 
 class VersionMismatch(ServerUnusable):
     """The server speaks no protocol version of ours."""
+
+
+class NetworkMismatch(ServerUnusable):
+    """The server is on another chain than the wallet."""
+
+    def __init__(self, *, expected: str, got: str) -> None:
+        super().__init__(f"network mismatch. Expected: {expected}, Got: {got}")
+        self.expected = expected
+        self.got = got
 
 
 class UnusableArkInfo(ServerUnusable):
