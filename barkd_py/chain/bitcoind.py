@@ -35,6 +35,8 @@ from barkd_py.chain.source import (
     FeeRates,
     FoundInBlock,
     Mempool,
+    NetworkMismatch,
+    NodeTooOld,
     NotFound,
     PackageFee,
     ScriptWatch,
@@ -243,14 +245,12 @@ class BitcoindSource:
         except (KeyError, TypeError, ValueError, RpcError) as error:
             raise ChainUnavailable("cannot check the node") from error
         if got != _CHAIN_NAMES[network]:
-            raise ChainMisconfigured(f"Network mismatch: expected {_CHAIN_NAMES[network]}, got {got}")
+            known = {name: net.bitcoin_name.capitalize() for net, name in _CHAIN_NAMES.items()}
+            raise NetworkMismatch(network, known.get(got, str(got)))
         if "txindex" not in indexes:
             raise ChainMisconfigured("txindex is not enabled. Run bitcoind with txindex = 1")
         if version < MIN_VERSION:
-            raise ChainMisconfigured(
-                "Bitcoin Core version is too old, you can participate in rounds but won't be able to "
-                "unilaterally exit. Please upgrade to 29.0 or higher."
-            )
+            raise NodeTooOld
 
     async def close(self) -> None:
         await self._rpc.close()

@@ -24,11 +24,11 @@ from barkd_py.chain.source import (
     GENESIS_HASHES,
     BroadcastError,
     BroadcastErrorKind,
-    ChainMisconfigured,
     Confirmed,
     FeeRates,
     FoundInBlock,
     Mempool,
+    NetworkMismatch,
     NotFound,
     PackageFee,
     Spend,
@@ -79,7 +79,8 @@ class EsploraSource:
         expected = GENESIS_HASHES[network]
         got = await self.block_hash(0)
         if got != expected:
-            raise ChainMisconfigured(f"Network mismatch: expected {expected}, got {got}")
+            known = {genesis: net.bitcoin_name.capitalize() for net, genesis in GENESIS_HASHES.items()}
+            raise NetworkMismatch(network, known.get(got, str(got)) if got is not None else "no block")
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -264,6 +265,8 @@ class EsploraSource:
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         used = [index for task in tasks if (index := task.result()) is not None]
+        for index in used:
+            query.scripts.found(index)
         for entry in found.values():
             for output in entry.tx.outputs:
                 paid_index = query.scripts.index_of(output.script_pubkey)

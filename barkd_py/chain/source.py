@@ -129,6 +129,28 @@ class ChainMisconfigured(ChainError):
     """The chain source answers, but must not be used: wrong network, too old, or lacking an index."""
 
 
+class NetworkMismatch(ChainMisconfigured):
+    """The chain source is on another network.
+
+    expected, got: as bitcoin software names networks; got may be a block hash that belongs to none we know.
+    """
+
+    def __init__(self, expected: Network, got: str) -> None:
+        super().__init__(f"Network mismatch: expected {expected.bitcoin_name.capitalize()}, got {got}")
+        self.expected = expected
+        self.got = got
+
+
+class NodeTooOld(ChainMisconfigured):
+    """A node that does not relay exit packages."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Bitcoin Core version is too old, you can participate in rounds but won't be able to "
+            "unilaterally exit. Please upgrade to 29.0 or higher."
+        )
+
+
 class ChainMoved(ChainError):
     """The best chain changed while it was being read; what was read is of no use. Read again."""
 
