@@ -108,11 +108,9 @@ class BitcoindProcess:
 
         rpc_port: a free one unless given. Raises ChainUnavailable, with the end of its log.
         """
-        datadir.mkdir(parents=True, exist_ok=True)
+        cookie_file = _prepare(datadir)
         port = free_port() if rpc_port is None else rpc_port
         version = await _version(executable)
-        cookie_file = datadir / "regtest" / ".cookie"
-        cookie_file.unlink(missing_ok=True)
         process = await asyncio.create_subprocess_exec(
             executable,
             *_arguments(datadir, port, is_knots="Knots" in version),
@@ -124,7 +122,7 @@ class BitcoindProcess:
         rpc = BitcoindRpc(f"http://127.0.0.1:{port}", cookie_file)
         running = cls(process, rpc, version)
         try:
-            await asyncio.wait_for(running._ready(cookie_file), _START_TIMEOUT_S)
+            await asyncio.wait_for(running._ready(), _START_TIMEOUT_S)
         except (TimeoutError, ChainUnavailable) as error:
             await running.stop()
             raise ChainUnavailable(
@@ -135,15 +133,14 @@ class BitcoindProcess:
             raise
         return running
 
-    async def _ready(self, cookie_file: Path) -> None:
+    async def _ready(self) -> None:
         while self.process.returncode is None:
-            if cookie_file.exists():
-                try:
-                    await self.rpc.call("getblockchaininfo")
-                except (NodeRefusal, ChainUnavailable):  # still loading, or not listening yet
-                    await self.rpc.close()
-                else:
-                    return
+            try:
+                await self.rpc.call("getblockchaininfo")
+            except (NodeRefusal, ChainUnavailable):  # no cookie yet, not listening, or still loading
+                await self.rpc.close()
+            else:
+                return
             await asyncio.sleep(_START_POLL_S)
         raise ChainUnavailable(f"bitcoind ended with code {self.process.returncode}")
 
@@ -157,6 +154,14 @@ class BitcoindProcess:
             except TimeoutError:
                 self.process.kill()
                 await self.process.wait()
+
+
+def _prepare(datadir: Path) -> Path:
+    """Make the directory, and remove the cookie that a killed node left; where the new one will be."""
+    datadir.mkdir(parents=True, exist_ok=True)
+    cookie_file = datadir / "regtest" / ".cookie"
+    cookie_file.unlink(missing_ok=True)
+    return cookie_file
 
 
 def free_port() -> int:
@@ -257,8 +262,8 @@ class BitcoindNode:
                 return
             if not is_same_tip:
                 await self._follow(BlockHash.from_hex(best))
-            await self._mirror_pool([Txid.from_hex(txid) for txid in mempool["txids"]])
-            self._mempool_sequence = mempool["mempool_sequence"]
+            is_complete = await self._mirror_pool([Txid.from_hex(txid) for txid in mempool["txids"]])
+            self._mempool_sequence = mempool["mempool_sequence"] if is_complete else None
         self.changed.notify()
 
     async def _follow(self, best: BlockHash) -> None:
@@ -286,23 +291,27 @@ class BitcoindNode:
             blocks.extend(bytes.fromhex(raw) for raw in raws)
         return blocks
 
-    async def _mirror_pool(self, txids: Sequence[Txid]) -> None:
-        """Make the pool hold what bitcoind's mempool held when the ids were read."""
+    async def _mirror_pool(self, txids: Sequence[Txid]) -> bool:
+        """Make the pool hold what bitcoind's mempool held when the ids were read.
+
+        False if the mempool changed meanwhile, so that another round is needed.
+        """
+        wanted = set(txids)
+        for entry in self.pool:
+            if entry.txid not in wanted:
+                self.pool.remove(entry.txid)
         missing = [txid for txid in txids if txid not in self.pool]
         try:
             raws = await self._rpc.batch([("getrawtransaction", (str(txid),)) for txid in missing])
-        except NodeRefusal:  # one left the mempool meanwhile; the sequence tells the next refresh
-            log.debug("the mempool changed while it was read")
-            raws = []
-        for entry in self.pool:
-            if entry.txid not in txids:
-                self.pool.remove(entry.txid)
+        except NodeRefusal:
+            return False
         todo = [Tx.from_hex(raw) for raw in raws]
         while todo:
             waiting = [tx for tx in todo if not self._enter(tx)]
-            if len(waiting) == len(todo):  # parents were mined or evicted meanwhile: next time
-                break
+            if len(waiting) == len(todo):  # their parents are gone
+                return False
             todo = waiting
+        return True
 
     def _enter(self, tx: Tx) -> bool:
         """Put a transaction into the pool; False if an output that it spends is not known yet."""

@@ -1,8 +1,9 @@
 """What devnet needs of a bitcoin node, whichever it is.
 
-Two nodes implement `Node`: `barkd_py.devnet.chain.LocalNode` (Bitcoin Core's consensus library and our mempool,
-no other program needed) and `barkd_py.devnet.bitcoind.BitcoindNode` (a real bitcoind). The Esplora face, the
-faucet, the control API and the Ark server use this interface only, and the same tests run against both.
+Two nodes implement `Node`: `barkd_py.devnet.chain.LocalNode` (Bitcoin Core's consensus library and our
+mempool, no other program needed) and `barkd_py.devnet.bitcoind.BitcoindNode` (a real bitcoind). The Esplora
+face, the faucet, the control API and the Ark server use this interface only, and the same tests run against
+both.
 
 Reading goes through `index` (the active chain) and `pool` (unconfirmed transactions), which are plain objects
 in memory; `refresh` brings them up to date. Everything runs in one event loop: between two awaits the chain
