@@ -70,7 +70,7 @@ def round_attempt_message(
     """
     if len(challenge) != 32:
         raise ValueError("a round challenge has 32 bytes")
-    parts = [_ROUND_ATTEMPT, challenge, vtxo_id.data, _u64_big_endian(len(outputs))]
+    parts = [_ROUND_ATTEMPT, challenge, vtxo_id, _u64_big_endian(len(outputs))]
     for output, cosign_pubkey in outputs:
         parts += (_u64_big_endian(output.amount_sat), encode_policy(output.policy), cosign_pubkey.data)
     return b"".join(parts)
@@ -78,7 +78,7 @@ def round_attempt_message(
 
 def delegated_participation_message(vtxo_id: VtxoId, outputs: Sequence[AttestedOutput]) -> bytes:
     """For an input of a round that the server joins for us. outputs: all requested ones in request order."""
-    parts = [_DELEGATED_PARTICIPATION, vtxo_id.data, _u64_big_endian(len(outputs))]
+    parts = [_DELEGATED_PARTICIPATION, vtxo_id, _u64_big_endian(len(outputs))]
     for output in outputs:
         parts += (_u64_big_endian(output.amount_sat), encode_policy(output.policy))
     return b"".join(parts)
@@ -86,19 +86,19 @@ def delegated_participation_message(vtxo_id: VtxoId, outputs: Sequence[AttestedO
 
 def lightning_receive_message(payment_hash: bytes, vtxo_id: VtxoId) -> bytes:
     """For claiming a Lightning receive: shows that we have some money; the VTXO is not spent."""
-    return _LIGHTNING_RECEIVE + payment_hash + vtxo_id.data
+    return _LIGHTNING_RECEIVE + payment_hash + vtxo_id
 
 
 def vtxo_status_message(vtxo_id: VtxoId) -> bytes:
     """For asking for the state of a VTXO. Who has this proof can ask again."""
-    return _VTXO_STATUS + vtxo_id.data
+    return _VTXO_STATUS + vtxo_id
 
 
 def offboard_request_message(
     *, net_amount_sat: int, script_pubkey: bytes, input_ids: Iterable[VtxoId]
 ) -> bytes:
     """For every input of an offboard; the same message for all. input_ids: in request order."""
-    ids = [vtxo_id.data for vtxo_id in input_ids]
+    ids = tuple(input_ids)
     return b"".join(
         (
             _OFFBOARD_REQUEST,
@@ -113,7 +113,7 @@ def offboard_request_message(
 
 def arkoor_cosign_message(vtxo_id: VtxoId, outputs: Sequence[AttestedOutput]) -> bytes:
     """For spending a VTXO out of round. outputs: normal ones, then isolated ones, of this input's part."""
-    parts = [_ARKOOR_COSIGN, vtxo_id.data, encode.u32(len(outputs))]
+    parts = [_ARKOOR_COSIGN, vtxo_id, encode.u32(len(outputs))]
     for output in outputs:
         parts += (encode.u64(output.amount_sat), encode_policy(output.policy))
     return b"".join(parts)
