@@ -1,15 +1,15 @@
 """Movements: the history of what changed the off-chain balance, and the rules by which an entry changes.
 
-A movement starts ``pending`` and ends ``successful``, ``failed`` or ``canceled``. Everything here is pure; the
-store applies it to rows and emits the notifications after the commit (`store.movements`). Source: protocol
-sheet 09 §3.
+A movement starts ``pending`` and ends ``successful``, ``failed`` or ``canceled``. Everything here is pure;
+the store applies it to rows and emits the notifications after the commit (`store.movements`).
+
+Source: protocol sheet 09 §3.
 """
 
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from types import MappingProxyType
 from typing import TypeVar
 
 from barkd_py.ark.vtxo import VtxoId
@@ -18,7 +18,6 @@ from barkd_py.errors import NotFound, StateConflict
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 JsonObject = Mapping[str, JsonValue]
 
-_EMPTY: JsonObject = MappingProxyType({})
 _T = TypeVar("_T")
 
 
@@ -92,7 +91,7 @@ class Movement:
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None = None
-    metadata: JsonObject = _EMPTY
+    metadata: JsonObject = field(default_factory=dict)
     intended_balance_sat: int = 0
     effective_balance_sat: int = 0
     offchain_fee_sat: int = 0
@@ -116,7 +115,7 @@ class MovementUpdate:
     intended_balance_sat: int | None = None
     effective_balance_sat: int | None = None
     offchain_fee_sat: int | None = None
-    metadata: JsonObject = field(default=_EMPTY)
+    metadata: JsonObject = field(default_factory=dict)
     sent_to: tuple[MovementDestination, ...] = ()
     received_on: tuple[MovementDestination, ...] = ()
     input_vtxos: tuple[VtxoId, ...] = ()
@@ -155,8 +154,12 @@ def apply_update(movement: Movement, update: MovementUpdate, now: datetime) -> M
         sent_to=_either(update.replace_sent_to, movement.sent_to) + update.sent_to,
         received_on=_either(update.replace_received_on, movement.received_on) + update.received_on,
         input_vtxos=_merged(_either(update.replace_input_vtxos, movement.input_vtxos), update.input_vtxos),
-        output_vtxos=_merged(_either(update.replace_output_vtxos, movement.output_vtxos), update.output_vtxos),
-        exited_vtxos=_merged(_either(update.replace_exited_vtxos, movement.exited_vtxos), update.exited_vtxos),
+        output_vtxos=_merged(
+            _either(update.replace_output_vtxos, movement.output_vtxos), update.output_vtxos
+        ),
+        exited_vtxos=_merged(
+            _either(update.replace_exited_vtxos, movement.exited_vtxos), update.exited_vtxos
+        ),
     )
 
 

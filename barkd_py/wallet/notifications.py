@@ -109,7 +109,9 @@ class Notifications:
         self._subscriptions: set[Subscription] = set()
         self._buffer: deque[tuple[datetime, WalletEvent]] = deque()
         self._last_pushed_at = datetime.min.replace(tzinfo=UTC)
-        self._next_push = asyncio.Event()  # one event per push: whoever checks the buffer, then waits, misses none
+        self._next_push = (
+            asyncio.Event()
+        )  # one event per push: whoever checks the buffer, then waits, misses none
         self._stopped = False
 
     def publish(self, events: Iterable[WalletEvent]) -> None:
@@ -118,7 +120,7 @@ class Notifications:
         if not events or self._stopped:
             return
         for event in events:
-            # Strictly increasing, so that a poll which continues after one event misses none of the same instant.
+            # Strictly increasing: a poll that continues after one event misses none of the same instant.
             self._last_pushed_at = max(self._now(), self._last_pushed_at + _TICK)
             self._buffer.append((self._last_pushed_at, event))
             for subscription in self._subscriptions:

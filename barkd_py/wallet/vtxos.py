@@ -2,8 +2,8 @@
 
 A coin is reserved by its *state*, never by a mutex: ``Locked`` names its holder, and every change lists the
 kinds of state it may start from. Two operations that want the same coin meet at the same row; the second one
-finds it locked and fails. The whole rule is `ALLOWED_FROM` and the function `next_state`; the store applies it
-to stored rows inside one write transaction (compare-and-append), and keeps every state a VTXO ever had.
+finds it locked and fails. The whole rule is `ALLOWED_FROM` and the function `next_state`; the store applies
+it to rows inside one write transaction (compare-and-append), and keeps every state a VTXO ever had.
 
         lock(holder)            Spendable                       -> Locked(holder)
         release(holder)         Locked(exactly this holder)     -> Spendable      anything else: silent no-op
@@ -191,7 +191,9 @@ def next_state(vtxo_id: VtxoId, current: VtxoState, change: StateChange) -> Vtxo
     if target == current:
         return None
     allowed = ALLOWED_FROM[type(change)]
-    applies = current.kind in allowed and not (isinstance(change, Release) and current != Locked(change.holder))
+    applies = current.kind in allowed and not (
+        isinstance(change, Release) and current != Locked(change.holder)
+    )
     if applies:
         return target
     if isinstance(change, _SILENT):

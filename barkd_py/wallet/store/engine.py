@@ -1,0 +1,136 @@
+"""Connections: what SQLite and PostgreSQL must be told so that both behave alike.
+
+One connection writes, a few read; a reader sees the state of one moment and never waits for a writer.
+
+SQLite: WAL with ``synchronous=FULL`` (a commit survives a power cut), foreign keys on, and
+``BEGIN IMMEDIATE`` for writers, so that a transaction that reads first and then writes cannot find that
+somebody was faster. PostgreSQL: readers are REPEATABLE READ; the writing connection holds an advisory lock
+for as long as it lives, so that a second daemon on the same database cannot write, wherever it runs.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from barkd_py.errors import StoreError
+
+READERS = 4
+BUSY_TIMEOUT_SECONDS = 30
+
+# Any constant will do; it names "the writer of a barkd-py wallet" within one database.
+_WRITER_LOCK = 0x6261726B64
+
+
+class DatabaseInUse(StoreError):
+    """Another process writes to this database."""
+
+    def __init__(self) -> None:
+        super().__init__("another process is already using this database")
+
+
+def parse_url(text: str) -> URL:
+    """A database URL with the driver that this package uses. A path without scheme is a SQLite file.
+
+    Raises StoreError for anything but SQLite and PostgreSQL. The text may hold a password: it is in no error.
+    """
+    if "://" not in text:
+        return URL.create("sqlite+aiosqlite", database=text)
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise StoreError("the database URL cannot be parsed") from None
+    match url.get_backend_name():
+        case "sqlite":
+            return url.set(drivername="sqlite+aiosqlite")
+        case "postgresql" | "postgres":
+            return url.set(drivername="postgresql+asyncpg")
+        case other:
+            raise StoreError(f"unsupported database: {other} (use sqlite or postgresql)")
+
+
+def create_file(url: URL) -> None:
+    """Make the SQLite file, readable by its owner alone, which its WAL inherits. An existing file stays."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return
+    assert url.database is not None
+    try:
+        os.close(os.open(Path(url.database), os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StoreError(f"cannot open the database file {url.database}: {error.strerror}") from error
+
+
+def create_writer(url: URL) -> AsyncEngine:
+    """An engine with a single connection, whose transactions may write."""
+    if url.get_backend_name() == "sqlite":
+        engine = _sqlite_engine(url, pool_size=1)
+        sa.event.listen(engine.sync_engine, "connect", _configure_sqlite_writer)
+        sa.event.listen(engine.sync_engine, "begin", _begin_immediate)
+        return engine
+    engine = create_async_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
+    sa.event.listen(engine.sync_engine, "connect", _take_writer_lock)
+    return engine
+
+
+def create_reader(url: URL) -> AsyncEngine:
+    """An engine whose transactions see one moment, and cannot write."""
+    if url.get_backend_name() == "sqlite":
+        engine = _sqlite_engine(url, pool_size=READERS)
+        sa.event.listen(engine.sync_engine, "connect", _configure_sqlite_reader)
+        sa.event.listen(engine.sync_engine, "begin", _begin_deferred)
+        return engine
+    return create_async_engine(
+        url,
+        hide_parameters=True,
+        pool_size=READERS,
+        max_overflow=0,
+        execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+    )
+
+
+def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        hide_parameters=True,
+        pool_size=pool_size,
+        max_overflow=0,
+        connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "isolation_level": None},
+    )
+
+
+def _configure_sqlite_writer(connection: Any, entry: ConnectionPoolEntry) -> None:
+    _run(connection, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
+
+
+def _configure_sqlite_reader(connection: Any, entry: ConnectionPoolEntry) -> None:
+    _run(connection, "PRAGMA query_only=ON")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_deferred(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _take_writer_lock(connection: Any, entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"SELECT pg_try_advisory_lock({_WRITER_LOCK})")
+    (taken,) = cursor.fetchone()
+    cursor.close()
+    connection.rollback()  # ends the transaction that the driver opened; the lock belongs to the session
+    if not taken:
+        raise DatabaseInUse
+
+
+def _run(connection: Any, *statements: str) -> None:
+    cursor = connection.cursor()
+    for statement in statements:
+        cursor.execute(statement)
+    cursor.close()

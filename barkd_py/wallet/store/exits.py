@@ -1,0 +1,93 @@
+"""Exits and the children that pay for their transactions. Source: sheet 06 §2.8."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.bitcoin.tx import Txid
+from barkd_py.wallet.store.tables import exit_child
+from barkd_py.wallet.store.tables import exit_state as t
+
+LIVE_KINDS = frozenset({"start", "processing", "awaiting-delta", "claimable", "claim-in-progress"})
+"""Exits that are not finished."""
+
+COMMITTED_KINDS = frozenset({"awaiting-delta", "claimable", "claim-in-progress"})
+"""Live exits that cannot be canceled any more; the balance counts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRow:
+    """One exit.
+
+    kind: type of the present state, as in its JSON. state: versioned JSON.
+    history: JSON list of the earlier states, oldest first.
+    """
+
+    vtxo_id: VtxoId
+    kind: str
+    state: str
+    history: str
+    movement_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExitChildRow:
+    """The CPFP child of an exit transaction. child_tx: raw. origin: JSON."""
+
+    exit_txid: Txid
+    child_tx: bytes
+    origin: str
+
+
+class ExitRepository:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def save(self, row: ExitRow) -> None:
+        """Store the exit, or overwrite the VTXO's earlier state."""
+        values = {
+            "kind": row.kind,
+            "state": row.state,
+            "history": row.history,
+            "movement_id": row.movement_id,
+        }
+        await self._upsert(t, t.c.vtxo_id == str(row.vtxo_id), {"vtxo_id": str(row.vtxo_id)}, values)
+
+    async def find(self, vtxo_id: VtxoId) -> ExitRow | None:
+        row = (await self._connection.execute(sa.select(t).where(t.c.vtxo_id == str(vtxo_id)))).one_or_none()
+        return None if row is None else _exit(row)
+
+    async def list(self, *, only_live: bool = False) -> tuple[ExitRow, ...]:
+        query = sa.select(t).order_by(t.c.vtxo_id)
+        if only_live:
+            query = query.where(t.c.kind.in_(sorted(LIVE_KINDS)))
+        return tuple(map(_exit, await self._connection.execute(query)))
+
+    async def save_child(self, row: ExitChildRow) -> None:
+        """Store the child, or replace the exit transaction's earlier one."""
+        values = {"child_tx": row.child_tx, "origin": row.origin}
+        key = {"exit_txid": str(row.exit_txid)}
+        await self._upsert(exit_child, exit_child.c.exit_txid == str(row.exit_txid), key, values)
+
+    async def find_child(self, exit_txid: Txid) -> ExitChildRow | None:
+        rows = await self._connection.execute(
+            sa.select(exit_child).where(exit_child.c.exit_txid == str(exit_txid))
+        )
+        row = rows.one_or_none()
+        return None if row is None else ExitChildRow(Txid.from_hex(row.exit_txid), row.child_tx, row.origin)
+
+    async def _upsert(
+        self, table: sa.Table, where: sa.ColumnElement[bool], key: dict[str, Any], values: dict[str, Any]
+    ) -> None:
+        updated = await self._connection.execute(
+            sa.update(table).where(where).values(**values).returning(sa.literal(1))
+        )
+        if updated.one_or_none() is None:
+            await self._connection.execute(sa.insert(table).values(**key, **values))
+
+
+def _exit(row: Any) -> ExitRow:
+    return ExitRow(VtxoId.parse(row.vtxo_id), row.kind, row.state, row.history, row.movement_id)

@@ -1,0 +1,287 @@
+"""Movements as rows. The rules are those of `wallet.movements`; here they meet database and listeners.
+
+Every method that writes also emits, and what it emits goes out when the transaction has committed.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.wallet.movements import (
+    JsonValue,
+    Movement,
+    MovementDestination,
+    MovementStatus,
+    MovementUpdate,
+    PaymentMethod,
+    PaymentMethodKind,
+    Subsystem,
+    UnknownMovement,
+    apply_update,
+    finish,
+    finish_with_update,
+    patch_metadata,
+)
+from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, WalletEvent
+from barkd_py.wallet.store.rows import chunks, from_json, to_json
+from barkd_py.wallet.store.tables import movement as t
+from barkd_py.wallet.store.tables import movement_destination as td
+from barkd_py.wallet.store.tables import movement_vtxo as tv
+
+
+class MovementRepository:
+    def __init__(
+        self, connection: AsyncConnection, now: datetime, emit: Callable[[WalletEvent], None]
+    ) -> None:
+        self._connection = connection
+        self._now = now
+        self._emit = emit
+
+    # --- writing
+
+    async def create(self, subsystem: Subsystem, update: MovementUpdate | None = None) -> Movement:
+        """A new pending movement. As in barkd, an update is announced before the creation."""
+        movement = await self._insert(subsystem, update, None)
+        if update is not None:
+            self._emit(MovementUpdated(movement))
+        self._emit(MovementCreated(movement))
+        return movement
+
+    async def create_finished(
+        self, subsystem: Subsystem, status: MovementStatus, update: MovementUpdate | None = None
+    ) -> Movement:
+        """A new movement that is finished already; one `MovementCreated`. Raises PendingIsNotFinished."""
+        movement = await self._insert(subsystem, update, None)
+        finished = finish(movement, status, self._now)
+        assert finished is not None, "a new movement is pending"
+        await self._write(movement, finished)
+        self._emit(MovementCreated(finished))
+        return finished
+
+    async def get_or_create(
+        self, action_id: str, subsystem: Subsystem, update: MovementUpdate | None = None
+    ) -> Movement:
+        """The movement of an action. The update is applied, and the event emitted, only if it is new."""
+        if (found := await self.find_by_action(action_id)) is not None:
+            return found
+        movement = await self._insert(subsystem, update, action_id)
+        self._emit(MovementCreated(movement))
+        return movement
+
+    async def update(self, movement_id: int, update: MovementUpdate) -> Movement:
+        """Raises UnknownMovement."""
+        movement = await self._get_locked(movement_id)
+        updated = apply_update(movement, update, self._now)
+        await self._write(movement, updated)
+        self._emit(MovementUpdated(updated))
+        return updated
+
+    async def finish(self, movement_id: int, status: MovementStatus) -> Movement:
+        """Finish a movement; once more with the same status is a no-op without event.
+
+        Raises UnknownMovement, PendingIsNotFinished.
+        """
+        movement = await self._get_locked(movement_id)
+        finished = finish(movement, status, self._now)
+        if finished is None:
+            return movement
+        await self._write(movement, finished)
+        self._emit(MovementUpdated(finished))
+        return finished
+
+    async def finish_with_update(
+        self, movement_id: int, status: MovementStatus, update: MovementUpdate
+    ) -> Movement:
+        """Update and finish in one step; applies every time. Raises UnknownMovement, PendingIsNotFinished."""
+        movement = await self._get_locked(movement_id)
+        finished = finish_with_update(movement, status, update, self._now)
+        await self._write(movement, finished)
+        self._emit(MovementUpdated(finished))
+        return finished
+
+    async def patch_metadata(self, movement_id: int, patch: JsonValue) -> Movement:
+        """Apply a user's merge patch to the metadata. Raises UnknownMovement."""
+        movement = await self._get_locked(movement_id)
+        patched = patch_metadata(movement, patch, self._now)
+        await self._write(movement, patched)
+        self._emit(MovementUpdated(patched))
+        return patched
+
+    # --- reading
+
+    async def get(self, movement_id: int) -> Movement:
+        """Raises UnknownMovement."""
+        found = await self._select(sa.select(t).where(t.c.id == movement_id))
+        if not found:
+            raise UnknownMovement(movement_id)
+        return found[0]
+
+    async def find_by_action(self, action_id: str) -> Movement | None:
+        found = await self._select(sa.select(t).where(t.c.action_id == action_id))
+        return found[0] if found else None
+
+    async def list(self, *, limit: int | None = None, before: int | None = None) -> tuple[Movement, ...]:
+        """Movements, newest first; equally old ones by falling id.
+
+        limit, before: one page, starting behind the movement with this id. Raises UnknownMovement.
+        """
+        query = sa.select(t).order_by(t.c.created_at.desc(), t.c.id.desc()).limit(limit)
+        if before is not None:
+            at = (
+                await self._connection.execute(sa.select(t.c.created_at).where(t.c.id == before))
+            ).scalar_one_or_none()
+            if at is None:
+                raise UnknownMovement(before)
+            query = query.where(sa.or_(t.c.created_at < at, sa.and_(t.c.created_at == at, t.c.id < before)))
+        return await self._select(query)
+
+    async def list_by_method(self, method: PaymentMethod) -> tuple[Movement, ...]:
+        """Movements that paid to, or were paid on, exactly this method; by rising id."""
+        ids = sa.select(td.c.movement_id).where(
+            td.c.method_value == method.value, td.c.method_kind == method.kind.value
+        )
+        return await self._select(sa.select(t).where(t.c.id.in_(ids)).order_by(t.c.id))
+
+    async def list_pending(self) -> tuple[Movement, ...]:
+        """By rising id."""
+        return await self._select(
+            sa.select(t).where(t.c.status == MovementStatus.PENDING.value).order_by(t.c.id)
+        )
+
+    # --- rows
+
+    async def _insert(
+        self, subsystem: Subsystem, update: MovementUpdate | None, action_id: str | None
+    ) -> Movement:
+        blank = Movement(
+            id=0,
+            status=MovementStatus.PENDING,
+            subsystem=subsystem,
+            created_at=self._now,
+            updated_at=self._now,
+            action_id=action_id,
+        )
+        full = blank if update is None else apply_update(blank, update, self._now)
+        result = await self._connection.execute(sa.insert(t).values(**_columns(full)).returning(t.c.id))
+        movement_id = int(result.scalar_one())
+        await self._insert_children(movement_id, full)
+        return replace(full, id=movement_id)
+
+    async def _get_locked(self, movement_id: int) -> Movement:
+        found = await self._select(sa.select(t).where(t.c.id == movement_id).with_for_update())
+        if not found:
+            raise UnknownMovement(movement_id)
+        return found[0]
+
+    async def _write(self, before: Movement, after: Movement) -> None:
+        await self._connection.execute(sa.update(t).where(t.c.id == after.id).values(**_columns(after)))
+        if _lists(before) != _lists(after):
+            await self._connection.execute(sa.delete(td).where(td.c.movement_id == after.id))
+            await self._connection.execute(sa.delete(tv).where(tv.c.movement_id == after.id))
+            await self._insert_children(after.id, after)
+
+    async def _insert_children(self, movement_id: int, movement: Movement) -> None:
+        destinations = [
+            {
+                "movement_id": movement_id,
+                "role": role,
+                "position": position,
+                "method_kind": destination.method.kind.value,
+                "method_value": destination.method.value,
+                "amount_sat": destination.amount_sat,
+            }
+            for role, listed in (("sent_to", movement.sent_to), ("received_on", movement.received_on))
+            for position, destination in enumerate(listed)
+        ]
+        vtxos = [
+            {"movement_id": movement_id, "role": role, "position": position, "vtxo_id": str(vtxo_id)}
+            for role, listed in (
+                ("input", movement.input_vtxos),
+                ("output", movement.output_vtxos),
+                ("exited", movement.exited_vtxos),
+            )
+            for position, vtxo_id in enumerate(listed)
+        ]
+        if destinations:
+            await self._connection.execute(sa.insert(td), destinations)
+        if vtxos:
+            await self._connection.execute(sa.insert(tv), vtxos)
+
+    async def _select(self, query: sa.Select[Any]) -> tuple[Movement, ...]:
+        """The movements of a query over `movement`, with their lists: three queries, however many rows."""
+        rows = (await self._connection.execute(query)).all()
+        destinations: dict[tuple[int, str], list[MovementDestination]] = defaultdict(list)
+        vtxos: dict[tuple[int, str], list[VtxoId]] = defaultdict(list)
+        for chunk in chunks([row.id for row in rows]):
+            for child in await self._connection.execute(_children_of(td, chunk)):
+                method = PaymentMethod(PaymentMethodKind(child.method_kind), child.method_value)
+                destinations[child.movement_id, child.role].append(
+                    MovementDestination(method, child.amount_sat)
+                )
+            for child in await self._connection.execute(_children_of(tv, chunk)):
+                vtxos[child.movement_id, child.role].append(VtxoId.parse(child.vtxo_id))
+        return tuple(
+            Movement(
+                id=row.id,
+                status=MovementStatus(row.status),
+                subsystem=Subsystem(row.subsystem_name, row.subsystem_kind),
+                created_at=row.created_at,
+                updated_at=row.updated_at,
+                completed_at=row.completed_at,
+                metadata=from_json(row.metadata),
+                intended_balance_sat=row.intended_balance_sat,
+                effective_balance_sat=row.effective_balance_sat,
+                offchain_fee_sat=row.offchain_fee_sat,
+                sent_to=tuple(destinations.get((row.id, "sent_to"), ())),
+                received_on=tuple(destinations.get((row.id, "received_on"), ())),
+                input_vtxos=tuple(vtxos.get((row.id, "input"), ())),
+                output_vtxos=tuple(vtxos.get((row.id, "output"), ())),
+                exited_vtxos=tuple(vtxos.get((row.id, "exited"), ())),
+                action_id=row.action_id,
+            )
+            for row in rows
+        )
+
+
+def _children_of(table: sa.Table, ids: Sequence[int]) -> sa.Select[Any]:
+    """The child rows of these movements, in the order of their lists.
+
+    A page of the history is a run of neighbouring ids, so a range with few strangers in it reads faster than
+    a list of thousands of ids.
+    """
+    low, high = min(ids), max(ids)
+    is_run = high - low + 1 == len(ids)
+    which = table.c.movement_id.between(low, high) if is_run else table.c.movement_id.in_(ids)
+    return sa.select(table).where(which).order_by(table.c.movement_id, table.c.role, table.c.position)
+
+
+def _lists(movement: Movement) -> tuple[tuple[Any, ...], ...]:
+    return (
+        movement.sent_to,
+        movement.received_on,
+        movement.input_vtxos,
+        movement.output_vtxos,
+        movement.exited_vtxos,
+    )
+
+
+def _columns(movement: Movement) -> dict[str, Any]:
+    return {
+        "status": movement.status.value,
+        "subsystem_name": movement.subsystem.name,
+        "subsystem_kind": movement.subsystem.kind,
+        "metadata": to_json(dict(movement.metadata)),
+        "intended_balance_sat": movement.intended_balance_sat,
+        "effective_balance_sat": movement.effective_balance_sat,
+        "offchain_fee_sat": movement.offchain_fee_sat,
+        "created_at": movement.created_at,
+        "updated_at": movement.updated_at,
+        "completed_at": movement.completed_at,
+        "action_id": movement.action_id,
+    }

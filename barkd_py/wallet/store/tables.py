@@ -1,0 +1,312 @@
+"""The schema, for SQLite and PostgreSQL alike.
+
+Ids of VTXOs and transactions are text in display order, so that a person at a database prompt can read them.
+Times are microseconds since the epoch (`UtcTime`). States whose fields belong to a state machine are
+versioned JSON (`payloads`); what queries need of them has columns of its own.
+
+The database itself guards what must never happen: a lock needs its holder's row to exist (so a coin is never
+locked by something that is gone), a movement belongs to one action, an outpoint is stored once. The two lock
+columns are checked at commit, so the order inside a transaction is free.
+
+Changes here need a migration in ``alembic/versions``; a test compares the two.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+# SQLite numbers rows by itself only in an INTEGER primary key.
+RowId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+class UtcTime(sa.types.TypeDecorator[datetime]):
+    """A moment as microseconds since the epoch: exact, sortable, and the same in every database."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+# --- the wallet
+
+properties = sa.Table(
+    "properties",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("network", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("server_pubkey", sa.LargeBinary),
+    sa.Column("server_mailbox_pubkey", sa.LargeBinary),
+    sa.Column("recovery_pending", sa.Boolean, nullable=False),
+    sa.CheckConstraint("id = 1", name="single_row"),
+)
+
+recovery_vtxo = sa.Table(
+    "recovery_vtxo",
+    metadata,
+    sa.Column("vtxo_id", sa.Text, primary_key=True),
+)
+
+mailbox_checkpoint = sa.Table(
+    "mailbox_checkpoint",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("value", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    sa.CheckConstraint("id = 1", name="single_row"),
+)
+
+# --- VTXOs
+
+vtxo_key = sa.Table(
+    "vtxo_key",
+    metadata,
+    sa.Column("key_index", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("public_key", sa.LargeBinary, nullable=False, unique=True),
+)
+
+vtxo = sa.Table(
+    "vtxo",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("amount_sat", sa.BigInteger, nullable=False),
+    sa.Column("policy_kind", sa.Text, nullable=False),
+    sa.Column("user_pubkey", sa.LargeBinary, nullable=False),
+    sa.Column("server_pubkey", sa.LargeBinary, nullable=False),
+    sa.Column("expiry_height", sa.BigInteger, nullable=False),
+    sa.Column("exit_delta", sa.Integer, nullable=False),
+    sa.Column("anchor_point", sa.Text, nullable=False),
+    sa.Column("exit_depth", sa.Integer, nullable=False),
+    sa.Column("exit_tx_weight_wu", sa.BigInteger, nullable=False),
+    sa.Column("registered", sa.Boolean, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    # The current state: always that of the newest row of vtxo_state, written in the same transaction.
+    sa.Column("state_kind", sa.Text, nullable=False),
+    sa.Column(
+        "lock_movement_id",
+        sa.ForeignKey("movement.id", deferrable=True, initially="DEFERRED"),
+        index=True,
+    ),
+    sa.Column(
+        "lock_action_id",
+        sa.ForeignKey("action_checkpoint.id", deferrable=True, initially="DEFERRED"),
+        index=True,
+    ),
+    sa.CheckConstraint("amount_sat >= 0", name="amount"),
+    sa.CheckConstraint("state_kind IN ('Spendable', 'Locked', 'Spent', 'Exited')", name="state_kind"),
+    sa.CheckConstraint(
+        "(lock_movement_id IS NULL AND lock_action_id IS NULL) OR (state_kind = 'Locked'"
+        " AND (lock_movement_id IS NULL OR lock_action_id IS NULL))",
+        name="lock_holder",
+    ),
+    # Answers the balance without touching the table, and yields lists in their order.
+    sa.Index("ix_vtxo_state_kind", "state_kind", "expiry_height", "amount_sat", "exit_depth"),
+)
+
+# Apart from `vtxo`, because lists and balances never read it and it is by far the larger part.
+vtxo_body = sa.Table(
+    "vtxo_body",
+    metadata,
+    sa.Column("vtxo_id", sa.ForeignKey("vtxo.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("bare", sa.LargeBinary, nullable=False),
+    sa.Column("genesis", sa.LargeBinary, nullable=False),
+)
+
+vtxo_state = sa.Table(
+    "vtxo_state",
+    metadata,
+    sa.Column("id", RowId, primary_key=True),
+    sa.Column("vtxo_id", sa.ForeignKey("vtxo.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# --- movements
+
+movement = sa.Table(
+    "movement",
+    metadata,
+    sa.Column("id", RowId, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("subsystem_name", sa.Text, nullable=False),
+    sa.Column("subsystem_kind", sa.Text, nullable=False),
+    sa.Column("metadata", sa.Text, nullable=False),
+    sa.Column("intended_balance_sat", sa.BigInteger, nullable=False),
+    sa.Column("effective_balance_sat", sa.BigInteger, nullable=False),
+    sa.Column("offchain_fee_sat", sa.BigInteger, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    sa.Column("completed_at", UtcTime),
+    sa.Column("action_id", sa.Text, unique=True),
+    sa.CheckConstraint("status IN ('pending', 'successful', 'failed', 'canceled')", name="status"),
+    sa.CheckConstraint("(status = 'pending') = (completed_at IS NULL)", name="completed"),
+    sa.Index("ix_movement_created_at", "created_at", "id"),
+    sqlite_autoincrement=True,
+)
+
+movement_destination = sa.Table(
+    "movement_destination",
+    metadata,
+    sa.Column("movement_id", sa.ForeignKey("movement.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("role", sa.Text, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("method_kind", sa.Text, nullable=False),
+    sa.Column("method_value", sa.Text, nullable=False),
+    sa.Column("amount_sat", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("role IN ('sent_to', 'received_on')", name="role"),
+    # A hash in PostgreSQL, which refuses to put very long texts, such as BOLT 12 invoices, into a B-tree.
+    sa.Index("ix_movement_destination_method_value", "method_value", postgresql_using="hash"),
+)
+
+movement_vtxo = sa.Table(
+    "movement_vtxo",
+    metadata,
+    sa.Column("movement_id", sa.ForeignKey("movement.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("role", sa.Text, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("vtxo_id", sa.Text, nullable=False),
+    sa.CheckConstraint("role IN ('input', 'output', 'exited')", name="role"),
+    sa.UniqueConstraint("movement_id", "role", "vtxo_id"),
+)
+
+# --- operations that span network calls
+
+action_checkpoint = sa.Table(
+    "action_checkpoint",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+)
+
+# The VTXOs that an action reports to the balance in its present state.
+action_vtxo = sa.Table(
+    "action_vtxo",
+    metadata,
+    sa.Column("action_id", sa.ForeignKey("action_checkpoint.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("vtxo_id", sa.Text, primary_key=True, index=True),
+)
+
+round_state = sa.Table(
+    "round_state",
+    metadata,
+    sa.Column("id", RowId, primary_key=True),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("movement_id", sa.ForeignKey("movement.id"), index=True),
+    sa.Column("unlock_hash", sa.LargeBinary, index=True),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    sqlite_autoincrement=True,  # the id names a lock, so it is never used twice
+)
+
+round_input = sa.Table(
+    "round_input",
+    metadata,
+    sa.Column("round_id", sa.ForeignKey("round_state.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("vtxo_id", sa.Text, primary_key=True, index=True),
+)
+
+# --- Lightning: facts that outlive their action
+
+paid_invoice = sa.Table(
+    "paid_invoice",
+    metadata,
+    sa.Column("payment_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("preimage", sa.LargeBinary, nullable=False),
+    sa.Column("paid_at", UtcTime, nullable=False),
+)
+
+settled_receive = sa.Table(
+    "settled_receive",
+    metadata,
+    sa.Column("payment_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("preimage", sa.LargeBinary, nullable=False),
+    sa.Column("invoice", sa.Text, nullable=False),
+    sa.Column("amount_sat", sa.BigInteger, nullable=False),
+    sa.Column("settled_at", UtcTime, nullable=False),
+)
+
+# --- exits
+
+exit_state = sa.Table(
+    "exit_state",
+    metadata,
+    sa.Column("vtxo_id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False, index=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("history", sa.Text, nullable=False),
+    sa.Column("movement_id", sa.ForeignKey("movement.id"), index=True),
+)
+
+exit_child = sa.Table(
+    "exit_child",
+    metadata,
+    sa.Column("exit_txid", sa.Text, primary_key=True),
+    sa.Column("child_tx", sa.LargeBinary, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+)
+
+# --- on-chain wallet; see `barkd_py.onchain.store`. Hashes are in internal order here.
+
+onchain_wallet = sa.Table(
+    "onchain_wallet",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("network", sa.Text, nullable=False),
+    sa.Column("descriptor", sa.Text, nullable=False),
+    sa.Column("last_revealed", sa.BigInteger),
+    sa.CheckConstraint("id = 1", name="single_row"),
+)
+
+onchain_block = sa.Table(
+    "onchain_block",
+    metadata,
+    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+)
+
+onchain_transaction = sa.Table(
+    "onchain_transaction",
+    metadata,
+    sa.Column("txid", sa.LargeBinary, primary_key=True),
+    sa.Column("raw", sa.LargeBinary, nullable=False),
+    sa.Column("confirmed_height", sa.BigInteger),
+    sa.Column("confirmed_block_hash", sa.LargeBinary),
+    sa.Column("confirmed_time", sa.BigInteger),
+    sa.Column("first_seen", sa.BigInteger),
+    sa.Column("last_seen", sa.BigInteger),
+)
+
+onchain_output = sa.Table(
+    "onchain_output",
+    metadata,
+    sa.Column("txid", sa.LargeBinary, primary_key=True),
+    sa.Column("vout", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("value_sat", sa.BigInteger, nullable=False),
+    sa.Column("script_pubkey", sa.LargeBinary, nullable=False),
+)

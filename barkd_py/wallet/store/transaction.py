@@ -1,0 +1,220 @@
+"""The store and its unit of work.
+
+    async with store.transaction() as tx:      # one at a time; commits at the end, rolls back on an error
+        await tx.vtxos.lock(ids, holder)
+        await tx.actions.save(...)
+
+    async with store.read() as tx:             # any number at a time; one consistent moment; cannot write
+        vtxos = await tx.vtxos.list()
+
+A transaction is the unit in which a crash may happen: either all of it is stored, or nothing. So nothing in
+it awaits anything but the store. Notifications that it causes are collected and go out after the commit.
+
+`Store.revision` grows with each commit. Whoever keeps an answer beside the revision at which it was read
+knows when to ask again; this is what makes reads cheap (`cache`).
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
+from functools import cached_property
+
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
+
+from barkd_py.errors import StoreError
+from barkd_py.wallet.notifications import WalletEvent
+from barkd_py.wallet.store import engine, migrate
+from barkd_py.wallet.store.actions import ActionRepository
+from barkd_py.wallet.store.balance import BalanceRepository
+from barkd_py.wallet.store.exits import ExitRepository
+from barkd_py.wallet.store.keys import KeyRepository
+from barkd_py.wallet.store.lightning import LightningRepository
+from barkd_py.wallet.store.mailbox import MailboxRepository
+from barkd_py.wallet.store.movements import MovementRepository
+from barkd_py.wallet.store.onchain import OnchainRepository
+from barkd_py.wallet.store.properties import PropertiesRepository
+from barkd_py.wallet.store.rounds import RoundRepository
+from barkd_py.wallet.store.vtxos import VtxoRepository
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+CommitListener = Callable[[Sequence[WalletEvent]], None]
+
+
+def system_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+class Transaction:
+    """The repositories, bound to one database transaction. All times within it are the same moment."""
+
+    def __init__(self, connection: AsyncConnection, now: datetime) -> None:
+        self._connection = connection
+        self._now = now
+        self.events: list[WalletEvent] = []
+
+    def emit(self, event: WalletEvent) -> None:
+        """Publish the event if, and after, this transaction commits."""
+        self.events.append(event)
+
+    @cached_property
+    def properties(self) -> PropertiesRepository:
+        return PropertiesRepository(self._connection)
+
+    @cached_property
+    def vtxos(self) -> VtxoRepository:
+        return VtxoRepository(self._connection, self._now)
+
+    @cached_property
+    def keys(self) -> KeyRepository:
+        return KeyRepository(self._connection)
+
+    @cached_property
+    def movements(self) -> MovementRepository:
+        return MovementRepository(self._connection, self._now, self.emit)
+
+    @cached_property
+    def actions(self) -> ActionRepository:
+        return ActionRepository(self._connection, self._now)
+
+    @cached_property
+    def mailbox(self) -> MailboxRepository:
+        return MailboxRepository(self._connection, self._now)
+
+    @cached_property
+    def rounds(self) -> RoundRepository:
+        return RoundRepository(self._connection, self._now)
+
+    @cached_property
+    def lightning(self) -> LightningRepository:
+        return LightningRepository(self._connection, self._now)
+
+    @cached_property
+    def exits(self) -> ExitRepository:
+        return ExitRepository(self._connection)
+
+    @cached_property
+    def balance(self) -> BalanceRepository:
+        return BalanceRepository(self._connection)
+
+    @cached_property
+    def onchain(self) -> OnchainRepository:
+        return OnchainRepository(self._connection)
+
+
+class Store:
+    """An open database. Use `Store.open`."""
+
+    def __init__(self, writer: AsyncEngine, reader: AsyncEngine, clock: Clock) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._clock = clock
+        self._write_lock = asyncio.Lock()
+        self._writing_task: asyncio.Task[object] | None = None
+        self._listeners: list[CommitListener] = []
+        self._revision = 0
+
+    @classmethod
+    async def open(cls, url: str | URL, *, clock: Clock = system_clock) -> "Store":
+        """Open a database, make it if it does not exist, and bring it to the newest schema.
+
+        url: ``postgresql://…``, ``sqlite:///path``, or the path of a SQLite file.
+        Raises StoreError; SchemaTooNew and DatabaseInUse among others. Nothing was changed then.
+        """
+        parsed = engine.parse_url(url) if isinstance(url, str) else url
+        engine.create_file(parsed)
+        store = cls(engine.create_writer(parsed), engine.create_reader(parsed), clock)
+        try:
+            with _translated():
+                await migrate.migrate(store._writer)
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Close every connection, after the transaction in hand."""
+        async with self._write_lock:
+            await self._reader.dispose()
+            await self._writer.dispose()
+
+    @property
+    def revision(self) -> int:
+        """Grows with each commit. What was read at an equal revision is still true."""
+        return self._revision
+
+    def on_commit(self, listener: CommitListener) -> Callable[[], None]:
+        """Call the listener after each commit with the transaction's events, possibly none.
+
+        It must neither block nor raise. Returns the function that ends this.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """A unit of work, the only one that writes at this time.
+
+        Commits when the block ends; an exception in it, cancellation included, leaves the database as it was.
+        Do not await anything but the transaction inside, nor start another one.
+        """
+        task = asyncio.current_task()
+        if task is not None and task is self._writing_task:
+            raise RuntimeError("this task is inside a store transaction already")
+        async with self._write_lock:
+            self._writing_task = task
+            try:
+                with _translated():
+                    async with self._writer.connect() as connection, connection.begin() as unit:
+                        tx = Transaction(connection, self._clock())
+                        yield tx
+                        await _uninterrupted(self._commit(unit, tx.events))
+            finally:
+                self._writing_task = None
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        """A consistent view of one moment. Writing through it fails."""
+        with _translated():
+            async with self._reader.connect() as connection, connection.begin():
+                yield Transaction(connection, self._clock())
+
+    async def _commit(self, unit: AsyncTransaction, events: Sequence[WalletEvent]) -> None:
+        await unit.commit()
+        self._revision += 1
+        for listener in tuple(self._listeners):
+            try:
+                listener(events)
+            except Exception:
+                log.exception("a listener failed after a commit")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of the database, as ours. The driver's text names no values."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise StoreError(f"database error: {cause}") from None
+    except OSError as error:
+        raise StoreError(f"cannot reach the database: {error}") from None
+
+
+async def _uninterrupted(work: Coroutine[object, object, None]) -> None:
+    """Await the work to its end even if this task is cancelled, then be cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error from None
+        raise

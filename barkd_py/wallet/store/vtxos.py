@@ -1,0 +1,384 @@
+"""VTXOs and every state they ever had. The rule of state changes is `wallet.vtxos.next_state`."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, TypeVar, assert_never
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.keys import PublicKey
+from barkd_py.bitcoin.tx import OutPoint
+from barkd_py.errors import StoreError
+from barkd_py.wallet.store.rows import chunks, from_json, to_json
+from barkd_py.wallet.store.tables import vtxo as t
+from barkd_py.wallet.store.tables import vtxo_body, vtxo_state
+from barkd_py.wallet.vtxos import (
+    UNSPENT,
+    ActionHolder,
+    Exited,
+    Holder,
+    Lock,
+    Locked,
+    MarkExited,
+    MarkSpent,
+    MovementHolder,
+    NewVtxo,
+    Release,
+    Spendable,
+    Spent,
+    StateChange,
+    StateEntry,
+    StateKind,
+    StealLock,
+    StealSpent,
+    UnknownVtxo,
+    VtxoState,
+    WalletVtxo,
+    next_state,
+)
+
+_V = TypeVar("_V")
+
+_ORDER = (t.c.expiry_height, t.c.amount_sat.desc(), t.c.id)
+
+
+class VtxoRepository:
+    def __init__(self, connection: AsyncConnection, now: datetime) -> None:
+        self._connection = connection
+        self._now = now
+
+    # --- storing
+
+    async def insert(self, vtxos: Iterable[NewVtxo], *, registered: bool = False) -> frozenset[VtxoId]:
+        """Store those that are not stored yet; the others, and their states, stay as they are.
+
+        Returns the ids that are new.
+        """
+        wanted = {str(new.vtxo.id): new for new in vtxos}
+        known = {str(vtxo_id) for vtxo_id in await self.known([new.vtxo.id for new in wanted.values()])}
+        fresh = {key: new for key, new in wanted.items() if key not in known}
+        if not fresh:
+            return frozenset()
+        await self._connection.execute(
+            sa.insert(t), [self._row(new.vtxo, new.state, registered) for new in fresh.values()]
+        )
+        await self._connection.execute(
+            sa.insert(vtxo_body),
+            [
+                {"vtxo_id": key, "bare": new.vtxo.encode_bare(), "genesis": new.vtxo.encode_genesis()}
+                for key, new in fresh.items()
+            ],
+        )
+        await self._append_states({key: new.state for key, new in fresh.items()})
+        return frozenset(new.vtxo.id for new in fresh.values())
+
+    async def mark_registered(self, ids: Sequence[VtxoId]) -> None:
+        """Note that the server and the recovery mailbox know these."""
+        for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
+            await self._connection.execute(sa.update(t).where(t.c.id.in_(chunk)).values(registered=True))
+
+    async def remove(self, ids: Sequence[VtxoId]) -> None:
+        """Delete VTXOs and their history. Dangerous: a coin may be lost with it."""
+        for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
+            await self._connection.execute(sa.delete(t).where(t.c.id.in_(chunk)))
+
+    # --- reading
+
+    async def known(self, ids: Sequence[VtxoId]) -> frozenset[VtxoId]:
+        """Those of the ids that are stored, in whatever state."""
+        found: set[VtxoId] = set()
+        for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
+            rows = await self._connection.execute(sa.select(t.c.id).where(t.c.id.in_(chunk)))
+            found.update(VtxoId.parse(row.id) for row in rows)
+        return frozenset(found)
+
+    async def find(self, vtxo_id: VtxoId) -> WalletVtxo | None:
+        rows = await self._connection.execute(sa.select(t).where(t.c.id == str(vtxo_id)))
+        row = rows.one_or_none()
+        return None if row is None else _vtxo(row)
+
+    async def get(self, vtxo_id: VtxoId) -> WalletVtxo:
+        """Raises UnknownVtxo."""
+        if (found := await self.find(vtxo_id)) is None:
+            raise UnknownVtxo(vtxo_id)
+        return found
+
+    async def get_many(self, ids: Sequence[VtxoId]) -> tuple[WalletVtxo, ...]:
+        """In the order of the ids. Raises UnknownVtxo."""
+        found: dict[VtxoId, WalletVtxo] = {}
+        for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
+            rows = await self._connection.execute(sa.select(t).where(t.c.id.in_(chunk)))
+            found.update((vtxo.id, vtxo) for vtxo in map(_vtxo, rows))
+        return tuple(_require(found, vtxo_id) for vtxo_id in ids)
+
+    async def list(
+        self,
+        kinds: Collection[StateKind] | None = UNSPENT,
+        *,
+        limit: int | None = None,
+        after: VtxoId | None = None,
+    ) -> tuple[WalletVtxo, ...]:
+        """VTXOs by expiry height, then by falling amount, then by id. kinds: None for all states.
+
+        limit, after: one page, starting behind this VTXO (which need not be of these kinds).
+        """
+        query = sa.select(t).order_by(*_ORDER).limit(limit)
+        if kinds is not None:
+            query = query.where(t.c.state_kind.in_([kind.value for kind in kinds]))
+        if after is not None:
+            last = await self.get(after)
+            query = query.where(
+                sa.or_(
+                    t.c.expiry_height > last.expiry_height,
+                    sa.and_(t.c.expiry_height == last.expiry_height, t.c.amount_sat < last.amount_sat),
+                    sa.and_(
+                        t.c.expiry_height == last.expiry_height,
+                        t.c.amount_sat == last.amount_sat,
+                        t.c.id > str(after),
+                    ),
+                )
+            )
+        return tuple(map(_vtxo, await self._connection.execute(query)))
+
+    async def held_by(self, holder: Holder | None) -> tuple[WalletVtxo, ...]:
+        """The VTXOs that are locked for this holder."""
+        return tuple(map(_vtxo, await self._connection.execute(sa.select(t).where(_is_locked_for(holder)))))
+
+    async def unregistered(self) -> tuple[VtxoId, ...]:
+        """VTXOs that the server may not know, spent ones excepted."""
+        rows = await self._connection.execute(
+            sa.select(t.c.id)
+            .where(sa.not_(t.c.registered), t.c.state_kind != StateKind.SPENT.value)
+            .order_by(t.c.created_at, t.c.id)
+        )
+        return tuple(VtxoId.parse(row.id) for row in rows)
+
+    async def body(self, vtxo_id: VtxoId) -> Vtxo:
+        """The VTXO with its chain of transactions. Raises UnknownVtxo."""
+        return (await self.bodies([vtxo_id]))[0]
+
+    async def bodies(self, ids: Sequence[VtxoId]) -> tuple[Vtxo, ...]:
+        """The VTXOs with their chains of transactions, in the order of the ids. Raises UnknownVtxo."""
+        found: dict[VtxoId, Vtxo] = {}
+        for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
+            rows = await self._connection.execute(sa.select(vtxo_body).where(vtxo_body.c.vtxo_id.in_(chunk)))
+            found.update((VtxoId.parse(row.vtxo_id), Vtxo.join(row.bare, row.genesis)) for row in rows)
+        return tuple(_require(found, vtxo_id) for vtxo_id in ids)
+
+    async def history(self, vtxo_id: VtxoId) -> tuple[StateEntry, ...]:
+        """Every state of the VTXO, oldest first; empty if it is unknown."""
+        rows = await self._connection.execute(
+            sa.select(vtxo_state).where(vtxo_state.c.vtxo_id == str(vtxo_id)).order_by(vtxo_state.c.id)
+        )
+        return tuple(StateEntry(_state_from_json(row.state), row.created_at) for row in rows)
+
+    # --- changing states; batches are all or nothing
+
+    async def lock(self, ids: Sequence[VtxoId], holder: Holder | None) -> None:
+        """Reserve spendable VTXOs. Raises VtxoStateConflict, UnknownVtxo."""
+        await self.change(ids, Lock(holder))
+
+    async def release(self, ids: Sequence[VtxoId], holder: Holder | None) -> None:
+        """Make VTXOs spendable that are locked for exactly this holder; others stay. Raises UnknownVtxo."""
+        await self.change(ids, Release(holder))
+
+    async def release_held_by(self, holder: Holder) -> None:
+        """Release whatever the holder has locked."""
+        await self.change([vtxo.id for vtxo in await self.held_by(holder)], Release(holder))
+
+    async def mark_spent(self, ids: Sequence[VtxoId]) -> None:
+        """Raises VtxoStateConflict (exited), UnknownVtxo."""
+        await self.change(ids, MarkSpent())
+
+    async def mark_exited(self, ids: Sequence[VtxoId]) -> None:
+        """Raises VtxoStateConflict (spent), UnknownVtxo."""
+        await self.change(ids, MarkExited())
+
+    async def steal_lock(self, ids: Sequence[VtxoId], holder: Holder) -> None:
+        """Lock VTXOs whoever holds them; exited ones stay. Raises UnknownVtxo."""
+        await self.change(ids, StealLock(holder))
+
+    async def steal_spent(self, ids: Sequence[VtxoId]) -> None:
+        """Mark VTXOs spent whoever holds them; exited ones stay. Raises UnknownVtxo."""
+        await self.change(ids, StealSpent())
+
+    async def change(self, ids: Sequence[VtxoId], change: StateChange) -> None:
+        """Apply one change to all of the VTXOs, or to none.
+
+        Raises VtxoStateConflict, UnknownVtxo; then nothing was written, and the transaction may go on.
+        """
+        ids = tuple(dict.fromkeys(ids))
+        current = await self._lock_rows(ids)
+        changed: dict[str, VtxoState] = {}
+        for vtxo_id in ids:
+            after = next_state(vtxo_id, _require(current, vtxo_id), change)
+            if after is not None:
+                changed[str(vtxo_id)] = after
+        if not changed:
+            return
+        state = next(iter(changed.values()))  # a change has one target
+        for chunk in chunks(tuple(changed)):
+            await self._connection.execute(sa.update(t).where(t.c.id.in_(chunk)).values(**_columns(state)))
+        await self._append_states(changed)
+
+    async def _lock_rows(self, ids: Sequence[VtxoId]) -> Mapping[VtxoId, VtxoState]:
+        """The current states. The rows cannot change until this transaction ends.
+
+        SQLite has no row locks and needs none: a writing transaction is alone there. Rows are locked in the
+        order of their ids, so that two transactions cannot wait for each other.
+        """
+        columns = (t.c.id, t.c.state_kind, t.c.lock_movement_id, t.c.lock_action_id)
+        found: dict[VtxoId, VtxoState] = {}
+        for chunk in chunks(sorted(str(vtxo_id) for vtxo_id in ids)):
+            rows = await self._connection.execute(
+                sa.select(*columns).where(t.c.id.in_(chunk)).order_by(t.c.id).with_for_update()
+            )
+            found.update((VtxoId.parse(row.id), _state(row)) for row in rows)
+        return found
+
+    async def _append_states(self, states: Mapping[str, VtxoState]) -> None:
+        await self._connection.execute(
+            sa.insert(vtxo_state),
+            [
+                {
+                    "vtxo_id": key,
+                    "kind": state.kind.value,
+                    "state": to_json(state_to_json(state)),
+                    "created_at": self._now,
+                }
+                for key, state in states.items()
+            ],
+        )
+
+    def _row(self, vtxo: Vtxo, state: VtxoState, registered: bool) -> dict[str, Any]:
+        return {
+            "id": str(vtxo.id),
+            "amount_sat": vtxo.amount_sat,
+            "policy_kind": vtxo.policy.kind,
+            "user_pubkey": vtxo.user_pubkey.data,
+            "server_pubkey": vtxo.server_pubkey.data,
+            "expiry_height": vtxo.expiry_height,
+            "exit_delta": vtxo.exit_delta,
+            "anchor_point": str(vtxo.anchor_point),
+            "exit_depth": vtxo.exit_depth,
+            "exit_tx_weight_wu": vtxo.exit_tx_weight_wu,
+            "registered": registered,
+            "created_at": self._now,
+            **_columns(state),
+        }
+
+
+def state_to_json(state: VtxoState) -> dict[str, Any]:
+    """A state as the history keeps it."""
+    match state:
+        case Spendable():
+            return {"type": "spendable"}
+        case Locked(None):
+            return {"type": "locked", "holder": None}
+        case Locked(MovementHolder(movement_id)):
+            return {"type": "locked", "holder": {"type": "movement", "id": movement_id}}
+        case Locked(ActionHolder(action_id)):
+            return {"type": "locked", "holder": {"type": "action", "id": action_id}}
+        case Spent():
+            return {"type": "spent"}
+        case Exited():
+            return {"type": "exited"}
+        case _:
+            raise AssertionError(state)
+
+
+def _state_from_json(text: str) -> VtxoState:
+    match from_json(text):
+        case {"type": "spendable"}:
+            return Spendable()
+        case {"type": "locked", "holder": None}:
+            return Locked(None)
+        case {"type": "locked", "holder": {"type": "movement", "id": int(movement_id)}}:
+            return Locked(MovementHolder(movement_id))
+        case {"type": "locked", "holder": {"type": "action", "id": str(action_id)}}:
+            return Locked(ActionHolder(action_id))
+        case {"type": "spent"}:
+            return Spent()
+        case {"type": "exited"}:
+            return Exited()
+        case _:
+            raise StoreError("the database holds an unknown VTXO state")
+
+
+def _columns(state: VtxoState) -> dict[str, Any]:
+    """The columns that hold the current state."""
+    holder = state.holder if isinstance(state, Locked) else None
+    return {
+        "state_kind": state.kind.value,
+        "lock_movement_id": holder.movement_id if isinstance(holder, MovementHolder) else None,
+        "lock_action_id": holder.action_id if isinstance(holder, ActionHolder) else None,
+    }
+
+
+def _state(row: Any) -> VtxoState:
+    kind = StateKind(row.state_kind)
+    match kind:
+        case StateKind.SPENDABLE:
+            return Spendable()
+        case StateKind.SPENT:
+            return Spent()
+        case StateKind.EXITED:
+            return Exited()
+        case StateKind.LOCKED if row.lock_movement_id is not None:
+            return Locked(MovementHolder(row.lock_movement_id))
+        case StateKind.LOCKED if row.lock_action_id is not None:
+            return Locked(ActionHolder(row.lock_action_id))
+        case StateKind.LOCKED:
+            return Locked(None)
+        case _:
+            assert_never(kind)
+
+
+def _is_locked_for(holder: Holder | None) -> sa.ColumnElement[bool]:
+    match holder:
+        case MovementHolder(movement_id):
+            return t.c.lock_movement_id == movement_id
+        case ActionHolder(action_id):
+            return t.c.lock_action_id == action_id
+        case None:
+            return sa.and_(
+                t.c.state_kind == StateKind.LOCKED.value,
+                t.c.lock_movement_id.is_(None),
+                t.c.lock_action_id.is_(None),
+            )
+        case _:
+            assert_never(holder)
+
+
+@lru_cache(maxsize=4096)
+def _anchor(text: str) -> OutPoint:
+    """Many VTXOs hang off one round; they share the object."""
+    return OutPoint.parse(text)
+
+
+def _vtxo(row: Any) -> WalletVtxo:
+    return WalletVtxo(
+        id=VtxoId.parse(row.id),
+        amount_sat=row.amount_sat,
+        policy_kind=row.policy_kind,
+        user_pubkey=PublicKey(row.user_pubkey),
+        server_pubkey=PublicKey(row.server_pubkey),
+        expiry_height=row.expiry_height,
+        exit_delta=row.exit_delta,
+        anchor_point=_anchor(row.anchor_point),
+        exit_depth=row.exit_depth,
+        exit_tx_weight_wu=row.exit_tx_weight_wu,
+        registered=row.registered,
+        state=_state(row),
+        created_at=row.created_at,
+    )
+
+
+def _require(found: Mapping[VtxoId, _V], vtxo_id: VtxoId) -> _V:
+    try:
+        return found[vtxo_id]
+    except KeyError:
+        raise UnknownVtxo(vtxo_id) from None
