@@ -1,0 +1,185 @@
+"""The programs under test as processes: our daemon, devnet, and the real bark wallet."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+T = TypeVar("T")
+
+START_DEADLINE_SECS = 30.0
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def eventually(
+    check: Callable[[], Awaitable[T]], accept: Callable[[T], bool], *, within_secs: float = 30.0
+) -> T:
+    """Ask until the answer is accepted; fails with the last answer after the deadline."""
+    deadline = time.monotonic() + within_secs
+    while True:
+        answer = await check()
+        if accept(answer):
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not accepted within {within_secs} s; the last answer was {answer!r}")
+        await asyncio.sleep(0.05)
+
+
+class Process:
+    """A child process with its output in a file."""
+
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+        self.command = tuple(command)
+        self.log = log
+        self._env = {**os.environ, **(env or {})}
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    def launch(self) -> None:
+        with self.log.open("ab") as output:
+            self._popen = subprocess.Popen(self.command, stdout=output, stderr=output, env=self._env)
+
+    @property
+    def running(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._popen is not None
+        return self._popen.pid
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self._popen is not None:
+            self._popen.kill()
+            self._popen.wait()
+
+    def terminate(self, within_secs: float = 20.0) -> int:
+        """SIGTERM; returns the exit code. Kills it and fails if it does not stop in time."""
+        assert self._popen is not None
+        self._popen.send_signal(signal.SIGTERM)
+        try:
+            return self._popen.wait(within_secs)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.command[0]} did not stop within {within_secs} s") from None
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
+
+
+class Daemon:
+    """One of our daemons, without authentication, on a port of its own."""
+
+    def __init__(self, datadir: Path, *, env: Mapping[str, str] | None = None) -> None:
+        self.datadir = datadir
+        self.port = free_port()
+        self.process = Process(
+            [
+                *(sys.executable, "-m", "barkd_py.cli"),
+                *("--datadir", str(datadir), "--port", str(self.port), "--no-auth"),
+            ],
+            datadir.with_name(datadir.name + ".log"),
+            env,
+        )
+        self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}/api/v1", timeout=60)
+
+    async def start(self) -> None:
+        """Launch it and wait until it answers."""
+        self.process.launch()
+        deadline = time.monotonic() + START_DEADLINE_SECS
+        while True:
+            try:
+                if (await self.http.get(f"http://127.0.0.1:{self.port}/ping")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                if not self.process.running:
+                    raise AssertionError(f"the daemon ended: {self.process.tail()}") from None
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the daemon does not answer: {self.process.tail()}")
+            await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        await self.http.aclose()
+        self.process.kill()
+
+    async def get(self, path: str) -> Any:
+        return _answer(await self.http.get(path))
+
+    async def post(self, path: str, body: Any = None) -> Any:
+        return _answer(await self.http.post(path, json=body if body is not None else {}))
+
+    async def create_wallet(self, ark_server: str, esplora: str, mnemonic: str | None = None) -> str:
+        """Create a regtest wallet; returns its fingerprint."""
+        body: dict[str, Any] = {
+            "network": "regtest",
+            "ark_server": ark_server,
+            "chain_source": {"esplora": {"url": esplora}},
+        }
+        if mnemonic is not None:
+            body["mnemonic"] = mnemonic
+        fingerprint: str = (await self.post("/wallet/create", body))["fingerprint"]
+        return fingerprint
+
+
+def _answer(response: httpx.Response) -> Any:
+    if response.status_code != 200:
+        raise AssertionError(
+            f"{response.request.method} {response.request.url}: {response.status_code} {response.text}"
+        )
+    return response.json() if response.content else None
+
+
+@dataclass(frozen=True, slots=True)
+class Bark:
+    """The real bark wallet, from its published crate.
+
+    Its commands print JSON on standard output.
+    """
+
+    executable: str
+    datadir: Path
+
+    def run(self, *arguments: str) -> Any:
+        """Run one command; returns its JSON, or its text, or None if it printed nothing."""
+        done = subprocess.run(
+            [self.executable, "--datadir", str(self.datadir), "--quiet", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise AssertionError(f"bark {' '.join(arguments)}: {done.stderr or done.stdout}")
+        text = done.stdout.strip()
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            return text
+
+
+@contextmanager
+def killed_at_the_end(*processes: Process) -> Iterator[None]:
+    """Leaves none of the processes behind."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
