@@ -16,7 +16,7 @@ Encodings are written in version 2 and read in versions 1 (no fee amounts) and 2
 Source: sheet 01 §2, §3, §8.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Self, TypedDict
@@ -122,7 +122,7 @@ class VtxoId(bytes):
 
 # The VTXO classes are not slotted: they remember what they have computed.
 @dataclass(frozen=True, kw_only=True)
-class _VtxoData:
+class VtxoData:
     """All of a VTXO but its genesis.
 
     amount_sat: value of the VTXO's own output. expiry_height: from here on the server may sweep.
@@ -199,12 +199,12 @@ class _VtxoData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BareVtxo(_VtxoData):
+class BareVtxo(VtxoData):
     """A user's VTXO without its genesis. It can be shown and chosen, but neither validated nor exited."""
 
     policy: Policy
 
-    __hash__ = _VtxoData.__hash__
+    __hash__ = VtxoData.__hash__
 
     @property
     def user_pubkey(self) -> PublicKey:
@@ -225,7 +225,7 @@ class BareVtxo(_VtxoData):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerVtxo(_VtxoData):
+class ServerVtxo(VtxoData):
     """A VTXO with its genesis, and any policy.
 
     genesis: one item per exit transaction, the one that spends the anchor first. Two VTXOs are equal if all
@@ -234,7 +234,7 @@ class ServerVtxo(_VtxoData):
 
     genesis: tuple[GenesisItem, ...]
 
-    __hash__ = _VtxoData.__hash__
+    __hash__ = VtxoData.__hash__
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -292,16 +292,24 @@ class ServerVtxo(_VtxoData):
     def _spent_script(self, index: int) -> bytes:
         return self.genesis[index].transition.spent_script(self.server_pubkey, self.expiry_height)
 
-    def exit_steps(self, anchor: OutPoint | None = None) -> Iterator["ExitStep"]:
-        """The exit transactions one by one, the one that spends the anchor first.
+    def exit_steps(self, anchor: OutPoint | None = None) -> tuple["ExitStep", ...]:
+        """The exit transactions with what they spend, the one that spends the anchor first.
 
         anchor: the output that the first one spends, unless it is the VTXO's own anchor point. Raises
         VtxoInvalid if the amounts cannot be.
         """
+        if anchor is None or anchor == self.anchor_point:
+            return self._exit_steps
+        return tuple(self._walk(anchor))
+
+    @cached_property
+    def _exit_steps(self) -> tuple["ExitStep", ...]:
+        return tuple(self._walk(self.anchor_point))
+
+    def _walk(self, prevout: OutPoint) -> Iterator["ExitStep"]:
         amount_sat = self.anchor_amount_sat
         if amount_sat > MAX_U64:
             raise VtxoInvalid("the VTXO is invalid: onchain amount overflow")
-        prevout = self.anchor_point if anchor is None else anchor
         spent = self.anchor_output
         last = len(self.genesis) - 1
         for index, item in enumerate(self.genesis):
@@ -324,11 +332,31 @@ class ServerVtxo(_VtxoData):
         Each has its witness if the genesis holds it, and none otherwise. Raises VtxoInvalid if the amounts
         cannot be.
         """
-        return self._exit_transactions
+        return tuple([step.tx for step in self._exit_steps])
 
-    @cached_property
-    def _exit_transactions(self) -> tuple[Tx, ...]:
-        return tuple([step.tx for step in self.exit_steps()])
+    @property
+    def computed_point(self) -> OutPoint:
+        """The outpoint at the end of the exit chain; what `point` must be. Raises VtxoInvalid."""
+        if not self.genesis:
+            return self.anchor_point
+        step = self._exit_steps[-1]
+        return OutPoint(step.tx.txid, step.item.output_idx)
+
+    def with_computed_point(self) -> Self:
+        """With the point that follows from the other fields. Raises VtxoInvalid."""
+        return replace(self, point=self.computed_point)
+
+    def with_signatures(self, signatures: Sequence[bytes]) -> Self:
+        """With signatures for the last items, in their order, **not verified**; ids do not change."""
+        count = len(signatures)
+        if count > len(self.genesis):
+            raise ValueError("more signatures than genesis items")
+        kept, changed = self.genesis[: len(self.genesis) - count], self.genesis[len(self.genesis) - count :]
+        signed = [
+            replace(item, transition=replace(item.transition, signature=signature))
+            for item, signature in zip(changed, signatures, strict=True)
+        ]
+        return replace(self, genesis=(*kept, *signed))
 
     @property
     def exit_depth(self) -> int:
@@ -390,8 +418,7 @@ class ServerVtxo(_VtxoData):
         """
         if self._leaf is None:
             raise NotAHarkLeaf(self.id)
-        *_, step = self.exit_steps()
-        return step
+        return self.exit_steps()[-1]
 
     def with_leaf_signature(self, signature: bytes) -> Self:
         """The leaf with its signature, **not verified**. Raises NotAHarkLeaf."""
@@ -412,7 +439,7 @@ class Vtxo(ServerVtxo):
 
     policy: Policy
 
-    __hash__ = _VtxoData.__hash__
+    __hash__ = VtxoData.__hash__
 
     @property
     def user_pubkey(self) -> PublicKey:
