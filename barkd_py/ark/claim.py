@@ -2,8 +2,8 @@
 
 A claim takes the first clause of the policy that the wallet can sign: it has the clause's key and, where the
 clause asks for one, the preimage. One transaction can claim any number of VTXOs. Its locktime is the tip's
-height, which satisfies every clause with a height that has been reached; each input waits as long as its clause
-says.
+height, which satisfies every clause with a height that has been reached; each input waits as long as its
+clause says.
 
 Source: sheet 01 §5, §12, §13.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from barkd_py.ark.clause import Clause, HashSign
-from barkd_py.ark.vtxo import ServerVtxo, Vtxo, VtxoId, VtxoData
+from barkd_py.ark.vtxo import ServerVtxo, Vtxo, VtxoData, VtxoId
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.sighash import taproot_script_spend_sighash

@@ -1,8 +1,8 @@
 """Proofs about VTXOs: that one is what it says (`validate`), that its exit would relay (`verify_standard`).
 
 Validation proves internal consistency: keys that the VTXO itself names signed a chain of transactions from
-the anchor output to `point`. It does not prove that the real server or the user is among those keys, what script
-tree hides behind an arkoor tweak, or that the anchor is confirmed and unspent. So besides validating:
+the anchor output to `point`. It does not prove that the real server or the user is among those keys, what
+script tree hides behind an arkoor tweak, or that the anchor is confirmed and unspent. So besides validating:
 
 - compare server key, exit delta and expiry with what is expected (`verify_terms`),
 - compare amount, policy and user key with what was asked for,
