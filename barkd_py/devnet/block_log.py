@@ -34,6 +34,8 @@ class BlockLog:
         if good_length < len(data):
             log.warning("the last block in %s was not written in full; it is dropped", path)
             os.truncate(path, good_length)
+        self._lengths = [len(raw) for raw in self.blocks]
+        self._end = good_length
         self._file: BinaryIO = path.open("ab")
 
     def append(self, raw: bytes) -> None:
@@ -41,6 +43,16 @@ class BlockLog:
         checksum = zlib.crc32(raw)
         self._file.write(len(raw).to_bytes(4, "little") + checksum.to_bytes(4, "little") + raw)
         self._file.flush()
+        self._lengths.append(len(raw))
+        self._end += _HEADER_LENGTH + len(raw)
+
+    def drop(self, count: int) -> None:
+        """Take the last blocks off again: the kernel refused them."""
+        for length in self._lengths[len(self._lengths) - count :]:
+            self._end -= _HEADER_LENGTH + length
+        del self._lengths[len(self._lengths) - count :]
+        self._file.truncate(self._end)
+        self._file.seek(self._end)
 
     def sync(self) -> None:
         """Write everything through to the disk; it survives the death of the machine."""
