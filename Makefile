@@ -40,6 +40,7 @@ check: lint test
 
 generate: $(STAMP)  ## rewrite what is generated and committed
 	$(BIN)/python -m barkd_py.server_rpc.generate
+	$(BIN)/python -m barkd_py.wallet.store.schema > schema.sql
 	$(BIN)/python -m barkd_py.api.generate > openapi.json
 
 clean:

@@ -1,8 +1,9 @@
 """States of state machines as versioned JSON.
 
-The machines own their states: frozen dataclasses in `wallet.actions`, `wallet.rounds` and `wallet.exits`. What
-is stored is ``{"version": n, "state": {…}}``. A machine whose states change raises the version and says how an
-older state becomes a newer one, so an operation that was under way when the program was replaced goes on.
+The machines own their states: frozen dataclasses in `wallet.actions`, `wallet.rounds` and `wallet.exits`.
+What is stored is ``{"version": n, "state": {…}}``. A machine whose states change raises the version and says
+how an older state becomes a newer one, so an operation that was under way when the program was replaced goes
+on.
 
 The annotated types below are how a field of a state is written: everything binary as hex, ids as text.
 """
