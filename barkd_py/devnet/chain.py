@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from barkd_py.bitcoin.tx import BlockHash, Tx, TxDecodeError, Txid
-from barkd_py.bitcoin.units import BlockRef
+from barkd_py.bitcoin.units import MAX_MONEY_SAT, BlockRef
 from barkd_py.devnet.block import MEDIAN_TIME_SPAN, Block, BlockTemplate, build_block, median_time
 from barkd_py.devnet.block_log import BlockLog
 from barkd_py.devnet.faucet import FAUCET_SCRIPT
@@ -52,6 +52,9 @@ _NOT_REPRODUCED = ("time-too-new", "prev-blk-not-found")
 
 _SCRIPT_FAILURE = re.compile(r"\((?P<reason>.*)\), input \d+ of ")
 _EXTRA_NONCE_LENGTH = 8
+
+#: More than any block earns, and less than all the money there is.
+_ABSURD_FEES_SAT = MAX_MONEY_SAT // 2
 
 
 class LocalNode:
@@ -153,7 +156,7 @@ class LocalNode:
 
     def _script_failure_reason(self, tx: Tx, ancestors: Sequence[Tx]) -> str:
         """Ask the kernel, which says why only for a block: one that is wrong in its reward too."""
-        block = self._build(_Branch.at_tip(self._index), (*ancestors, tx), fees_sat=1 << 60)
+        block = self._build(_Branch.at_tip(self._index), (*ancestors, tx), fees_sat=_ABSURD_FEES_SAT)
         try:
             self._kernel.submit(block.serialize())
         except BlockRejected as refusal:

@@ -204,11 +204,13 @@ class Mempool:
         return [*self._entries(self.pool.parents(entry.tx)), *in_package.values()]
 
     def _run_scripts(self, entry: PoolEntry, package: Mapping[Txid, PoolEntry]) -> None:
-        wanted = self.pool.ancestors(entry.tx)
-        for parent in package.values():
+        parents = self._parents(entry, package)
+        wanted = {parent.txid for parent in parents}
+        for parent in parents:
             wanted |= self.pool.ancestors(parent.tx)
         in_pool = [ancestor for ancestor in self.pool.topological() if ancestor.txid in wanted]
-        failure = self._check_scripts(entry, [*in_pool, *package.values()])
+        in_package = [parent for parent in parents if parent.txid not in self.pool]
+        failure = self._check_scripts(entry, [*in_pool, *in_package])
         if failure is not None:
             raise PolicyRefusal(f"mempool-script-verify-flag-failed {failure}")
 
@@ -319,7 +321,7 @@ class Mempool:
             return str(refusal), {}
         for message, check in (
             ("unspent-dust", self._check_dust_spends),
-            ("transaction failed", self._check_all),
+            ("transaction failed", self._run_scripts),
         ):
             for entry in entries:
                 try:
@@ -352,9 +354,6 @@ class Mempool:
 
     def _check_dust_spends(self, entry: PoolEntry, package: Mapping[Txid, PoolEntry]) -> None:
         policy.check_spends_dust(entry, self._parents(entry, package))
-
-    def _check_all(self, entry: PoolEntry, package: Mapping[Txid, PoolEntry]) -> None:
-        self._run_scripts(entry, {txid: other for txid, other in package.items() if txid != entry.txid})
 
     # -- blocks ----------------------------------------------------------------------------------------
 

@@ -45,6 +45,7 @@ _MIN_STANDARD_SIZE = 65
 _MAX_SCRIPT_SIG = 1650
 _MAX_OP_RETURN = 83
 _MAX_RELATIVES = 25
+_CARVE_OUT_MAX_VSIZE = 10_000
 _MAX_REPLACED = 100
 
 _FINAL_SEQUENCE = 0xFFFF_FFFF
@@ -284,11 +285,13 @@ def check_chain_length(entry: PoolEntry, pool: TxPool) -> None:
         raise PolicyRefusal(
             "too-long-mempool-chain", f"too many unconfirmed ancestors [limit: {_MAX_RELATIVES}]"
         )
+    # One small child more, so that whoever shares a transaction can always bump it.
+    carve_out = 1 if len(ancestors) == 1 and entry.vsize <= _CARVE_OUT_MAX_VSIZE else 0
     for txid in ancestors:
         ancestor = pool.get(txid)
         assert ancestor is not None
         # itself, its descendants, and the new transaction
-        if len(pool.descendants(ancestor.tx)) + 2 > _MAX_RELATIVES:
+        if len(pool.descendants(ancestor.tx)) + 2 > _MAX_RELATIVES + carve_out:
             raise PolicyRefusal(
                 "too-long-mempool-chain", f"too many descendants for tx {txid} [limit: {_MAX_RELATIVES}]"
             )
