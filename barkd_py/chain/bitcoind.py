@@ -236,6 +236,10 @@ class BitcoindSource:
         # by wallet, so that two wallets on one source do not hide each other's transactions
         self._mempools: WeakKeyDictionary[ScriptWatch, _MempoolMemory] = WeakKeyDictionary()
 
+    @property
+    def reads_blocks(self) -> bool:
+        return True
+
     async def check_startup(self, network: Network) -> None:
         try:
             chain = await self._rpc.call("getblockchaininfo")

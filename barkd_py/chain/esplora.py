@@ -75,6 +75,10 @@ class EsploraSource:
         self._tip = TipCache(clock)
         self._fees = FeeRateCache(self._estimate_fees, fallback=fallback_fee_rate, clock=clock)
 
+    @property
+    def reads_blocks(self) -> bool:
+        return False
+
     async def check_startup(self, network: Network) -> None:
         expected = GENESIS_HASHES[network]
         got = await self.block_hash(0)

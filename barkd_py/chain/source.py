@@ -229,6 +229,10 @@ class WalletFindings:
 class ChainSource(Protocol):
     """The bitcoin chain. Every method raises ChainUnavailable if there is no usable answer."""
 
+    @property
+    def reads_blocks(self) -> bool:
+        """Whether the wallet's transactions are found by reading blocks, so that a birthday matters."""
+
     async def check_startup(self, network: Network) -> None:
         """Refuse a source that must not be used. Raises ChainMisconfigured. Source: sheet 06 §6.1."""
 

@@ -63,7 +63,7 @@ class Keychain:
     def script(self, index: int) -> bytes:
         if index < len(self._scripts):
             return self._scripts[index]
-        return self._derive(index).script_pubkey().to_bytes()
+        return self._derive_script(index)
 
     def address(self, index: int) -> str:
         return str(self._derive(index))
@@ -77,8 +77,11 @@ class Keychain:
     def _derive(self, index: int) -> bdk.Address:
         return self._descriptor.derive_address(index, self._network)
 
+    def _derive_script(self, index: int) -> bytes:
+        return bytes(self._derive(index).script_pubkey().to_bytes())
+
     def _extend(self) -> None:
         for index in range(len(self._scripts), self.window_count):
-            script = self._derive(index).script_pubkey().to_bytes()
+            script = self._derive_script(index)
             self._scripts.append(script)
             self._index_by_script[script] = index

@@ -18,8 +18,11 @@ Hashes are 32 bytes in internal (not display) order. Times are seconds since the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol
+
+from barkd_py.bitcoin.tx import Tx
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,8 @@ class Confirmation:
 class TransactionRow:
     """A transaction that pays to us or spends our coins.
 
-    With neither `confirmation` nor `last_seen` it is known, but counts for nothing (evicted, lost in a reorg).
+    With neither `confirmation` nor `last_seen` it is known but counts for nothing: evicted, or lost in a
+    reorg.
     first_seen, last_seen: when it was first and last in the mempool, or handed to it by us.
     """
 
@@ -66,6 +70,16 @@ class TransactionRow:
     confirmation: Confirmation | None
     first_seen: int | None
     last_seen: int | None
+
+    @property
+    def tx(self) -> Tx:
+        return _parse(self.raw)
+
+
+@lru_cache(maxsize=16_384)
+def _parse(raw: bytes) -> Tx:
+    """Each stored transaction is looked at in every sync, so it is parsed once."""
+    return Tx.parse(raw)
 
 
 @dataclass(frozen=True, slots=True)
