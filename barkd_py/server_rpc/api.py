@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from barkd_py.ark.arkoor import ArkoorPart
+from barkd_py.ark.cosign import Cosignature
 from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.policy import Policy
 from barkd_py.ark.vtxo import Vtxo, VtxoId
@@ -81,14 +82,6 @@ class XpubRecoveryPage:
 
 
 # --- cosigning
-
-
-@dataclass(frozen=True, slots=True)
-class Cosignature:
-    """pub_nonce: 66 bytes. partial_sig: 32 bytes, not verified."""
-
-    pub_nonce: bytes
-    partial_sig: bytes
 
 
 @dataclass(frozen=True, slots=True)

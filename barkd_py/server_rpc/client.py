@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
+from barkd_py.ark.cosign import Cosignature
 from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import PublicKey
@@ -282,7 +283,7 @@ class ArkServer:
         user_pubkey: PublicKey,
         pub_nonce: bytes,
         funding_tx: Tx,
-    ) -> api.Cosignature:
+    ) -> Cosignature:
         request = pb.BoardCosignRequest(
             amount=amount_sat,
             utxo=utxo.to_bytes(),
@@ -403,7 +404,7 @@ class ArkServer:
         request = pb.RoundParticipationStatusRequest(unlock_hash=unlock_hash)
         return convert.round_participation(await self._connection.call(ROUND_PARTICIPATION_STATUS, request))
 
-    async def request_leaf_vtxo_cosign(self, vtxo_id: VtxoId, pub_nonce: bytes) -> api.Cosignature:
+    async def request_leaf_vtxo_cosign(self, vtxo_id: VtxoId, pub_nonce: bytes) -> Cosignature:
         request = pb.LeafVtxoCosignRequest(vtxo_id=bytes(vtxo_id), public_nonce=pub_nonce)
         return convert.leaf_cosignature(await self._connection.call(REQUEST_LEAF_VTXO_COSIGN, request))
 

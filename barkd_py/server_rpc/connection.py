@@ -1,11 +1,11 @@
 """The connection to the Ark server: one channel, a handshake, and the server's terms.
 
 A `Session` is a channel on which the handshake succeeded. It is made by the first call that needs it; callers
-that come meanwhile wait for the same attempt. A failed attempt leaves nothing behind, so the next caller tries
-again. A call that ends in UNAVAILABLE retires the session: the next
-call dials, shakes hands and reads ArkInfo anew, so a restarted or replaced server is always checked before it
-is used. (Upstream does this once per process and so keeps old fees and keys until a restart.) ArkInfo is also
-read again when it is ten minutes old.
+that come meanwhile wait for the same attempt. A failed attempt leaves nothing behind, so the next caller
+tries again. A call that ends in UNAVAILABLE retires the session: the next call dials, shakes hands and reads
+ArkInfo anew, so a restarted or replaced server is always checked before it is used. (Upstream does this once
+per process and so keeps old fees and keys until a restart.) ArkInfo is also read again when it is ten minutes
+old.
 
 Every ArkInfo passes the same checks before it is adopted: network, safety, fee tables, and the keys the
 wallet is pinned to (`verify_identity`, the wallet's). If one fails, what was adopted before stays.

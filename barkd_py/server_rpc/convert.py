@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from barkd_py.ark.arkoor import ArkoorDestination
+from barkd_py.ark.cosign import Cosignature
 from barkd_py.ark.fees import (
     BoardFees,
     FeeSchedule,
@@ -195,12 +196,12 @@ def recovery_page(message: pb.RecoverVtxosByXpubResponse) -> api.XpubRecoveryPag
 # --- cosigning
 
 
-def board_cosignature(message: pb.BoardCosignResponse) -> api.Cosignature:
-    return api.Cosignature(pub_nonce(message.pub_nonce), partial_sig(message.partial_sig))
+def board_cosignature(message: pb.BoardCosignResponse) -> Cosignature:
+    return Cosignature(pub_nonce(message.pub_nonce), partial_sig(message.partial_sig))
 
 
-def leaf_cosignature(message: pb.LeafVtxoCosignResponse) -> api.Cosignature:
-    return api.Cosignature(pub_nonce(message.public_nonce), partial_sig(message.partial_signature))
+def leaf_cosignature(message: pb.LeafVtxoCosignResponse) -> Cosignature:
+    return Cosignature(pub_nonce(message.public_nonce), partial_sig(message.partial_signature))
 
 
 def arkoor_request(parts: Iterable[api.ArkoorCosignPart]) -> list[pb.ArkoorCosignRequest]:

@@ -4,8 +4,8 @@ INVALID_ARGUMENT and NOT_FOUND prove that the server did nothing (`ServerRejecte
 INTERNAL and both kinds of expiry included, leaves the outcome unknown (`ServerUnavailable`).
 
 A server may also be unfit for use before anything is asked of it: another protocol version, a malformed
-description of itself, another network, or a key that is not the one the wallet was made with
-(`ServerUnusable`). Unsafe terms are `barkd_py.ark.info.UnsafeServer`.
+description of itself, another network (`ServerUnusable`). Unsafe terms are `barkd_py.ark.info.UnsafeServer`,
+and another key than the pinned one is the keychain's error.
 
 Source: protocol sheet 08 §2.7, §2.8, §6.
 """
@@ -78,18 +78,6 @@ class InvalidFeeSchedule(ServerUnusable):
 
     def __init__(self) -> None:
         super().__init__("invalid fee schedule")
-
-
-class ServerKeyChanged(ServerUnusable):
-    """The server is not the one that this wallet's VTXOs were made with."""
-
-    def __init__(self) -> None:
-        super().__init__("Server public key has changed. You should exit all your VTXOs!")
-
-
-class MailboxKeyChanged(ServerUnusable):
-    def __init__(self) -> None:
-        super().__init__("Server mailbox public key has changed.")
 
 
 class InvalidServerAddress(ServerUnusable):

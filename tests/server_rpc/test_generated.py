@@ -1,7 +1,6 @@
 """The stubs against upstream's encodings, and the generator against what is committed."""
 
 import importlib.metadata
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ import pytest
 
 from barkd_py.server_rpc import generate
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
-
-VECTORS = Path(__file__).parent.parent / "vectors" / "grpc.json"
+from tests.vector_files import load
 
 # How the vectors name fields, where that is not the name on the wire.
 _RENAMED = {
@@ -20,7 +18,7 @@ _RENAMED = {
 
 
 def _cases() -> Iterator[Any]:
-    for case in json.loads(VECTORS.read_text())["cases"]:
+    for case in load("grpc"):
         if case["message"] != "RoundEvent":  # its fields are those of a variant: see test_convert.py
             yield pytest.param(case, id=f"{case['message']} {case.get('name', '')}")
 
