@@ -1,0 +1,196 @@
+"""Drives actions: operations on money that survive the death of the program.
+
+An action is a persisted state machine. Its row exists exactly while it is not finished, and holds the state
+from which it goes on. A *step* looks at the state, calls the server or the chain, and says what came of it:
+
+    Next(state)         go on from there
+    Park(state)         nothing to do until somebody drives the action again
+    Retry(error)        the outcome is unknown, or the far side was away: same state, later again
+    Done()              finished well
+    Failed(error)       finished badly, and everything undone that had to be
+
+Each outcome may carry `writes`: what else must be stored in the very transaction that stores the state or
+deletes the row. So a crash falls between steps, never inside one, and the only thing a step may lose is an
+answer: it MUST be safe to repeat from the same state (*persist, then call*).
+
+One drive of an action at a time, by a lock with the action's name. The row is read after the lock is taken:
+a drive that waited would else go on from a state that is no longer true.
+
+Source: sheet 09 §2; sheet 03 §5.
+"""
+
+import asyncio
+import enum
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, assert_never
+
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.errors import BarkdError, chain_text
+from barkd_py.wallet.locks import LockBusy, NamedLocks
+from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.vtxos import ActionHolder
+
+log = logging.getLogger(__name__)
+
+S = TypeVar("S")
+
+Writes = Callable[[Transaction], Awaitable[None]]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Next(Generic[S]):
+    state: S
+    writes: Writes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Park(Generic[S]):
+    """wake_after_secs: when somebody who waits for the end looks again; None: not by itself."""
+
+    state: S
+    wake_after_secs: float | None = None
+    error: BarkdError | None = None
+    writes: Writes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    error: BarkdError
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    writes: Writes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    error: BarkdError
+    writes: Writes | None = None
+
+
+Outcome = Next[S] | Park[S] | Retry | Done | Failed
+
+
+class Until(enum.Enum):
+    """How long a drive goes on: to the first pause, or to the end, sleeping through pauses."""
+
+    PARK = enum.auto()
+    DONE = enum.auto()
+
+
+class Machine(Protocol[S]):
+    """One kind of action: how its states are stored, and what a step does."""
+
+    @property
+    def kind(self) -> ActionKind: ...
+
+    def encode(self, state: S) -> str:
+        """The state as stored."""
+
+    def decode(self, payload: str) -> S:
+        """Raises StoreError."""
+
+    def reports(self, state: S) -> Sequence[VtxoId]:
+        """The VTXOs that the balance counts as this action's in this state."""
+
+    async def step(self, action_id: str, state: S) -> Outcome[S]:
+        """Do the next thing. MUST be repeatable from the same state.
+
+        Expected failures are outcomes. An exception means a bug or a broken store: the state stays.
+        """
+
+
+class ActionExecutor:
+    """Drives actions of every kind."""
+
+    def __init__(self, store: Store, locks: NamedLocks, *, sleep: Sleep = asyncio.sleep) -> None:
+        self._store = store
+        self._locks = locks
+        self._sleep = sleep
+
+    async def start(
+        self, machine: Machine[S], action_id: str, state: S, *, until: Until, writes: Writes | None = None
+    ) -> None:
+        """Store a new action, with `writes` in the same transaction, and drive it.
+
+        Raises the action's error if it fails, or parks with one; the action goes on in the latter case.
+        """
+        async with self._locks.try_hold(action_id):
+            await self._save(machine, action_id, state, writes)
+            await self._drive(machine, action_id, until)
+
+    async def drive(self, machine: Machine[S], action_id: str, *, until: Until = Until.PARK) -> None:
+        """Drive a stored action; nothing happens if it is finished, or if somebody else drives it.
+
+        Raises the action's error if it fails, or pauses with one.
+        """
+        try:
+            async with self._locks.try_hold(action_id):
+                await self._drive(machine, action_id, until)
+        except LockBusy:
+            log.debug("action %s is being driven already", action_id)
+
+    async def drive_all(self, machine: Machine[S]) -> None:
+        """Drive every stored action of a kind until it pauses; one that fails does not stop the others."""
+        async with self._store.read() as tx:
+            pending = await tx.actions.list(machine.kind)
+        for checkpoint in pending:
+            try:
+                await self.drive(machine, checkpoint.id)
+            except BarkdError as error:
+                log.warning("%s %s did not finish: %s", machine.kind, checkpoint.id, chain_text(error))
+
+    async def _drive(self, machine: Machine[S], action_id: str, until: Until) -> None:
+        failures = 0
+        while True:
+            async with self._store.read() as tx:
+                checkpoint = await tx.actions.find(action_id)
+            if checkpoint is None:
+                return
+            state = machine.decode(checkpoint.payload)
+            outcome = await machine.step(action_id, state)
+            match outcome:
+                case Next():
+                    await self._save(machine, action_id, outcome.state, outcome.writes)
+                    failures = 0
+                case Park():
+                    await self._save(machine, action_id, outcome.state, outcome.writes)
+                    if until is Until.DONE and outcome.wake_after_secs is not None:
+                        await self._sleep(outcome.wake_after_secs)
+                    elif outcome.error is not None:
+                        raise outcome.error
+                    else:
+                        return
+                case Retry():
+                    if until is Until.PARK:
+                        raise outcome.error
+                    failures += 1
+                    log.warning("%s %s, try %d: %s", machine.kind, action_id, failures, outcome.error)
+                    await self._sleep(float(failures * failures))
+                case Done():
+                    await self._finish(action_id, outcome.writes)
+                    return
+                case Failed():
+                    await self._finish(action_id, outcome.writes)
+                    raise outcome.error
+                case _:
+                    assert_never(outcome)
+
+    async def _save(self, machine: Machine[S], action_id: str, state: S, writes: Writes | None) -> None:
+        async with self._store.transaction() as tx:
+            # The row first: locks taken in `writes` name it as their holder.
+            await tx.actions.save(action_id, machine.kind, machine.encode(state), machine.reports(state))
+            if writes is not None:
+                await writes(tx)
+
+    async def _finish(self, action_id: str, writes: Writes | None) -> None:
+        async with self._store.transaction() as tx:
+            if writes is not None:
+                await writes(tx)
+            await tx.vtxos.release_held_by(ActionHolder(action_id))
+            await tx.actions.delete(action_id)
