@@ -254,13 +254,11 @@ class ServerVtxo(VtxoData):
         fields = _read_fields(reader)
         policy = cls._read_policy(reader)
         point = reader.outpoint()
-        anchor_point = fields.anchor_point
-        if point != anchor_point and not fields.genesis:
-            raise DecodeError.invalid(f"VTXO {point} has no genesis item data")
-        if point == anchor_point and fields.genesis:
-            raise DecodeError.invalid(
-                f"decoded genesis item data when there shouldn't be any for VTXO {point}"
-            )
+        if point == fields.anchor_point:
+            message = f"decoded genesis item data when there shouldn't be any for VTXO {point}"
+        else:
+            message = f"VTXO {point} has no genesis item data"
+        _check_has_genesis(point, fields.anchor_point, fields.genesis, message)
         return cls(**fields.header, genesis=fields.genesis, policy=policy, point=point)
 
     @staticmethod
@@ -483,13 +481,7 @@ class Vtxo(ServerVtxo):
         policy = read_policy(reader)
         point = reader.outpoint()
         items = read_genesis(Reader(genesis), fields.version)
-        if (point == fields.anchor_point) is bool(items):
-            detail = (
-                "Genesis items were found but none were expected"
-                if items
-                else "Expected genesis items but found none"
-            )
-            raise DecodeError.invalid("unable to decode VTXO with genesis", detail)
+        _check_has_genesis(point, fields.anchor_point, items, "unable to decode VTXO with genesis")
         return cls(**fields.header, genesis=items, policy=policy, point=point)
 
 
@@ -529,3 +521,13 @@ def _read_fields(reader: Reader) -> _Fields:
         anchor_point=reader.outpoint(),
     )
     return _Fields(version, header, header["anchor_point"], read_genesis(reader, version))
+
+
+def _check_has_genesis(
+    point: OutPoint, anchor_point: OutPoint, items: tuple[GenesisItem, ...], message: str
+) -> None:
+    """An output of the chain itself has no genesis items; every other VTXO has some. Raises DecodeError."""
+    if point == anchor_point and items:
+        raise DecodeError.invalid(message, "Genesis items were found but none were expected")
+    if point != anchor_point and not items:
+        raise DecodeError.invalid(message, "Expected genesis items but found none")
