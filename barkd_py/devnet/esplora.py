@@ -24,8 +24,7 @@ from barkd_py.bitcoin.address import InvalidAddress, WrongNetworkAddress, addres
 from barkd_py.bitcoin.script import ScriptType, script_type
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxOut
 from barkd_py.bitcoin.units import Network
-from barkd_py.devnet.fault_injection import FaultMiddleware
-from barkd_py.devnet.faults import FaultPlan
+from barkd_py.devnet.http_faults import FaultMiddleware, HttpFaults
 from barkd_py.devnet.index import IndexedBlock, Spend, script_hash
 from barkd_py.devnet.node import Node, NodeRefusal
 from barkd_py.devnet.pool import PoolEntry
@@ -52,7 +51,7 @@ class _BadRequest(Exception):
     """The path or body cannot be read."""
 
 
-def esplora_app(node: Node, faults: FaultPlan | None = None) -> Starlette:
+def esplora_app(node: Node, faults: HttpFaults | None = None) -> Starlette:
     """The application for a node. It may also be mounted under another path."""
     face = _EsploraFace(node)
     return Starlette(
@@ -64,7 +63,7 @@ def esplora_app(node: Node, faults: FaultPlan | None = None) -> Starlette:
         },
         middleware=[
             Middleware(CORSMiddleware, allow_origins=["*"]),
-            Middleware(FaultMiddleware, plan=faults or FaultPlan(), target="esplora"),
+            Middleware(FaultMiddleware, faults=faults or HttpFaults()),
         ],
     )
 

@@ -42,19 +42,26 @@ class NodeRefusal(ChainError):
 
 
 class ChangeSignal:
-    """Wakes everybody who waits whenever the chain or the pool may have changed."""
+    """Wakes everybody who waits whenever the chain or the pool may have changed.
+
+    count: of the changes so far. Who looks at the chain and then waits passes the count from before the look.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._event = asyncio.Event()
 
     def notify(self) -> None:
         """Wake all who wait now."""
+        self.count += 1
         self._event.set()
         self._event = asyncio.Event()
 
-    async def wait(self) -> None:
-        """Return after the next change."""
-        await self._event.wait()
+    async def wait(self, since: int | None = None) -> None:
+        """Return when there was a change after `since`; after the call, if it is None."""
+        seen = self.count if since is None else since
+        while self.count == seen:
+            await self._event.wait()
 
 
 class Node(Protocol):

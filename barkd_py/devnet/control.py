@@ -1,0 +1,270 @@
+"""The levers of devnet over HTTP: blocks, money, reorganisations, time and faults, as JSON.
+
+| request | body | does |
+|---|---|---|
+| GET /status | | height, pool, addresses of all parts |
+| POST /mine | ``blocks`` (1), ``address`` | mine; ``transactions`` (hex): exactly these, in one block |
+| POST /fund | ``address``, ``amount_sat``, ``mine`` (true) | pay from the faucet and confirm |
+| POST /reorg | ``depth``, ``transactions`` (hex) | replace the last blocks by one more, empty but for these |
+| GET, POST /time | ``offset_seconds`` or ``advance_seconds`` | move devnet's clock |
+| GET, POST /auto-mine | ``interval_seconds``, ``on_transaction`` | mine without being asked |
+| GET, POST, DELETE /faults | ``target`` and the fault | list, set, clear all |
+| DELETE /faults/{target}/{id} | | clear one |
+
+A refused request changes nothing and answers 400 with ``{"error": "…"}``. There is no authentication: it
+listens on the loopback interface, and the coins are worth nothing.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from barkd_py.bitcoin.address import parse_address
+from barkd_py.bitcoin.tx import Tx, TxDecodeError, TxOut
+from barkd_py.bitcoin.units import MAX_MONEY_SAT, BlockRef, Network
+from barkd_py.devnet import faucet
+from barkd_py.devnet.auto_mine import AutoMiner
+from barkd_py.devnet.clock import DevnetClock
+from barkd_py.devnet.http_faults import HttpFault, HttpFaults
+from barkd_py.devnet.node import Node
+from barkd_py.errors import BarkdError, InvalidInput, NotFound, chain_text
+
+#: More than anybody waits for.
+_MAX_BLOCKS = 10_000
+
+
+class FaultTarget(Protocol):
+    """Something that misbehaves on demand."""
+
+    def set(self, description: Mapping[str, Any]) -> int:
+        """Arm a fault; its number. Raises InvalidInput."""
+
+    def remove(self, number: int) -> bool:
+        """Take a fault away; whether it was there."""
+
+    def clear(self) -> None:
+        """Be honest again."""
+
+    def list(self) -> list[dict[str, Any]]:
+        """All faults that are set."""
+
+
+class EsploraFaults:
+    """The Esplora face as a `FaultTarget`."""
+
+    def __init__(self, faults: HttpFaults) -> None:
+        self._faults = faults
+
+    def set(self, description: Mapping[str, Any]) -> int:
+        return self._faults.set(HttpFault.from_json(description))
+
+    def remove(self, number: int) -> bool:
+        return self._faults.remove(number)
+
+    def clear(self) -> None:
+        self._faults.clear()
+
+    def list(self) -> list[dict[str, Any]]:
+        return self._faults.list()
+
+
+@dataclass(frozen=True, slots=True)
+class ControlParts:
+    """What the levers move. fault_targets: by name. describe: what GET /status adds to the chain's state."""
+
+    node: Node
+    clock: DevnetClock
+    auto_miner: AutoMiner
+    fault_targets: Mapping[str, FaultTarget]
+    describe: Callable[[], dict[str, Any]]
+    extra_routes: Sequence[BaseRoute] = field(default=())
+
+
+def control_app(parts: ControlParts) -> Starlette:
+    """The application."""
+    levers = _Levers(parts)
+    return Starlette(
+        routes=[
+            Route("/status", levers.status, methods=["GET"]),
+            Route("/mine", levers.mine, methods=["POST"]),
+            Route("/fund", levers.fund, methods=["POST"]),
+            Route("/reorg", levers.reorg, methods=["POST"]),
+            Route("/time", levers.time, methods=["GET"]),
+            Route("/time", levers.set_time, methods=["POST"]),
+            Route("/auto-mine", levers.auto_mine, methods=["GET"]),
+            Route("/auto-mine", levers.set_auto_mine, methods=["POST"]),
+            Route("/faults", levers.faults, methods=["GET"]),
+            Route("/faults", levers.set_fault, methods=["POST"]),
+            Route("/faults", levers.clear_faults, methods=["DELETE"]),
+            Route("/faults/{target}/{number:int}", levers.clear_fault, methods=["DELETE"]),
+            *parts.extra_routes,
+        ],
+        exception_handlers={NotFound: _answer(404), BarkdError: _answer(400)},
+    )
+
+
+def _answer(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(_request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": chain_text(error)}, status)
+
+    return answer
+
+
+class _Levers:
+    """The handlers."""
+
+    def __init__(self, parts: ControlParts) -> None:
+        self._parts = parts
+        self._node = parts.node
+
+    async def status(self, _request: Request) -> Response:
+        await self._node.refresh()
+        return JSONResponse(
+            {
+                "node": self._node.name,
+                **_tip_json(self._node.index.tip.ref),
+                "mempool": [str(entry.txid) for entry in self._node.pool],
+                **self._parts.describe(),
+            }
+        )
+
+    async def mine(self, request: Request) -> Response:
+        body = await _body(request)
+        script = _script(body["address"]) if "address" in body else None
+        if "transactions" in body:
+            blocks: Sequence[BlockRef] = [
+                await self._node.mine_exactly(_transactions(body), reward_script=script)
+            ]
+        else:
+            count = _integer(body, "blocks", default=1, maximum=_MAX_BLOCKS)
+            blocks = await self._node.mine(count, reward_script=script)
+        hashes = [str(block.hash) for block in blocks]
+        return JSONResponse({**_tip_json(self._node.index.tip.ref), "blocks": hashes})
+
+    async def fund(self, request: Request) -> Response:
+        body = await _body(request)
+        amount_sat = _integer(body, "amount_sat", maximum=MAX_MONEY_SAT)
+        tx = await faucet.pay(self._node, [TxOut(amount_sat, _script(_text(body, "address")))])
+        if body.get("mine", True):
+            await self._node.mine()
+        return JSONResponse({"txid": str(tx.txid), "vout": 0, **_tip_json(self._node.index.tip.ref)})
+
+    async def reorg(self, request: Request) -> Response:
+        body = await _body(request)
+        depth = _integer(body, "depth", maximum=_MAX_BLOCKS)
+        tip = await self._node.reorg(depth, transactions=_transactions(body))
+        return JSONResponse(_tip_json(tip))
+
+    async def time(self, _request: Request) -> Response:
+        clock = self._parts.clock
+        return JSONResponse({"now": clock(), "offset_seconds": clock.offset_seconds})
+
+    async def set_time(self, request: Request) -> Response:
+        body = await _body(request)
+        clock = self._parts.clock
+        if "advance_seconds" in body:
+            clock.offset_seconds += _seconds(body, "advance_seconds")
+        else:
+            clock.offset_seconds = _seconds(body, "offset_seconds")
+        return await self.time(request)
+
+    async def auto_mine(self, _request: Request) -> Response:
+        miner = self._parts.auto_miner
+        return JSONResponse(
+            {"interval_seconds": miner.interval_seconds, "on_transaction": miner.on_transaction}
+        )
+
+    async def set_auto_mine(self, request: Request) -> Response:
+        body = await _body(request)
+        interval = body.get("interval_seconds")
+        self._parts.auto_miner.configure(
+            interval_seconds=None if interval is None else _seconds(body, "interval_seconds"),
+            on_transaction=bool(body.get("on_transaction", False)),
+        )
+        return await self.auto_mine(request)
+
+    async def faults(self, _request: Request) -> Response:
+        return JSONResponse({name: target.list() for name, target in self._parts.fault_targets.items()})
+
+    async def set_fault(self, request: Request) -> Response:
+        body = dict(await _body(request))
+        name = _text(body, "target")
+        del body["target"]
+        return JSONResponse({"target": name, "id": self._target(name).set(body)})
+
+    async def clear_faults(self, _request: Request) -> Response:
+        for target in self._parts.fault_targets.values():
+            target.clear()
+        return JSONResponse({})
+
+    async def clear_fault(self, request: Request) -> Response:
+        name, number = request.path_params["target"], request.path_params["number"]
+        if not self._target(name).remove(number):
+            raise NotFound(f"no fault {number} of {name}", [str(number)])
+        return JSONResponse({})
+
+    def _target(self, name: str) -> FaultTarget:
+        target = self._parts.fault_targets.get(name)
+        if target is None:
+            names = ", ".join(self._parts.fault_targets)
+            raise InvalidInput(f"no fault target {name!r}; there are: {names}")
+        return target
+
+
+def _tip_json(tip: BlockRef) -> dict[str, Any]:
+    return {"height": tip.height, "tip_hash": str(tip.hash)}
+
+
+async def _body(request: Request) -> Mapping[str, Any]:
+    """The JSON object of a request; nothing is an empty one. Raises InvalidInput."""
+    raw = await request.body()
+    try:
+        value = json.loads(raw) if raw else {}
+    except ValueError as error:
+        raise InvalidInput(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidInput("the body is not a JSON object")
+    return value
+
+
+def _integer(body: Mapping[str, Any], name: str, *, maximum: int, default: int | None = None) -> int:
+    value = body.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:
+        raise InvalidInput(f"{name} must be a number from 1 to {maximum}")
+    return value
+
+
+def _seconds(body: Mapping[str, Any], name: str) -> float:
+    value = body.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidInput(f"{name} must be a number")
+    return float(value)
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} must be a text")
+    return value
+
+
+def _script(address: object) -> bytes:
+    if not isinstance(address, str):
+        raise InvalidInput("address must be a text")
+    return parse_address(address, Network.REGTEST)
+
+
+def _transactions(body: Mapping[str, Any]) -> list[Tx]:
+    raw_hexes = body.get("transactions", [])
+    if not isinstance(raw_hexes, list):
+        raise InvalidInput("transactions must be an array of hex strings")
+    try:
+        return [Tx.from_hex(str(raw_hex)) for raw_hex in raw_hexes]
+    except TxDecodeError as error:
+        raise InvalidInput("transactions must be an array of hex strings") from error
