@@ -274,7 +274,10 @@ class GenesisItem:
     @property
     def other_sum_sat(self) -> int:
         """What does not continue: siblings and fee anchor."""
-        return self.fee_amount_sat + sum(sibling.value_sat for sibling in self.siblings)
+        total = self.fee_amount_sat
+        for sibling in self.siblings:
+            total += sibling.value_sat
+        return total
 
     def outputs(self, continuing: TxOut, anchor: TxOut) -> tuple[TxOut, ...]:
         """All outputs of the exit transaction; the fee anchor is the last."""

@@ -275,7 +275,7 @@ class ServerVtxo(VtxoData):
 
     # -- the exit chain
 
-    @property
+    @cached_property
     def anchor_amount_sat(self) -> int:
         """What the on-chain anchor output must hold."""
         return self.amount_sat + sum(item.other_sum_sat for item in self.genesis)
