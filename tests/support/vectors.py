@@ -1,25 +1,17 @@
-"""Reading tests/vectors: each file is ``{"about", "notes", "cases": […]}``."""
+"""Vectors selected by any of their fields, and as parameters of tests."""
 
-import json
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-_FOLDER = Path(__file__).parent.parent / "vectors"
+from tests.vector_files import load
 
 Case = dict[str, Any]
 
 
-@lru_cache(maxsize=32)
-def _load(name: str) -> tuple[Case, ...]:
-    return tuple(json.loads((_FOLDER / f"{name}.json").read_text())["cases"])
-
-
 def cases(name: str, **wanted: object) -> list[Case]:
     """The cases of a file whose fields have the wanted values (None: the field is absent). Never none."""
-    found = [case for case in _load(name) if all(case.get(key) == value for key, value in wanted.items())]
+    found = [case for case in load(name) if all(case.get(key) == value for key, value in wanted.items())]
     assert found, f"no case in {name}.json has {wanted}"
     return found
 
