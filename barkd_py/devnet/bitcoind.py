@@ -44,13 +44,13 @@ class BitcoindRpc:
 
     def __init__(self, url: str, cookie_file: Path) -> None:
         self.url = url
-        self._cookie_file = cookie_file
+        self.cookie_file = cookie_file
         self._ids = itertools.count(1)
         self._http: httpx.AsyncClient | None = None
 
     def _client(self) -> httpx.AsyncClient:
         if self._http is None:
-            user, _, password = self._cookie_file.read_text().strip().partition(":")
+            user, _, password = self.cookie_file.read_text().strip().partition(":")
             self._http = httpx.AsyncClient(
                 auth=(user, password), timeout=_RPC_TIMEOUT_S, trust_env=False, base_url=self.url
             )
@@ -246,6 +246,11 @@ class BitcoindNode:
     @property
     def rpc_url(self) -> str:
         return self._rpc.url
+
+    @property
+    def cookie_file(self) -> Path:
+        """Where the node writes user and password for its RPC interface."""
+        return self._rpc.cookie_file
 
     async def close(self) -> None:
         await self._process.stop()

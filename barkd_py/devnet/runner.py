@@ -1,0 +1,255 @@
+"""All of devnet in one event loop: the node, its Esplora face, the Ark server and the levers.
+
+State is in one directory that survives restarts and kills: ``chain/`` or ``bitcoind/``, ``ark-server/``, and
+what `barkd_py.devnet.state_dir` keeps.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from barkd_py.devnet.ark_server.chain import NodeChain
+from barkd_py.devnet.ark_server.faults import Fault, Faults
+from barkd_py.devnet.ark_server.server import ArkServer
+from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.devnet.auto_mine import AutoMiner
+from barkd_py.devnet.bitcoind import BitcoindNode
+from barkd_py.devnet.block import COINBASE_MATURITY
+from barkd_py.devnet.chain import LocalNode
+from barkd_py.devnet.clock import DevnetClock
+from barkd_py.devnet.control import ControlParts, EsploraFaults, control_app
+from barkd_py.devnet.esplora import esplora_app
+from barkd_py.devnet.http_faults import HttpFaults
+from barkd_py.devnet.node import Node
+from barkd_py.devnet.state_dir import DirectoryState, locked
+from barkd_py.errors import ChainError
+
+log = logging.getLogger(__name__)
+
+#: Blocks of a new chain: the faucet can spend the rewards of the first 20.
+_FIRST_BLOCKS = COINBASE_MATURITY + 20
+
+#: How often a bitcoind is asked what is new; it may be driven by others too.
+_POLL_SECONDS = 0.25
+
+#: How long open requests get when devnet stops.
+_GRACE_SECONDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DevnetOptions:
+    """How to run devnet. Ports: as last time, or free ones, unless given.
+
+    bitcoind: the executable to run instead of the built-in node.
+    block_interval_seconds, mine_on_transaction: blocks without being asked.
+    """
+
+    directory: Path
+    host: str = "127.0.0.1"
+    esplora_port: int | None = None
+    control_port: int | None = None
+    ark_port: int | None = None
+    bitcoind: Path | None = None
+    block_interval_seconds: float | None = None
+    mine_on_transaction: bool = False
+    ark_settings: ServerSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DevnetUrls:
+    """Where the parts answer. bitcoind_url, bitcoind_cookie: None for the built-in node."""
+
+    esplora_url: str
+    control_url: str
+    ark_server_url: str
+    directory: str
+    bitcoind_url: str | None = None
+    bitcoind_cookie: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``--json`` prints and GET /status holds."""
+        urls = {
+            "network": "regtest",
+            "esplora_url": self.esplora_url,
+            "ark_server_url": self.ark_server_url,
+            "control_url": self.control_url,
+            "dir": self.directory,
+        }
+        if self.bitcoind_url is not None and self.bitcoind_cookie is not None:
+            urls |= {"bitcoind_url": self.bitcoind_url, "bitcoind_cookie": self.bitcoind_cookie}
+        return urls
+
+
+@dataclass(frozen=True, slots=True)
+class Devnet:
+    """A running devnet."""
+
+    urls: DevnetUrls
+    node: Node
+    ark_server: ArkServer
+    clock: DevnetClock
+
+
+class _ArkServerFaults:
+    """The Ark server as a target of the control API."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
+    def set(self, description: Mapping[str, Any]) -> int:
+        return self._faults.set(Fault.from_json(description))
+
+    def remove(self, number: int) -> bool:
+        return self._faults.remove(number)
+
+    def clear(self) -> None:
+        self._faults.clear()
+
+    def list(self) -> list[dict[str, Any]]:
+        return self._faults.list()
+
+
+@contextlib.asynccontextmanager
+async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
+    """Run devnet while the context lasts.
+
+    Raises DirectoryInUse, PortInUse, InvalidInput, ChainUnavailable or StoreError; nothing is left running.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(locked(options.directory))
+        kind = "built-in" if options.bitcoind is None else "bitcoind"
+        state = DirectoryState.load(options.directory, kind)
+        esplora_socket = stack.enter_context(state.listen(options.host, "esplora", options.esplora_port))
+        control_socket = stack.enter_context(state.listen(options.host, "control", options.control_port))
+        clock = DevnetClock()
+        node = await _start_node(options, clock)
+        stack.push_async_callback(node.close)
+        await _mine_first_blocks(node)
+        ark_port = state.claim_port(options.host, "ark", options.ark_port)
+        ark_server = await ArkServer.start(
+            _made(options.directory / "ark-server"),
+            NodeChain(node),
+            settings=options.ark_settings,
+            address=_address(options.host, ark_port),
+            clock=clock,
+        )
+        stack.push_async_callback(ark_server.stop)
+        urls = DevnetUrls(
+            esplora_url=_url(options.host, state.ports["esplora"]),
+            control_url=_url(options.host, state.ports["control"]),
+            ark_server_url=_url(options.host, ark_port),
+            directory=str(options.directory.absolute()),
+            bitcoind_url=node.rpc_url if isinstance(node, BitcoindNode) else None,
+            bitcoind_cookie=str(node.cookie_file) if isinstance(node, BitcoindNode) else None,
+        )
+        miner = AutoMiner(
+            node,
+            interval_seconds=options.block_interval_seconds,
+            on_transaction=options.mine_on_transaction,
+        )
+        http_faults = HttpFaults()
+        levers = ControlParts(
+            node=node,
+            clock=clock,
+            auto_miner=miner,
+            fault_targets={
+                "esplora": EsploraFaults(http_faults),
+                "ark-server": _ArkServerFaults(ark_server.faults),
+            },
+            describe=urls.to_json,
+        )
+        await stack.enter_async_context(_background(_poll(node), "polling the node"))
+        await stack.enter_async_context(_background(miner.run(), "automatic mining"))
+        await stack.enter_async_context(_serving(esplora_app(node, http_faults), esplora_socket))
+        await stack.enter_async_context(_serving(control_app(levers), control_socket))
+        state.save(options.directory, urls.to_json())
+        yield Devnet(urls, node, ark_server, clock)
+
+
+async def _start_node(options: DevnetOptions, clock: DevnetClock) -> LocalNode | BitcoindNode:
+    if options.bitcoind is not None:
+        return await BitcoindNode.start(options.bitcoind, options.directory / "bitcoind")
+    # Reading a long chain takes a moment; nothing else uses the node yet.
+    return await asyncio.to_thread(LocalNode, options.directory / "chain", clock)
+
+
+async def _mine_first_blocks(node: Node) -> None:
+    await node.refresh()
+    missing = _FIRST_BLOCKS - node.index.tip_height
+    if missing > 0:
+        await node.mine(missing)
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{_address(host, port)}"
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn inside our event loop: signals are ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve an application while the context lasts."""
+    server = _HttpServer(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+    )
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@contextlib.asynccontextmanager
+async def _background(coroutine: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Run a coroutine while the context lasts; if it fails, the log says so at once."""
+    task = asyncio.create_task(coroutine, name=name)
+    task.add_done_callback(_log_failure)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s ended", task.get_name(), exc_info=error)
+
+
+async def _poll(node: Node) -> None:
+    while True:
+        await asyncio.sleep(_POLL_SECONDS)
+        try:
+            await node.refresh()
+        except ChainError:
+            log.warning("the node does not answer", exc_info=True)
