@@ -111,9 +111,7 @@ def _network_defaults(network: Network) -> dict[str, int]:
     }
 
 
-def load_config(
-    path: Path, network: Network, environment: Mapping[str, str] | None = None
-) -> WalletConfig:
+def load_config(path: Path, network: Network, environment: Mapping[str, str] | None = None) -> WalletConfig:
     """Read the settings of a wallet. A missing file counts as an empty one.
 
     environment: defaults to the environment of the process. Raises ConfigError.
@@ -138,7 +136,7 @@ def write_config(path: Path, values: Mapping[str, str | int]) -> None:
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, field in WalletConfig.model_fields.items():
+    for name in WalletConfig.model_fields:
         text = environment.get(ENVIRONMENT_PREFIX + name.upper())
         if text is not None:
             found[name] = text if name in _TEXTS else text.strip()

@@ -21,13 +21,13 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from barkd_py.errors import BarkdError
 
 log = logging.getLogger(__name__)
 
-AUTH_TOKEN_FILE: Final = "auth_token"
+AUTH_TOKEN_FILE: Final = "auth_token"  # noqa: S105 (a file name)
 CONFIG_FILE: Final = "config.toml"
 DATABASE_FILE: Final = "db.sqlite"
 DEBUG_LOG_FILE: Final = "debug.log"
@@ -240,7 +240,7 @@ class ProcessLock:
 class WalletLock:
     """`LOCK`: one open wallet per data directory, across processes and within this one."""
 
-    _held_here: "set[Path]" = set()  # fcntl locks do not exclude the own process
+    _held_here: ClassVar[set[Path]] = set()  # fcntl locks do not exclude the own process
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -18,9 +18,11 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final, Literal, Protocol, Union, get_args, get_origin
+from typing import Any, Final, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
+
+M = TypeVar("M", bound=BaseModel)
 
 _SPACE: Final = re.compile(rb"[ \t\n\r]*")
 _PLAIN: Final = re.compile(rb'[^"\\\x00-\x1f]*')
@@ -55,7 +57,7 @@ class _Problem(Exception):
         self.path: list[str] = []
 
 
-def read_model[M: BaseModel](model: type[M], body: bytes) -> M:
+def read_model(model: type[M], body: bytes) -> M:
     """The body as an object of the model. Raises BodyRejected."""
     value = _read(body, _compile_model(model))
     assert isinstance(value, Mapping)
@@ -163,9 +165,7 @@ class _Text:
                 return "".join(parts)
             self.index += 1
             if byte != 0x5C:
-                raise self.problem_behind(
-                    "control character (\\u0000-\\u001F) found while parsing a string"
-                )
+                raise self.problem_behind("control character (\\u0000-\\u001F) found while parsing a string")
             parts.append(self._escape())
 
     def _bad_utf8(self) -> _Problem:
@@ -224,7 +224,7 @@ class _Text:
         byte = self.peek()
         digits = match.group()
         fraction, exponent = match.groups()
-        if fraction is None and exponent is None and digits in (b"0", b"-0") and byte in b"0123456789":
+        if digits in (b"0", b"-0") and byte is not None and byte in b"0123456789":
             raise self.problem_here("invalid number")
         if exponent is None and byte is not None and byte in (b"eE" if fraction else b"eE."):
             raise self._broken_number()

@@ -1,10 +1,10 @@
 """The runtime: at most one loaded wallet, and how it is created, opened, deleted and closed.
 
-Creating and deleting exclude each other by one lock. A creation writes, in this order: the directory (0700),
-`config.toml`, `mnemonic` (before the first address exists, never over another one), then the wallet's database.
-If it fails, what it made is removed again: with a `config.toml` from before everything else goes, otherwise
-all but the process lock and the token. If only the *opening* after a successful creation fails, the wallet
-stays where it is and is loaded at the next start.
+Creating and deleting exclude each other by one lock. A creation writes, in this order: the directory
+(0700), `config.toml`, `mnemonic` (before the first address exists, never over another one), then the
+wallet's database. If it fails, what it made is removed again: with a `config.toml` from before everything
+else goes, otherwise all but the process lock and the token. If only the *opening* after a successful creation
+fails, the wallet stays where it is and is loaded at the next start.
 
 Both run in tasks of their own, detached from the request: a client that goes away must not leave half a
 wallet. Source: protocol sheet 07 §6.2, §9.5.
@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from barkd_py.bitcoin.bip32 import InvalidMnemonic, generate_mnemonic, parse_mnemonic
@@ -24,6 +25,8 @@ from barkd_py.datadir import Datadir, WalletLock
 from barkd_py.errors import BarkdError, InvalidInput, WalletNotLoaded, chain_text
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 class WalletAlreadySet(InvalidInput):
@@ -164,6 +167,10 @@ class Runtime:
         """The settings of the loaded wallet."""
         return None if self._loaded is None else self._config
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopped
+
     async def create(self, request: CreateWallet) -> str:
         """Create a wallet, load it and start its work; returns its fingerprint. May take minutes.
 
@@ -183,13 +190,19 @@ class Runtime:
             await self._open()
             return True
 
+    def begin_stop(self) -> None:
+        """The process is about to end: polls and subscriptions end now, and no wallet is created any more."""
+        self._stopped = True
+        if self._loaded is not None:
+            self._loaded.wallet.notifications.stop()
+
     async def close(self) -> None:
         """Unload, for the end of the process. Waits for a creation or deletion that is under way."""
         self._stopped = True
         async with self._changing:
             await self._unload()
 
-    async def _detached[T](self, work: Coroutine[object, object, T]) -> T:
+    async def _detached(self, work: Coroutine[object, object, _T]) -> _T:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,329 @@
+"""Domain objects as the JSON of a client's contract version.
+
+Everything that depends on the version is decided here; the wallet knows nothing of versions. The results are
+plain dictionaries with their keys in the order of the contract. What upstream leaves out when it has no value
+is left out here (`completed_at`), what it gives as null is null (`confirmation`).
+
+Source: protocol sheet 07 §7, §8.1.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, assert_never
+
+from barkd_py.api.contract import Contract
+from barkd_py.ark.fees import FeeSchedule, PpmExpiryFeeEntry
+from barkd_py.ark.info import ArkInfo
+from barkd_py.bitcoin.tx import Tx
+from barkd_py.bitcoin.units import BlockRef
+from barkd_py.daemon import wallet_api
+from barkd_py.wallet.movements import (
+    Movement,
+    MovementDestination,
+    PaymentMethod,
+    PaymentMethodKind,
+)
+from barkd_py.wallet.notifications import (
+    ChannelLagging,
+    MovementCreated,
+    MovementUpdated,
+    Notification,
+    WaitResult,
+)
+from barkd_py.wallet.vtxos import (
+    ActionHolder,
+    Exited,
+    Holder,
+    Locked,
+    MovementHolder,
+    Spendable,
+    Spent,
+    VtxoState,
+    WalletVtxo,
+)
+
+Json = dict[str, Any]
+
+NO_VTXO_LIMIT_SAT: Final = 21_000_000 * 100_000_000
+"""For `max_vtxo_amount` where the server sets none: upstream's null breaks clients of every version."""
+
+_DURATION_UNITS: Final = (
+    ("year", 31_557_600),
+    ("month", 2_630_016),
+    ("day", 86_400),
+)
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC with the shortest exact fraction: `2026-06-01T12:00:00.5` is written `….500Z`."""
+    utc = moment.astimezone(UTC)
+    text = utc.strftime("%Y-%m-%dT%H:%M:%S")
+    if not utc.microsecond:
+        return f"{text}Z"
+    if utc.microsecond % 1000:
+        return f"{text}.{utc.microsecond:06}Z"
+    return f"{text}.{utc.microsecond // 1000:03}Z"
+
+
+def duration(seconds: int) -> str:
+    """`1h 30m`, `2days`, `0s`; a year has 365.25 days and a month a twelfth of that."""
+    parts = []
+    for name, length in _DURATION_UNITS:
+        count, seconds = divmod(seconds, length)
+        if count:
+            parts.append(f"{count}{name}{'s' if count > 1 else ''}")
+    for name, length in (("h", 3600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(seconds, length)
+        if count:
+            parts.append(f"{count}{name}")
+    return " ".join(parts) or "0s"
+
+
+# --- wallet
+
+
+def balance(balance: wallet_api.Balance) -> Json:
+    return {
+        "spendable_sat": balance.spendable_sat,
+        "needs_refresh_sat": balance.needs_refresh_sat,
+        "pending_lightning_send_sat": balance.pending_lightning_send_sat,
+        "claimable_lightning_receive_sat": balance.claimable_lightning_receive_sat,
+        "pending_in_round_sat": balance.pending_in_round_sat,
+        "pending_board_sat": balance.pending_board_sat,
+        "pending_arkoor_send_sat": balance.pending_arkoor_send_sat,
+        "pending_offboard_sat": balance.pending_offboard_sat,
+        "pending_exit_sat": balance.pending_exit_sat,
+    }
+
+
+def vtxo(vtxo: WalletVtxo, contract: Contract) -> Json:
+    return {
+        "id": str(vtxo.id),
+        "amount_sat": vtxo.amount_sat,
+        "policy_type": vtxo.policy_kind,
+        "user_pubkey": str(vtxo.user_pubkey),
+        "server_pubkey": str(vtxo.server_pubkey),
+        "expiry_height": vtxo.expiry_height,
+        "exit_delta": vtxo.exit_delta,
+        "chain_anchor": str(vtxo.anchor_point),
+        "exit_depth": vtxo.exit_depth,
+        "state": vtxo_state(vtxo.state, contract),
+    }
+
+
+def vtxo_state(state: VtxoState, contract: Contract) -> Json:
+    match state:
+        case Spendable():
+            return {"type": "spendable"}
+        case Spent():
+            return {"type": "spent"}
+        case Exited():
+            # Clients of 0.1.4 cannot read the newer word. The VTXO is gone from the wallet either way.
+            return {"type": "spent" if contract is Contract.V0_1_4 else "exited"}
+        case Locked(holder):
+            return {"type": "locked", **_holder(holder)}
+        case _:
+            assert_never(state)
+
+
+def _holder(holder: Holder | None) -> Json:
+    match holder:
+        case MovementHolder(movement_id):
+            return {"movement_id": movement_id}
+        case ActionHolder(action_id):
+            return {"action_id": action_id}
+        case None:
+            return {}
+        case _:
+            assert_never(holder)
+
+
+def ark_info(info: ArkInfo) -> Json:
+    limit = info.max_vtxo_amount_sat
+    return {
+        "network": info.network,
+        "server_pubkey": str(info.server_pubkey),
+        "mailbox_pubkey": str(info.mailbox_pubkey),
+        "round_interval": duration(info.round_interval_secs),
+        "nb_round_nonces": info.nb_round_nonces,
+        "vtxo_exit_delta": info.vtxo_exit_delta,
+        "vtxo_lifetime": info.vtxo_lifetime,
+        "htlc_send_expiry_delta": info.htlc_send_expiry_delta,
+        "htlc_expiry_delta": info.htlc_expiry_delta,
+        "max_vtxo_amount": NO_VTXO_LIMIT_SAT if limit is None else limit,
+        "required_board_confirmations": info.required_board_confirmations,
+        "max_user_invoice_cltv_delta": info.max_user_invoice_cltv_delta,
+        "min_board_amount_sat": info.min_board_amount_sat,
+        "offboard_feerate_sat_per_kvb": info.offboard_fee_rate_sat_per_kvb,
+        "ln_receive_anti_dos_required": info.ln_receive_anti_dos_required,
+        "fees": _fee_schedule(info.fees),
+        "max_vtxo_exit_depth": info.max_vtxo_exit_depth,
+        "tos_link": info.tos_link,
+        "max_offboard_inputs": info.max_offboard_inputs,
+        "vtxo_expiry_delta": info.vtxo_lifetime,
+    }
+
+
+def _fee_schedule(fees: FeeSchedule) -> Json:
+    return {
+        "board": {
+            "min_fee_sat": fees.board.min_fee_sat,
+            "base_fee_sat": fees.board.base_fee_sat,
+            "ppm": fees.board.ppm,
+        },
+        "offboard": {
+            "base_fee_sat": fees.offboard.base_fee_sat,
+            "fixed_additional_vb": fees.offboard.fixed_additional_vb,
+            "ppm_expiry_table": _ppm_table(fees.offboard.ppm_expiry_table),
+        },
+        "refresh": {
+            "base_fee_sat": fees.refresh.base_fee_sat,
+            "ppm_expiry_table": _ppm_table(fees.refresh.ppm_expiry_table),
+        },
+        "lightning_receive": {
+            "base_fee_sat": fees.lightning_receive.base_fee_sat,
+            "ppm": fees.lightning_receive.ppm,
+        },
+        "lightning_send": {
+            "min_fee_sat": fees.lightning_send.min_fee_sat,
+            "base_fee_sat": fees.lightning_send.base_fee_sat,
+            "ppm_expiry_table": _ppm_table(fees.lightning_send.ppm_expiry_table),
+        },
+    }
+
+
+def _ppm_table(table: Sequence[PpmExpiryFeeEntry]) -> list[Json]:
+    return [{"expiry_blocks_threshold": entry.expiry_blocks_threshold, "ppm": entry.ppm} for entry in table]
+
+
+# --- history, notifications
+
+
+def movement(movement: Movement, contract: Contract) -> Json:
+    json: Json = {
+        "id": movement.id,
+        "status": movement.status.value,
+        "subsystem": {"name": movement.subsystem.name, "kind": movement.subsystem.kind},
+    }
+    if movement.metadata:
+        json["metadata"] = dict(movement.metadata)
+    json |= {
+        "intended_balance_sat": movement.intended_balance_sat,
+        "effective_balance_sat": movement.effective_balance_sat,
+        "offchain_fee_sat": movement.offchain_fee_sat,
+        "sent_to": [_destination(destination, contract) for destination in movement.sent_to],
+        "received_on": [_destination(destination, contract) for destination in movement.received_on],
+        "input_vtxos": [str(vtxo_id) for vtxo_id in movement.input_vtxos],
+        "output_vtxos": [str(vtxo_id) for vtxo_id in movement.output_vtxos],
+        "exited_vtxos": [str(vtxo_id) for vtxo_id in movement.exited_vtxos],
+        "time": {
+            "created_at": timestamp(movement.created_at),
+            "updated_at": timestamp(movement.updated_at),
+        },
+    }
+    if movement.completed_at is not None:
+        json["time"]["completed_at"] = timestamp(movement.completed_at)
+    return json
+
+
+def _destination(destination: MovementDestination, contract: Contract) -> Json:
+    return {
+        "destination": _payment_method(destination.method, contract),
+        "amount_sat": destination.amount_sat,
+    }
+
+
+def _payment_method(method: PaymentMethod, contract: Contract) -> Json:
+    kind = method.kind
+    if kind is PaymentMethodKind.LNURL and contract is Contract.V0_1_4:
+        kind = PaymentMethodKind.CUSTOM
+    return {"type": kind.value, "value": method.value}
+
+
+def notification(event: Notification, contract: Contract) -> Json:
+    match event:
+        case MovementCreated(changed):
+            return {"type": "movement-created", "movement": movement(changed, contract)}
+        case MovementUpdated(changed):
+            return {"type": "movement-updated", "movement": movement(changed, contract)}
+        case ChannelLagging():
+            return {"type": "channel-lagging"}
+        case _:
+            assert_never(event)
+
+
+def wait_result(result: WaitResult, contract: Contract) -> Json:
+    last = result.last_pushed_at
+    return {
+        "notifications": [notification(event, contract) for event in result.notifications],
+        "last_pushed_at": None if last is None else timestamp(last),
+    }
+
+
+# --- boards, fees, on chain
+
+
+def transaction(tx: Tx) -> Json:
+    return {"txid": str(tx.txid), "tx": tx.serialize().hex()}
+
+
+def pending_board(board: wallet_api.PendingBoard) -> Json:
+    return {
+        "funding_tx": transaction(board.funding_tx),
+        "vtxos": [str(vtxo_id) for vtxo_id in board.vtxo_ids],
+        "amount_sat": board.amount_sat,
+        "movement_id": board.movement_id,
+    }
+
+
+def fee_estimate(estimate: wallet_api.FeeEstimate) -> Json:
+    return {
+        "gross_amount_sat": estimate.gross_amount_sat,
+        "fee_sat": estimate.fee_sat,
+        "net_amount_sat": estimate.net_amount_sat,
+        "vtxos_spent": [str(vtxo_id) for vtxo_id in estimate.vtxos_spent],
+    }
+
+
+def fee_rates(rates: wallet_api.FeeRates) -> Json:
+    return {
+        "fast_sat_per_vb": rates.fast.sat_per_vb_ceil,
+        "regular_sat_per_vb": rates.regular.sat_per_vb_ceil,
+        "slow_sat_per_vb": rates.slow.sat_per_vb_ceil,
+    }
+
+
+def onchain_balance(balance: wallet_api.OnchainBalance) -> Json:
+    return {
+        "total_sat": balance.total_sat,
+        "trusted_spendable_sat": balance.trusted_spendable_sat,
+        "immature_sat": balance.immature_sat,
+        "trusted_pending_sat": balance.trusted_pending_sat,
+        "untrusted_pending_sat": balance.untrusted_pending_sat,
+        "confirmed_sat": balance.confirmed_sat,
+    }
+
+
+def utxo(utxo: wallet_api.OnchainUtxo) -> Json:
+    return {
+        "outpoint": str(utxo.outpoint),
+        "amount_sat": utxo.amount_sat,
+        "confirmation_height": utxo.confirmation_height,
+    }
+
+
+def wallet_tx(entry: wallet_api.OnchainTx) -> Json:
+    json = transaction(entry.tx)
+    if entry.onchain_fee_sat is not None:
+        json["onchain_fee_sat"] = entry.onchain_fee_sat
+    confirmation = entry.confirmation
+    json |= {
+        "balance_change_sat": entry.balance_change_sat,
+        "confirmation": None if confirmation is None else block_ref(confirmation),
+        "is_cpfp": entry.is_cpfp,
+    }
+    return json
+
+
+def block_ref(block: BlockRef) -> Mapping[str, object]:
+    return {"height": block.height, "hash": str(block.hash)}

@@ -1,0 +1,119 @@
+"""Tag `history`: what happened to the off-chain balance."""
+
+import re
+from typing import Annotated, Any
+
+from fastapi import Body, Query
+
+from barkd_py.api import render
+from barkd_py.api.contract import Contract
+from barkd_py.api.deps import ClientContract, State, Wallet
+from barkd_py.api.errors import BadRequest, Failure
+from barkd_py.api.render_cache import RenderCache
+from barkd_py.api.reply import Reply, json_bytes_reply
+from barkd_py.api.responses import EMPTY, FAILED, REFUSED
+from barkd_py.api.routing import new_router
+from barkd_py.api.schemas import history as schemas
+from barkd_py.api.schemas.common import U32
+from barkd_py.ark.address import ArkAddress
+from barkd_py.bitcoin.address import WrongNetworkAddress, parse_address
+from barkd_py.bitcoin.units import Network
+from barkd_py.daemon.wallet_api import WalletApi
+from barkd_py.errors import InvalidInput, NotFound
+from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
+from barkd_py.wallet.payment_request import decode_lnurl, is_invoice, is_lightning_address, is_offer
+
+router = new_router("/history", "history")
+
+
+@router.get(
+    "",
+    response_model=list[schemas.Movement],
+    responses=REFUSED,
+    operation_id="list",
+    summary="List wallet movements, all or those with one payment method",
+)
+async def list_history(
+    query: Annotated[schemas.HistoryQuery, Query()], wallet: Wallet, state: State, contract: ClientContract
+) -> object:
+    if query.type is None and query.value is None:
+        return await all_movements(wallet, state.renderings, contract)
+    if query.type is None or query.value is None:
+        raise InvalidInput("`type` and `value` must be supplied together")
+    method = _parse_method(query.type, query.value, wallet.network)
+    return [render.movement(movement, contract) for movement in await wallet.list_movements(method)]
+
+
+@router.post(
+    "/{id}/metadata",
+    response_model=None,
+    responses={**EMPTY, **FAILED},
+    summary="Change the metadata of a movement with a JSON merge patch",
+)
+async def update_metadata(
+    id: U32,
+    patch: Annotated[Any, Body(media_type="application/merge-patch+json")],
+    wallet: Wallet,
+) -> None:
+    try:
+        await wallet.patch_movement_metadata(id, patch)
+    except NotFound:
+        raise Failure(
+            f"Movement Load Error: Unable to load movement ({id}) from persister: Movement {id} not found"
+        ) from None
+
+
+async def all_movements(wallet: WalletApi, renderings: RenderCache, contract: Contract) -> Reply:
+    """The whole history, newest first."""
+
+    async def load() -> object:
+        return [render.movement(movement, contract) for movement in await wallet.list_movements()]
+
+    return json_bytes_reply(await renderings.get(wallet, ("movements", contract), load))
+
+
+def _parse_method(kind: str, value: str, network: Network) -> PaymentMethod:
+    """The payment method to look for, in the form in which the wallet stores it."""
+    try:
+        known = PaymentMethodKind(kind)
+    except ValueError:
+        raise BadRequest(f"invalid payment method: unknown payment method type: {kind}") from None
+    problem: str | None = None
+    match known:
+        case PaymentMethodKind.ARK:
+            try:
+                value = str(ArkAddress.parse(value))
+            except InvalidInput as error:
+                problem = f"invalid ark address: {error}"
+        case PaymentMethodKind.BITCOIN:
+            try:
+                parse_address(value, network)
+            except WrongNetworkAddress:
+                pass
+            except InvalidInput as error:
+                problem = f"invalid bitcoin address: {error}"
+        case PaymentMethodKind.OUTPUT_SCRIPT:
+            bad = re.search("[^0-9a-fA-F]", value)
+            if len(value) % 2:
+                problem = f"invalid output script hex: odd hex string length {len(value)}"
+            elif bad is not None:
+                problem = (
+                    "invalid output script hex: invalid char, failed to create bytes from hex: "
+                    f"invalid hex char {ord(bad[0])}"
+                )
+            value = value.lower()
+        case PaymentMethodKind.INVOICE if not is_invoice(value) and not value.lower().startswith("lni1"):
+            problem = "invalid invoice: cannot parse invoice"
+        case PaymentMethodKind.OFFER if not is_offer(value):
+            problem = "invalid offer: cannot parse offer"
+        case PaymentMethodKind.LIGHTNING_ADDRESS if not is_lightning_address(value):
+            problem = "invalid lightning address: InvalidLightningAddress"
+        case PaymentMethodKind.LNURL:
+            if decode_lnurl(value) is None:
+                problem = "invalid lnurl: InvalidLnUrl"
+            value = value.lower()
+        case _:
+            pass
+    if problem is not None:
+        raise BadRequest(f"invalid payment method: {problem}")
+    return PaymentMethod(known, value)

@@ -1,0 +1,15 @@
+"""Liveness; the only operation outside `/api/v1`."""
+
+from fastapi import APIRouter
+
+from barkd_py.api.reply import Reply, text_reply
+from barkd_py.api.routing import OperationRoute
+
+router = APIRouter(route_class=OperationRoute)
+
+
+@router.get(
+    "/ping", response_model=None, summary="Whether the daemon answers", openapi_extra={"security": [{}]}
+)
+async def ping() -> Reply:
+    return text_reply(200, "pong")

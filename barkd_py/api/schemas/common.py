@@ -1,0 +1,48 @@
+"""Types that several tags share."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from barkd_py.api.json_body import Unsigned
+
+U32 = Annotated[int, Unsigned(32), Field(ge=0, json_schema_extra={"format": "int32"})]
+U64 = Annotated[int, Unsigned(64), Field(ge=0, json_schema_extra={"format": "int64"})]
+I64 = Annotated[int, Field(json_schema_extra={"format": "int64"})]
+U16 = Annotated[int, Unsigned(32), Field(ge=0, json_schema_extra={"format": "int32"})]
+
+
+class Schema(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class BadRequestError(Schema):
+    message: str
+
+
+class InternalServerError(Schema):
+    message: str
+
+
+class UnprocessableEntityError(Schema):
+    message: str
+
+
+class NotFoundError(Schema):
+    resources: list[str]
+    message: str
+
+
+class TransactionInfo(Schema):
+    """An on-chain transaction."""
+
+    txid: str
+    tx: str
+    """Consensus encoding with witnesses, in hex."""
+
+
+class BlockRef(Schema):
+    """A block, by height and hash."""
+
+    height: U32
+    hash: str

@@ -1,0 +1,112 @@
+"""Serving the API: uvicorn, with barkd's manners at start and stop.
+
+The socket is bound by us, so that failing to is an error with barkd's text, and connections queue until the
+server runs. Signals are the caller's: uvicorn would die of them again after a clean stop. A handshake for a
+websocket that is not a proper one is handed to the app as the plain GET that it is.
+
+Source: protocol sheet 07 §1.1, §4.2, §9.5.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from barkd_py.api.app import BarkdApi
+from barkd_py.api.routers.notifications import WEBSOCKET_PATH
+from barkd_py.datadir import FileFailure
+from barkd_py.errors import BarkdError
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECS: Final = 10
+"""How long running requests may take to finish once the daemon is told to stop. Operations that move money
+are checkpointed, so one that takes longer goes on after the next start."""
+
+_MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
+
+
+class BindFailed(BarkdError):
+    def __init__(self) -> None:
+        super().__init__("Failed to bind to address")
+
+
+class _Protocol(HttpToolsProtocol):
+    """Upgrades only what is a websocket handshake in every header, and only on the websocket's path."""
+
+    def _should_upgrade_to_ws(self) -> bool:
+        headers = dict(self.headers)
+        return (
+            self.scope.get("method") == "GET"
+            and self.url.partition(b"?")[0] == WEBSOCKET_PATH.encode()
+            and headers.get(b"sec-websocket-version") == b"13"
+            and b"sec-websocket-key" in headers
+        )
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """The app answers; there is nothing to warn of."""
+
+
+class ApiServer(uvicorn.Server):
+    """One listener."""
+
+    def __init__(self, app: BarkdApi, listener: socket.socket) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=_Protocol,
+                ws="websockets-sansio",
+                ws_max_size=_MESSAGE_BYTES_MAX,
+                ws_ping_interval=None,
+                ws_ping_timeout=None,
+                ws_per_message_deflate=False,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=DRAIN_SECS,
+            )
+        )
+        self._listener = listener
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+    def stop(self) -> None:
+        """Accept nothing more and let running requests finish."""
+        self.should_exit = True
+
+    async def run_until_stopped(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.serve(sockets=[self._listener])
+
+
+def bind(host: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> socket.socket:
+    """A listening socket. Raises BindFailed."""
+    family = socket.AF_INET6 if host.version == 6 else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((str(host), port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise BindFailed from FileFailure(error)
+    listener.setblocking(False)
+    return listener
+
+
+def describe_address(listener: socket.socket) -> str:
+    """`127.0.0.1:3000`, `[::1]:3000`."""
+    name: Any = listener.getsockname()
+    host, port = name[0], name[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
