@@ -50,6 +50,13 @@ class PublicKey:
         return cls(bytes.fromhex(text))
 
     @classmethod
+    def from_sec(cls, data: bytes) -> "PublicKey":
+        """From 33 bytes, or the 65 of the uncompressed form. Raises ValueError."""
+        if len(data) == 65:
+            return cls(keys.reserialize(data))
+        return cls(data)
+
+    @classmethod
     def from_x_only(cls, x_only: bytes) -> "PublicKey":
         """The point with this x coordinate and an even y. Raises ValueError."""
         return cls(b"\x02" + x_only)

@@ -1,0 +1,267 @@
+"""Faults on demand: the server misbehaves as a test tells it to, for some calls only.
+
+A `Fault` says which calls (`rpc`, and what the request must contain or who must ask), when in the call
+(`stage`), what happens (`action`) and how often. Without faults the server is honest.
+
+| stage | the server has done | actions |
+|---|---|---|
+| before | nothing | error, drop, delay |
+| after-commit | all of its work; the answer is lost | error, drop, delay |
+| reply | everything; the answer goes out changed | mutate |
+| stream | opened a stream; at each message | error, drop, delay, mutate, swallow |
+
+A mutation names a field by its path in the answer, such as ``partial_sig`` or
+``parts.0.server_partial_sigs.1``: ``set`` a value (hex for bytes), ``flip`` a bit of bytes, ``add`` to a
+number, ``clear`` the field, ``drop`` the element of a list.
+
+Source: sheet 10 §14.
+"""
+
+import asyncio
+import enum
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from barkd_py.devnet.ark_server.failures import RpcStatus
+from barkd_py.errors import InvalidInput
+
+log = logging.getLogger(__name__)
+
+
+class BadFault(InvalidInput):
+    """A description of a fault that makes no sense."""
+
+
+class Stage(enum.Enum):
+    """When in a call a fault strikes."""
+
+    BEFORE = "before"
+    AFTER_COMMIT = "after-commit"
+    REPLY = "reply"
+    STREAM = "stream"
+
+
+class Kind(enum.Enum):
+    """What a fault does."""
+
+    ERROR = "error"
+    DROP = "drop"
+    DELAY = "delay"
+    MUTATE = "mutate"
+    SWALLOW = "swallow"
+
+
+_ALLOWED = {
+    Stage.BEFORE: {Kind.ERROR, Kind.DROP, Kind.DELAY},
+    Stage.AFTER_COMMIT: {Kind.ERROR, Kind.DROP, Kind.DELAY},
+    Stage.REPLY: {Kind.MUTATE},
+    Stage.STREAM: {Kind.ERROR, Kind.DROP, Kind.DELAY, Kind.MUTATE, Kind.SWALLOW},
+}
+
+_MUTATIONS = ("set", "flip", "add", "clear", "drop")
+
+
+class CallDropped(Exception):
+    """The call ends without an answer, as if the connection had been lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One misbehaviour.
+
+    rpc: method name, ``*`` for all. contains: hex that the request must contain (a VTXO id, a key, a hash),
+    or empty. client: a prefix of the caller's ``x-user-agent``, or empty. skip: matching calls that pass
+    first. count: how many are hit, None for all. code, text, identifiers: of an error. seconds: of a delay.
+    path, mutation, value: of a mutation.
+    """
+
+    rpc: str
+    stage: Stage
+    kind: Kind
+    contains: str = ""
+    client: str = ""
+    skip: int = 0
+    count: int | None = 1
+    code: str = "INTERNAL"
+    text: str = "fault"
+    identifiers: str | None = None
+    seconds: float = 0.0
+    path: str = ""
+    mutation: str = "flip"
+    value: str | int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in _ALLOWED[self.stage]:
+            raise BadFault(f"{self.kind.value} cannot happen at stage {self.stage.value}")
+        if self.code not in grpc.StatusCode.__members__:
+            raise BadFault(f"unknown status code: {self.code}")
+        if self.kind is Kind.MUTATE and (not self.path or self.mutation not in _MUTATIONS):
+            raise BadFault("a mutation needs a path and one of: " + ", ".join(_MUTATIONS))
+        try:
+            bytes.fromhex(self.contains)
+        except ValueError:
+            raise BadFault("contains must be hex") from None
+
+    @classmethod
+    def from_json(cls, description: Mapping[str, Any]) -> "Fault":
+        """From JSON with the names of the fields. Raises BadFault."""
+        fields = dict(description)
+        try:
+            stage, kind = Stage(fields.pop("stage", "before")), Kind(fields.pop("kind"))
+            return cls(stage=stage, kind=kind, **fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadFault(f"invalid fault: {error}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "stage": self.stage.value, "kind": self.kind.value}
+
+    def status(self) -> RpcStatus:
+        """The error that it answers with."""
+        identifiers = None if self.identifiers is None else self.identifiers.split(",")
+        return RpcStatus(grpc.StatusCode[self.code], self.text, identifiers)
+
+
+@dataclass(slots=True)
+class _Armed:
+    fault: Fault
+    to_skip: int
+    left: int | None
+    hits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What faults are matched against. request: its bytes on the wire. client: the ``x-user-agent``."""
+
+    rpc: str
+    request: bytes = field(repr=False)
+    client: str = ""
+
+
+class Faults:
+    """The faults that are set. All methods but `strike` are for whoever controls the test."""
+
+    def __init__(self) -> None:
+        self._armed: dict[int, _Armed] = {}
+        self._next_id = 1
+
+    def set(self, fault: Fault) -> int:
+        """Arm a fault; its number."""
+        number = self._next_id
+        self._next_id += 1
+        self._armed[number] = _Armed(fault, fault.skip, fault.count)
+        return number
+
+    def remove(self, number: int) -> bool:
+        """Take a fault away; whether it was there."""
+        return self._armed.pop(number, None) is not None
+
+    def clear(self) -> None:
+        """Be honest again."""
+        self._armed.clear()
+
+    def list(self) -> Sequence[dict[str, Any]]:
+        """All faults that are set, with their numbers and how often they struck."""
+        return [
+            {"id": number, "hits": armed.hits, "left": armed.left, **armed.fault.to_json()}
+            for number, armed in self._armed.items()
+        ]
+
+    def due(self, call: Call, stage: Stage) -> Sequence[Fault]:
+        """The faults that strike now; counted as struck."""
+        struck = []
+        for armed in self._armed.values():
+            if not _matches(armed.fault, call, stage) or armed.left == 0:
+                continue
+            if armed.to_skip:
+                armed.to_skip -= 1
+                continue
+            if armed.left is not None:
+                armed.left -= 1
+            armed.hits += 1
+            log.info("fault %s strikes %s", armed.fault.kind.value, call.rpc)
+            struck.append(armed.fault)
+        return struck
+
+    async def strike(self, call: Call, stage: Stage, reply: Message | None = None) -> bool:
+        """Let the due faults happen. False if the message is to be swallowed. Raises RpcStatus or
+        CallDropped.
+        """
+        passes = True
+        for fault in self.due(call, stage):
+            match fault.kind:
+                case Kind.DELAY:
+                    await asyncio.sleep(fault.seconds)
+                case Kind.ERROR:
+                    raise fault.status()
+                case Kind.DROP:
+                    raise CallDropped
+                case Kind.SWALLOW:
+                    passes = False
+                case Kind.MUTATE:
+                    if reply is not None:
+                        mutate(reply, fault.path, fault.mutation, fault.value)
+        return passes
+
+
+def _matches(fault: Fault, call: Call, stage: Stage) -> bool:
+    return (
+        fault.stage is stage
+        and fault.rpc in ("*", call.rpc)
+        and bytes.fromhex(fault.contains) in call.request
+        and call.client.startswith(fault.client)
+    )
+
+
+def mutate(message: Message, path: str, mutation: str, value: str | int | None = None) -> None:
+    """Change a field of a message in place. Raises BadFault if there is no such field or element."""
+    *outer, last = path.split(".")
+    try:
+        target: Any = message
+        for step in outer:
+            target = target[int(step)] if step.isdecimal() else getattr(target, step)
+        if last.isdecimal():
+            _mutate_element(target, int(last), mutation, value)
+        else:
+            _mutate_field(target, last, mutation, value)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise BadFault(f"cannot {mutation} {path}: {error}") from error
+
+
+def _mutate_element(items: Any, index: int, mutation: str, value: str | int | None) -> None:
+    if mutation == "drop":
+        del items[index]
+    else:
+        items[index] = _changed(items[index], mutation, value)
+
+
+def _mutate_field(message: Message, name: str, mutation: str, value: str | int | None) -> None:
+    descriptor = message.DESCRIPTOR.fields_by_name[name]
+    if mutation == "clear":
+        message.ClearField(name)
+        return
+    current = getattr(message, name)
+    if descriptor.type == FieldDescriptor.TYPE_MESSAGE:
+        raise BadFault(f"{name} is a message; name a field in it")
+    setattr(message, name, _changed(current, mutation, value))
+
+
+def _changed(current: Any, mutation: str, value: str | int | None) -> Any:
+    match mutation, current:
+        case "set", bytes():
+            return bytes.fromhex(str(value))
+        case "set", _:
+            return value
+        case "flip", bytes():
+            # The last bit keeps points and scalars plausible.
+            return current[:-1] + bytes((current[-1] ^ 1,))
+        case "add", int():
+            return current + int(value or 0)
+        case _:
+            raise BadFault(f"{mutation} does not fit {type(current).__name__}")

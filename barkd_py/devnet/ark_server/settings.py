@@ -1,0 +1,118 @@
+"""The parameters of a devnet Ark server; most of them are announced in ArkInfo.
+
+The defaults suit tests on regtest: short delays, one confirmation. `CAPTAIND` has what the real server does
+out of the box, where that differs.
+
+Source: sheet 10 §2; sheet 05 §6.5 (fees).
+"""
+
+import enum
+from dataclasses import dataclass, field, replace
+
+from barkd_py.ark.fees import (
+    BoardFees,
+    FeeSchedule,
+    LightningReceiveFees,
+    LightningSendFees,
+    OffboardFees,
+    PpmExpiryFeeEntry,
+    RefreshFees,
+)
+from barkd_py.bitcoin.units import DUST_SAT, FeeRate, Network
+
+MIN_PROTOCOL_VERSION = 4
+MAX_PROTOCOL_VERSION = 5
+PROTOCOL_VERSION_BOARD_FUNDING_TX = 4
+
+MAX_BOARD_INPUTS = 100
+MAX_POSTED_VTXOS = 100
+MAX_POSTED_RECOVERY_IDS = 20
+MAX_LOOKED_UP_IDS = 1000
+MAX_OFFBOARD_INPUTS = 100
+
+BOARD_LIFETIME_SLACK_BLOCKS = 3
+"""How far ahead of the server's tip a client's may be when it computes a board's expiry."""
+
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+
+
+class Emulation(enum.Enum):
+    """Which generation of server to be: the newer one has look-ups of many ids in one call."""
+
+    V0_6 = "0.6"
+    V0_8 = "0.8"
+
+
+_BRACKETS = (
+    PpmExpiryFeeEntry(0, 0),
+    PpmExpiryFeeEntry(97, 1000),
+    PpmExpiryFeeEntry(199, 4000),
+    PpmExpiryFeeEntry(2161, 8000),
+)
+
+DEFAULT_FEES = FeeSchedule(
+    board=BoardFees(min_fee_sat=330, base_fee_sat=100, ppm=1000),
+    offboard=OffboardFees(base_fee_sat=200, fixed_additional_vb=212, ppm_expiry_table=_BRACKETS),
+    refresh=RefreshFees(base_fee_sat=150, ppm_expiry_table=_BRACKETS),
+    lightning_receive=LightningReceiveFees(base_fee_sat=100, ppm=2000),
+    lightning_send=LightningSendFees(min_fee_sat=10, base_fee_sat=75, ppm_expiry_table=_BRACKETS),
+)
+
+ZERO_FEES = FeeSchedule(
+    board=BoardFees(min_fee_sat=0, base_fee_sat=0, ppm=0),
+    offboard=OffboardFees(base_fee_sat=0, fixed_additional_vb=100, ppm_expiry_table=()),
+    refresh=RefreshFees(base_fee_sat=0, ppm_expiry_table=()),
+    lightning_receive=LightningReceiveFees(base_fee_sat=0, ppm=0),
+    lightning_send=LightningSendFees(min_fee_sat=0, base_fee_sat=0, ppm_expiry_table=()),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """All parameters. Amounts in satoshi, deltas and lifetimes in blocks.
+
+    max_arkoor_fanout: outputs per input of an out-of-round payment, not announced.
+    require_board_funding_tx: whether boards must show their funding transaction, as on mainnet.
+    max_mailbox_items: rows per page of a mailbox. group_complete_pages: never cut what one post brought;
+    the real server does, and clients must cope with it.
+    rich_errors: whether INTERNAL failures say why.
+    """
+
+    network: Network = Network.REGTEST
+    vtxo_lifetime: int = 4320
+    vtxo_exit_delta: int = 12
+    max_vtxo_exit_depth: int = 100
+    max_arkoor_fanout: int = 4
+    min_board_amount_sat: int = 20_000
+    max_vtxo_amount_sat: int | None = None
+    required_board_confirmations: int = 1
+    require_board_funding_tx: bool = True
+    round_interval_secs: int = 10
+    nb_round_nonces: int = 8
+    htlc_expiry_delta: int = 6
+    htlc_send_expiry_delta: int = 258
+    max_user_invoice_cltv_delta: int = 250
+    ln_receive_anti_dos_required: bool = False
+    fees: FeeSchedule = field(default=DEFAULT_FEES)
+    regular_fee_rate: FeeRate = field(default=FeeRate.from_sat_per_vb(10))
+    max_mailbox_items: int = 100
+    group_complete_pages: bool = True
+    emulate: Emulation = Emulation.V0_8
+    rich_errors: bool = True
+    public_service_announcement: str | None = None
+    tos_link: str | None = None
+
+    @property
+    def smallest_board_sat(self) -> int:
+        return max(self.min_board_amount_sat, DUST_SAT)
+
+
+CAPTAIND = replace(
+    ServerSettings(),
+    vtxo_exit_delta=144,
+    required_board_confirmations=3,
+    require_board_funding_tx=False,
+    htlc_expiry_delta=40,
+    group_complete_pages=False,
+    emulate=Emulation.V0_6,
+)
