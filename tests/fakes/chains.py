@@ -6,7 +6,6 @@ from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.bitcoind import BitcoindSource, RpcClient, UserPass
 from barkd_py.chain.esplora import EsploraSource
 from barkd_py.devnet.esplora import esplora_app
-from barkd_py.devnet.faults import FaultPlan
 from barkd_py.devnet.node import Node
 from tests.fakes.node_rpc import PASSWORD, USER, NodeRpc
 
@@ -26,13 +25,13 @@ class Clock:
         self.now_s += seconds
 
 
-def esplora_source(node: Node, clock: Clock, faults: FaultPlan | None = None) -> EsploraSource:
+def esplora_source(node: Node, clock: Clock) -> EsploraSource:
     return EsploraSource(
         "http://esplora",
         fallback_fee_rate=FALLBACK,
         clock=clock,
         sleep=clock.sleep,
-        transport=httpx.ASGITransport(app=esplora_app(node, faults)),
+        transport=httpx.ASGITransport(app=esplora_app(node)),
     )
 
 

@@ -1,0 +1,172 @@
+"""What a stranger's server may answer, and how patient we are with it."""
+
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
+from barkd_py.bitcoin.units import FeeRate
+from barkd_py.chain.esplora import EsploraSource
+from barkd_py.chain.source import BroadcastError, BroadcastErrorKind
+from barkd_py.errors import ChainUnavailable
+from tests.fakes.chains import FALLBACK, Clock
+
+TXID = Txid(bytes(range(32)))
+TX = Tx(2, (TxIn(OutPoint(TXID, 0)),), (TxOut(1_000, b"\x51"),))
+HASH = BlockHash(b"\x09" * 32)
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+class Server:
+    """Gives its answers one after the other, the last one for ever."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self.answers = list(answers)
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def source(server: Handler, clock: Clock | None = None) -> EsploraSource:
+    clock = clock or Clock()
+    return EsploraSource(
+        "http://esplora/",
+        fallback_fee_rate=FALLBACK,
+        clock=clock,
+        sleep=clock.sleep,
+        transport=httpx.MockTransport(server),
+    )
+
+
+def text(body: str, status: int = 200) -> httpx.Response:
+    return httpx.Response(status, text=body)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_busy_server_is_asked_again(status: int) -> None:
+    server, clock = Server(text("busy", status), text("busy", status), text(str(HASH))), Clock(0.0)
+    assert await source(server, clock).block_hash(3) == HASH
+    assert [request.url.path for request in server.requests] == ["/block-height/3"] * 3
+    assert clock.now_s == pytest.approx(0.256 + 0.512)
+
+
+async def test_patience_ends_after_six_retries() -> None:
+    server, clock = Server(text("busy", 503)), Clock(0.0)
+    with pytest.raises(ChainUnavailable):
+        await source(server, clock).block_hash(3)
+    assert len(server.requests) == 7
+    assert clock.now_s == pytest.approx(0.256 * 63)
+
+
+@pytest.mark.parametrize("answer", [text("bad gateway", 502), httpx.ConnectError("down"), text("no hash")])
+async def test_other_failures_are_not_retried_and_mean_nothing(answer: httpx.Response | Exception) -> None:
+    server = Server(answer)
+    with pytest.raises(ChainUnavailable):
+        await source(server).block_hash(3)
+    assert len(server.requests) == 1
+
+
+async def test_posts_are_never_repeated() -> None:
+    server = Server(text("busy", 503))
+    with pytest.raises(ChainUnavailable):
+        await source(server).broadcast(TX)
+    assert len(server.requests) == 1
+
+
+async def test_requests_have_no_content_type() -> None:
+    server = Server(text(str(TX.txid)))
+    await source(server).broadcast(TX)
+    (request,) = server.requests
+    assert request.content == TX.serialize().hex().encode()
+    assert "content-type" not in request.headers
+
+
+async def test_already_mined_is_a_success() -> None:
+    body = 'sendrawtransaction RPC error: {"code":-27,"message":"Transaction outputs already in utxo set"}'
+    await source(Server(text(body, 400))).broadcast(TX)
+
+
+async def test_refused_package_request_is_a_refusal() -> None:
+    with pytest.raises(BroadcastError) as refusal:
+        await source(Server(text("package topology disallowed", 400))).broadcast_package([TX])
+    assert refusal.value.kind is BroadcastErrorKind.OTHER
+
+
+async def test_server_without_package_endpoint_is_no_refusal() -> None:
+    with pytest.raises(ChainUnavailable):
+        await source(Server(text("not found", 404))).broadcast_package([TX])
+
+
+@pytest.mark.parametrize("height", ["", "12\n3", "-1", "0x1f", '"7"', "tip"])
+async def test_tip_that_is_no_number_is_refused(height: str) -> None:
+    with pytest.raises(ChainUnavailable):
+        await source(Server(text(height))).fetch_tip()
+
+
+async def test_tip_is_cached_for_a_second() -> None:
+    server, clock = Server(text("7"), text(str(HASH)), text("8"), text(str(HASH))), Clock()
+    chain = source(server, clock)
+    assert (await chain.tip()).height == 7
+    clock.now_s += 1.0
+    assert (await chain.tip()).height == 7
+    clock.now_s += 0.1
+    assert (await chain.tip()).height == 8
+
+
+async def test_another_transaction_than_asked_for_is_refused() -> None:
+    with pytest.raises(ChainUnavailable):
+        await source(Server(httpx.Response(200, content=TX.serialize()))).get_tx(TXID)
+    with pytest.raises(ChainUnavailable):
+        await source(Server(httpx.Response(200, content=b"\x00"))).get_tx(TXID)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"spent": "yes"},
+        {"spent": True},
+        {"spent": True, "txid": str(TXID)},
+        {"spent": True, "txid": "ab", "status": {"confirmed": False}},
+        {"spent": True, "txid": str(TXID), "status": {"confirmed": True}},
+        {"spent": True, "txid": str(TXID), "status": {"confirmed": True, "block_height": 3}},
+    ],
+)
+async def test_incomplete_spend_is_neither_spent_nor_unspent(answer: object) -> None:
+    with pytest.raises(ChainUnavailable):
+        await source(Server(httpx.Response(200, json=answer))).spender(OutPoint(TXID, 0), since_height=0)
+
+
+async def test_unknown_transaction_has_no_spender() -> None:
+    assert await source(Server(text("", 404))).spender(OutPoint(TXID, 0), since_height=0) is None
+
+
+@pytest.mark.parametrize(
+    "estimates",
+    [
+        {},
+        {"3": 1.0, "6": 1.0},
+        {"1": 1.0, "6": 1.0},
+        {"1": 1.0, "3": 1.0},
+        {"1": 1.0, "3": "2", "6": 1.0},
+        {"1": -5.0, "3": 1.0, "6": 1.0},
+        [],
+    ],
+)
+async def test_incomplete_estimates_fall_back(estimates: object) -> None:
+    rates = await source(Server(httpx.Response(200, content=json.dumps(estimates)))).fee_rates()
+    assert rates.fast == rates.regular == rates.slow == FALLBACK
+
+
+async def test_estimates_are_rounded_up() -> None:
+    body = {"1": 10.001, "3": 1.0, "6": 0.1}
+    rates = await source(Server(httpx.Response(200, json=body))).fee_rates()
+    assert (rates.fast, rates.regular, rates.slow) == (FeeRate(2501), FeeRate(250), FeeRate(25))
