@@ -26,6 +26,9 @@ BUSY_TIMEOUT_SECONDS = 30
 # Any constant will do; it names "the writer of a barkd-py wallet" within one database.
 _WRITER_LOCK = 0x6261726B64
 
+# A tenth of a second each: the server takes a moment to notice that a killed daemon is gone.
+_WRITER_LOCK_TRIES = 10
+
 
 class DatabaseInUse(StoreError):
     """Another process writes to this database."""
@@ -121,12 +124,15 @@ def _begin_deferred(connection: Connection) -> None:
 
 def _take_writer_lock(connection: Any, entry: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
-    cursor.execute(f"SELECT pg_try_advisory_lock({_WRITER_LOCK})")
-    (taken,) = cursor.fetchone()
+    for _ in range(_WRITER_LOCK_TRIES):
+        cursor.execute(f"SELECT pg_try_advisory_lock({_WRITER_LOCK})")
+        if cursor.fetchone()[0]:
+            break
+        cursor.execute("SELECT pg_sleep(0.1)")
+    else:
+        raise DatabaseInUse
     cursor.close()
     connection.rollback()  # ends the transaction that the driver opened; the lock belongs to the session
-    if not taken:
-        raise DatabaseInUse
 
 
 def _run(connection: Any, *statements: str) -> None:

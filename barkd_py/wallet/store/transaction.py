@@ -173,7 +173,7 @@ class Store:
                     async with self._writer.connect() as connection, connection.begin() as unit:
                         tx = Transaction(connection, self._clock())
                         yield tx
-                        await _uninterrupted(self._commit(unit, tx.events))
+                        await _uninterrupted(self._commit(connection, unit, tx.events))
             finally:
                 self._writing_task = None
 
@@ -184,8 +184,15 @@ class Store:
             async with self._reader.connect() as connection, connection.begin():
                 yield Transaction(connection, self._clock())
 
-    async def _commit(self, unit: AsyncTransaction, events: Sequence[WalletEvent]) -> None:
-        await unit.commit()
+    async def _commit(
+        self, connection: AsyncConnection, unit: AsyncTransaction, events: Sequence[WalletEvent]
+    ) -> None:
+        try:
+            await unit.commit()
+        except DBAPIError:
+            # A commit that SQLite refuses leaves the transaction open, which SQLAlchemy does not know.
+            await connection.run_sync(lambda sync: sync.connection.rollback())
+            raise
         self._revision += 1
         for listener in tuple(self._listeners):
             try:

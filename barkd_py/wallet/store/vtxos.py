@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import OutPoint
-from barkd_py.errors import StoreError
+from barkd_py.bitcoin.units import MAX_MONEY_SAT
+from barkd_py.errors import ProtocolViolation, StoreError
 from barkd_py.wallet.store.rows import chunks, from_json, to_json
 from barkd_py.wallet.store.tables import vtxo as t
 from barkd_py.wallet.store.tables import vtxo_body, vtxo_state
@@ -45,6 +46,14 @@ _V = TypeVar("_V")
 _ORDER = (t.c.expiry_height, t.c.amount_sat.desc(), t.c.id)
 
 
+class AmountOutOfRange(ProtocolViolation):
+    """A VTXO claims more bitcoin than there are; only one that nobody validated can get here."""
+
+    def __init__(self, vtxo_id: VtxoId) -> None:
+        super().__init__(f"the amount of vtxo {vtxo_id} is out of range")
+        self.vtxo_id = vtxo_id
+
+
 class VtxoRepository:
     def __init__(self, connection: AsyncConnection, now: datetime) -> None:
         self._connection = connection
@@ -55,7 +64,7 @@ class VtxoRepository:
     async def insert(self, vtxos: Iterable[NewVtxo], *, registered: bool = False) -> frozenset[VtxoId]:
         """Store those that are not stored yet; the others, and their states, stay as they are.
 
-        Returns the ids that are new.
+        Returns the ids that are new. Raises AmountOutOfRange, and nothing was written then.
         """
         wanted = {str(new.vtxo.id): new for new in vtxos}
         known = {str(vtxo_id) for vtxo_id in await self.known([new.vtxo.id for new in wanted.values()])}
@@ -254,6 +263,8 @@ class VtxoRepository:
         )
 
     def _row(self, vtxo: Vtxo, state: VtxoState, registered: bool) -> dict[str, Any]:
+        if vtxo.amount_sat > MAX_MONEY_SAT:
+            raise AmountOutOfRange(vtxo.id)
         return {
             "id": str(vtxo.id),
             "amount_sat": vtxo.amount_sat,
