@@ -69,7 +69,7 @@ def _require_kernel() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as one line of JSON.")
 @click.option("--verbose", is_flag=True, help="Log everything.")
 @click.pass_context
-def devnet(context: click.Context, directory: Path, **options: Any) -> None:
+def devnet(context: click.Context, /, directory: Path, **options: Any) -> None:
     """Run a bitcoin chain, an Ark server and a faucet for regtest, until Ctrl-C.
 
     With a subcommand: pull a lever of the devnet that runs in --dir.
