@@ -118,6 +118,8 @@ class BdkView:
         unspendable: Iterable[OutPoint] = (),
     ) -> SignedTx:
         """Pay the recipients in this order; change comes last. Raises TxBuildFailed."""
+        if not recipients:
+            raise TxBuildFailed from NoRecipients()
         total_sat = sum(recipient.value_sat for recipient in recipients)
         if total_sat > MAX_MONEY_SAT:
             available_sat = self.balance().total_sat
