@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,6 +84,76 @@ class Process:
         return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Devnet:
+    """A running ``barkd devnet``: where its parts are, and its levers."""
+
+    process: Process
+    esplora_url: str
+    ark_server_url: str
+    control_url: str
+    bitcoind_url: str | None
+    bitcoind_cookie: str | None
+
+    @property
+    def ark_server_target(self) -> str:
+        """``host:port``"""
+        return self.ark_server_url.removeprefix("http://")
+
+    async def pull(self, lever: str, **arguments: Any) -> Any:
+        """POST to the control API; see `barkd_py.devnet.control`."""
+        async with httpx.AsyncClient(base_url=self.control_url, timeout=60) as http:
+            return _answer(await http.post(lever, json=arguments))
+
+    async def mine(self, blocks: int = 1) -> None:
+        await self.pull("/mine", blocks=blocks)
+
+    async def fund(self, address: str, amount_sat: int) -> None:
+        """Pay from the faucet, and confirm it."""
+        await self.pull("/fund", address=address, amount_sat=amount_sat)
+
+    async def clear_faults(self) -> None:
+        async with httpx.AsyncClient(base_url=self.control_url, timeout=60) as http:
+            _answer(await http.delete("/faults"))
+
+
+def start_devnet(directory: Path, *options: str) -> Devnet:
+    """Start ``barkd devnet`` and wait until it says where it is."""
+    directory.mkdir(parents=True, exist_ok=True)
+    log = directory / "devnet.log"
+    process = Process(
+        [
+            sys.executable,
+            "-m",
+            "barkd_py.cli",
+            "devnet",
+            "--dir",
+            str(directory / "state"),
+            "--json",
+            *options,
+        ],
+        log,
+    )
+    process.launch()
+    deadline = time.monotonic() + START_DEADLINE_SECS
+    while True:
+        for line in process.tail().splitlines():
+            if line.startswith("{"):
+                urls = json.loads(line)
+                return Devnet(
+                    process,
+                    urls["esplora_url"],
+                    urls["ark_server_url"],
+                    urls["control_url"],
+                    urls.get("bitcoind_url"),
+                    urls.get("bitcoind_cookie"),
+                )
+        if not process.running or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(f"devnet did not start: {process.tail()}")
+        time.sleep(0.02)
+
+
 class Daemon:
     """One of our daemons, without authentication, on a port of its own."""
 
@@ -126,17 +195,21 @@ class Daemon:
     async def post(self, path: str, body: Any = None) -> Any:
         return _answer(await self.http.post(path, json=body if body is not None else {}))
 
-    async def create_wallet(self, ark_server: str, esplora: str, mnemonic: str | None = None) -> str:
+    async def create_wallet(self, ark_server: str, chain_source: Mapping[str, Any]) -> str:
         """Create a regtest wallet; returns its fingerprint."""
-        body: dict[str, Any] = {
-            "network": "regtest",
-            "ark_server": ark_server,
-            "chain_source": {"esplora": {"url": esplora}},
-        }
-        if mnemonic is not None:
-            body["mnemonic"] = mnemonic
+        body = {"network": "regtest", "ark_server": ark_server, "chain_source": chain_source}
         fingerprint: str = (await self.post("/wallet/create", body))["fingerprint"]
         return fingerprint
+
+
+def esplora(url: str) -> dict[str, Any]:
+    """A chain source for `Daemon.create_wallet`."""
+    return {"esplora": {"url": url}}
+
+
+def bitcoind_with_cookie(url: str, cookie: str) -> dict[str, Any]:
+    """A chain source for `Daemon.create_wallet`."""
+    return {"bitcoind": {"bitcoind": url, "bitcoind_auth": {"cookie": {"cookie": cookie}}}}
 
 
 def _answer(response: httpx.Response) -> Any:
@@ -173,13 +246,3 @@ class Bark:
             return json.loads(text) if text else None
         except ValueError:
             return text
-
-
-@contextmanager
-def killed_at_the_end(*processes: Process) -> Iterator[None]:
-    """Leaves none of the processes behind."""
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()

@@ -1,0 +1,62 @@
+"""Finds the foreign programs; in CI a missing one is a failure, elsewhere a loud skip."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.support.processes import Bark, Daemon, Devnet, start_devnet
+
+
+def _program(variable: str, name: str) -> str:
+    found = os.environ.get(variable) or shutil.which(name)
+    if found is None:
+        text = f"{name} is missing: `make interop` installs it, or name it with {variable}"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)
+    return found
+
+
+@pytest.fixture(scope="session")
+def bark_exec() -> str:
+    return _program("BARK_EXEC", "bark")
+
+
+@pytest.fixture(scope="session")
+def bitcoind_exec() -> str:
+    return _program("BITCOIND", "bitcoind")
+
+
+@pytest.fixture(scope="module")
+def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
+    """Our devnet with its built-in node."""
+    running = start_devnet(tmp_path_factory.mktemp("devnet"))
+    yield running
+    running.process.kill()
+
+
+@pytest.fixture(scope="module")
+def devnet_on_bitcoind(tmp_path_factory: pytest.TempPathFactory, bitcoind_exec: str) -> Iterator[Devnet]:
+    """Our devnet on a real bitcoind."""
+    running = start_devnet(tmp_path_factory.mktemp("devnet-bitcoind"), "--bitcoind", bitcoind_exec)
+    yield running
+    running.process.terminate()
+
+
+@pytest_asyncio.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
+    """One of our daemons, running, without a wallet."""
+    running = Daemon(tmp_path / "daemon")
+    await running.start()
+    yield running
+    await running.close()
+
+
+@pytest.fixture
+def bark(tmp_path: Path, bark_exec: str) -> Bark:
+    """The real wallet, not created yet."""
+    return Bark(bark_exec, tmp_path / "bark")
