@@ -141,7 +141,9 @@ def finish_board(
     server_pub_nonce: bytes,
     server_partial: bytes,
 ) -> Vtxo:
-    """The signed VTXO. Raises BadCosignature; the nonce is spent whatever the outcome."""
+    """The signed VTXO. Raises BadCosignature, after which the nonce is spent, or ValueError for a wrong key."""
+    if user_secret.public_key != template.user_pubkey:
+        raise ValueError("incorrect signing key")
     cosignature = Cosignature(server_pub_nonce, server_partial)
     try:
         signature = template.task.finish(user_secret, sec_nonce, user_pub_nonce, cosignature)

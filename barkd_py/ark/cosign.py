@@ -1,15 +1,14 @@
 """Signatures that a user and the server make together, in one exchange.
 
-The user sends a public nonce; the server answers with its own nonce and its partial signature at once, so it
-never stores a secret nonce; the user verifies the partial signature, adds their own, and has the signature.
-Every request gets another nonce from the server: a partial signature goes only with the nonce of the same
-answer.
+One side sends a public nonce; the other answers with its own nonce and its partial signature at once, so it
+never stores a secret nonce; the first side verifies the partial signature, adds its own, and has the
+signature. Every request gets another nonce: a partial signature goes only with the nonce of the same answer.
 
-    user                                      server
+    who asks                                  who answers
     sec_nonce, pub_nonce ── pub_nonce ──────▶ nonce of its own, signs
     verifies, signs, adds up ◀── pub_nonce, partial ──
 
-Boards, out-of-round payments, forfeits and the leaves of rounds all are signed like this.
+The user asks for boards, out-of-round payments and the leaves of rounds; the server asks for forfeits.
 
 Source: sheet 01 §9.3; BIP-327.
 """
@@ -27,7 +26,7 @@ class BadCosignature(ProtocolViolation):
 
 
 class Cosignature(NamedTuple):
-    """The server's part: its public nonce, 66 bytes, and its partial signature, 32 bytes."""
+    """An answer: the signer's public nonce, 66 bytes, and its partial signature, 32 bytes."""
 
     pub_nonce: bytes
     partial_sig: bytes
@@ -50,10 +49,16 @@ class CosignTask:
     def _keys(self) -> tuple[PublicKey, PublicKey]:
         return (self.user_pubkey, self.server_pubkey)
 
-    def _session(self, user_pub_nonce: bytes, server_pub_nonce: bytes) -> Session:
+    def _other(self, pubkey: PublicKey) -> PublicKey:
+        """The other signer. Raises ValueError if the key is neither's."""
+        if pubkey not in self._keys:
+            raise ValueError("incorrect signing key")
+        return self.server_pubkey if pubkey == self.user_pubkey else self.user_pubkey
+
+    def _session(self, one_pub_nonce: bytes, other_pub_nonce: bytes) -> Session:
         """Raises BadCosignature for malformed nonces."""
         try:
-            agg_nonce = aggregate_nonces((user_pub_nonce, server_pub_nonce))
+            agg_nonce = aggregate_nonces((one_pub_nonce, other_pub_nonce))
         except ValueError as error:
             raise BadCosignature("malformed public nonce") from error
         return Session(self._keys, agg_nonce, self.sighash, self.tweak)
@@ -62,42 +67,48 @@ class CosignTask:
         """A fresh nonce pair of one of the two signers for this message."""
         return generate_nonce(secret_key, msg=self.sighash, pubkeys=self._keys)
 
-    def cosign(self, server_secret: SecretKey, user_pub_nonce: bytes) -> Cosignature:
-        """The server's part. Different every time. Raises BadCosignature for a malformed nonce."""
-        sec_nonce, pub_nonce = self.generate_nonce(server_secret)
+    def cosign(self, secret_key: SecretKey, asker_pub_nonce: bytes) -> Cosignature:
+        """The answer of one signer to the other's nonce. Different every time.
+
+        Raises BadCosignature for a malformed nonce; ValueError if the secret is neither signer's.
+        """
+        self._other(secret_key.public_key)
+        sec_nonce, pub_nonce = self.generate_nonce(secret_key)
         try:
-            session = self._session(user_pub_nonce, pub_nonce)
-            return Cosignature(pub_nonce, session.sign(server_secret, sec_nonce))
+            session = self._session(asker_pub_nonce, pub_nonce)
+            return Cosignature(pub_nonce, session.sign(secret_key, sec_nonce))
         finally:
             sec_nonce.wipe()
 
-    def is_cosigned(self, user_pub_nonce: bytes, cosignature: Cosignature) -> bool:
-        """Whether the server's part is right."""
+    def is_cosigned(
+        self, asker_pub_nonce: bytes, cosignature: Cosignature, by: PublicKey | None = None
+    ) -> bool:
+        """Whether an answer is right. by: who answered; the server unless given."""
         try:
-            session = self._session(user_pub_nonce, cosignature.pub_nonce)
+            session = self._session(asker_pub_nonce, cosignature.pub_nonce)
         except BadCosignature:
             return False
-        return session.verify_partial(cosignature.partial_sig, cosignature.pub_nonce, self.server_pubkey)
+        signer = self.server_pubkey if by is None else by
+        return session.verify_partial(cosignature.partial_sig, cosignature.pub_nonce, signer)
 
     def finish(
-        self, user_secret: SecretKey, sec_nonce: SecNonce, user_pub_nonce: bytes, cosignature: Cosignature
+        self, secret_key: SecretKey, sec_nonce: SecNonce, pub_nonce: bytes, cosignature: Cosignature
     ) -> bytes:
-        """The signature, 64 bytes, verified.
+        """The signature, 64 bytes, verified; by the side that asked.
 
-        Nothing is signed before the server's part is verified. The nonce is spent whatever the outcome.
-        Raises BadCosignature; ValueError if secret and nonce are not the user's.
+        Nothing is signed before the other's part is verified. The nonce is spent whatever the outcome.
+        Raises BadCosignature; ValueError if secret and nonce are not the asker's.
         """
-        if user_secret.public_key != self.user_pubkey:
-            raise ValueError("incorrect signing key")
         try:
-            session = self._session(user_pub_nonce, cosignature.pub_nonce)
-            if not session.verify_partial(cosignature.partial_sig, cosignature.pub_nonce, self.server_pubkey):
-                raise BadCosignature("the server's partial signature is invalid")
-            own_partial = session.sign(user_secret, sec_nonce)
+            other = self._other(secret_key.public_key)
+            session = self._session(pub_nonce, cosignature.pub_nonce)
+            if not session.verify_partial(cosignature.partial_sig, cosignature.pub_nonce, other):
+                raise BadCosignature("the other signer's partial signature is invalid")
+            own_partial = session.sign(secret_key, sec_nonce)
             signature = session.aggregate((own_partial, cosignature.partial_sig))
         finally:
             sec_nonce.wipe()
-        # Adding up proves nothing. With the server's part verified, only a wrong nonce of ours fails here.
+        # Adding up proves nothing. With the other's part verified, only a wrong nonce of ours fails here.
         if not verify_schnorr(session.output_x_only, self.sighash, signature):
             raise ValueError("the nonces do not belong together")
         return signature

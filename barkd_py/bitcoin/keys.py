@@ -121,6 +121,10 @@ class SecretKey:
         """A BIP-340 signature, 64 bytes. aux32: fresh randomness unless given, so signatures differ."""
         return ssa.sign(msg32, self.secret_bytes, secrets.token_bytes(32) if aux32 is None else aux32)
 
+    def x_only_tweak_add(self, tweak32: bytes) -> "SecretKey":
+        """The secret of `x_only_tweak_add` of the public key: what spends a taproot output by its key path."""
+        return SecretKey(xonly.prvkey_tweak_add(self.secret_bytes, tweak32))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SecretKey) and hmac.compare_digest(self.secret_bytes, other.secret_bytes)
 
