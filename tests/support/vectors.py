@@ -9,16 +9,16 @@ from tests.vector_files import load
 Case = dict[str, Any]
 
 
-def cases(name: str, **wanted: object) -> list[Case]:
+def cases(file: str, /, **wanted: object) -> list[Case]:
     """The cases of a file whose fields have the wanted values (None: the field is absent). Never none."""
-    found = [case for case in load(name) if all(case.get(key) == value for key, value in wanted.items())]
-    assert found, f"no case in {name}.json has {wanted}"
+    found = [case for case in load(file) if all(case.get(key) == value for key, value in wanted.items())]
+    assert found, f"no case in {file}.json has {wanted}"
     return found
 
 
-def params(name: str, **wanted: object) -> list[Any]:
+def params(file: str, /, **wanted: object) -> list[Any]:
     """`cases` as parameters of a test, named after themselves."""
     return [
         pytest.param(case, id=str(case.get("name", index)))
-        for index, case in enumerate(cases(name, **wanted))
+        for index, case in enumerate(cases(file, **wanted))
     ]
