@@ -1,0 +1,224 @@
+"""The daemon is killed around every network call of a board and of a payment, and started again.
+
+A first run, undisturbed, tells which calls a flow makes. Then the flow is run once for each of them and for
+each side of it: killed when the call leaves, and killed when the answer is there but nobody has read it.
+After the restart the flow must come to its end by itself, every satoshi must be accounted for, and the
+history must tell what happened, once.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.support.processes import Daemon, Devnet, esplora, eventually, start_devnet
+from tests.support.proxies import Dropped, NetworkCall, ark_server_proxy, esplora_proxy
+
+# What follows a call of the same name and kind in one flow is more of the same.
+OCCURRENCES = 2
+
+# Streams and look-ups that belong to no flow: they come whenever they come.
+UNRELATED = {"Handshake", "GetArkInfo", "SubscribeRounds", "SubscribeMailbox", "ReadMailbox", "NextRoundTime"}
+
+BOARD_SAT = 30_000
+SEND_SAT = 1_234
+
+
+@dataclass(frozen=True, slots=True)
+class KillPoint:
+    """The nth call (from 0) of this name, before or after it."""
+
+    call: NetworkCall
+    nth: int
+
+
+@dataclass
+class Executioner:
+    """A gate that counts calls, and kills the daemon at one of them."""
+
+    daemon: Daemon
+    armed: KillPoint | None = None
+    seen: Counter[NetworkCall] = field(default_factory=Counter)
+    killed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def arm(self, point: KillPoint | None) -> None:
+        self.armed = point
+        self.seen.clear()
+        self.killed.clear()
+
+    async def __call__(self, call: NetworkCall) -> None:
+        nth = self.seen[call]
+        self.seen[call] += 1
+        if self.armed == KillPoint(call, nth) and not self.killed.is_set():
+            self.daemon.process.kill()
+            self.killed.set()
+            raise Dropped
+
+    def points(self) -> list[KillPoint]:
+        """Where the flow that was just seen can be interrupted."""
+        return [
+            KillPoint(call, nth)
+            for call, count in sorted(self.seen.items(), key=lambda item: (item[0].name, item[0].phase))
+            if call.name not in UNRELATED
+            for nth in range(min(count, OCCURRENCES))
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    daemon: Daemon
+    gate: Executioner
+    devnet: Devnet
+
+
+@pytest.fixture(scope="module")
+def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
+    running = start_devnet(tmp_path_factory.mktemp("devnet"))
+    yield running
+    running.process.kill()
+
+
+@pytest_asyncio.fixture
+async def victim(tmp_path: Path, devnet: Devnet) -> AsyncIterator[Victim]:
+    """A daemon behind proxies, with a wallet full of coins on the chain."""
+    daemon = Daemon(tmp_path / "victim")
+    gate = Executioner(daemon)
+    async with AsyncExitStack() as stack:
+        ark_url = await stack.enter_async_context(ark_server_proxy(devnet.ark_server_target, gate))
+        esplora_url = await stack.enter_async_context(esplora_proxy(devnet.esplora_url, gate))
+        await daemon.start()
+        stack.push_async_callback(daemon.close)
+        await daemon.create_wallet(ark_url, esplora(esplora_url))
+        for _ in range(4):
+            address = (await daemon.post("/onchain/addresses/next"))["address"]
+            await devnet.fund(address, 2_000_000)
+        await daemon.post("/onchain/sync")
+        yield Victim(daemon, gate, devnet)
+
+
+async def _interrupted(victim: Victim, point: KillPoint | None, flow: Callable[[], Awaitable[Any]]) -> bool:
+    """Run the flow with the executioner armed; restart the daemon if it struck. Whether it did."""
+    victim.gate.arm(point)
+    try:
+        await flow()
+    except httpx.TransportError:
+        assert victim.gate.killed.is_set(), victim.daemon.process.tail()
+    if not victim.gate.killed.is_set():
+        return False
+    victim.gate.armed = None
+    await victim.daemon.start()
+    return True
+
+
+async def _synced_balance(daemon: Daemon) -> dict[str, int]:
+    await daemon.post("/wallet/sync")
+    await daemon.post("/onchain/sync")
+    balance: dict[str, int] = await daemon.get("/wallet/balance")
+    return balance
+
+
+async def _wealth_sat(daemon: Daemon) -> int:
+    """Everything this wallet owns, and everything it ever paid in fees."""
+    offchain = await daemon.get("/wallet/balance")
+    onchain = await daemon.get("/onchain/balance")
+    history = await daemon.get("/history")
+    fees = sum(
+        movement["offchain_fee_sat"] + movement.get("metadata", {}).get("onchain_fee_sat", 0)
+        for movement in history
+    )
+    return int(sum(offchain.values()) + onchain["total_sat"] + fees)
+
+
+def _settled(balance: dict[str, int]) -> bool:
+    return all(balance[name] == 0 for name in balance if name.startswith("pending_"))
+
+
+async def test_a_board_survives_a_kill_around_each_call(victim: Victim) -> None:
+    daemon, devnet = victim.daemon, victim.devnet
+    wealth_sat = await _wealth_sat(daemon)
+
+    async def board() -> None:
+        await daemon.post("/boards/board-amount", {"amount_sat": BOARD_SAT})
+        await devnet.mine()
+        await _synced_balance(daemon)
+
+    async def finish() -> None:
+        await devnet.mine()
+        await eventually(lambda: _synced_balance(daemon), _settled)
+        await eventually(lambda: daemon.get("/boards/pending"), lambda got: got == [])
+
+    await _interrupted(victim, None, board)
+    points = victim.gate.points()
+    names = {point.call.name for point in points}
+    assert {"RequestBoardCosign", "RegisterBoardVtxo", "POST /txs"} <= names, names
+    await finish()
+    assert await _wealth_sat(daemon) == wealth_sat
+
+    for point in points:
+        boards_before = len(await daemon.get("/history"))
+        await _interrupted(victim, point, board)
+        await finish()
+        assert await _wealth_sat(daemon) == wealth_sat, point
+        history = await daemon.get("/history")
+        assert {movement["status"] for movement in history} == {"successful"}, point
+        assert len(history) - boards_before <= 1, point
+        assert {vtxo["state"]["type"] for vtxo in await daemon.get("/wallet/vtxos")} == {"spendable"}, point
+    # A kill after the board was accepted never loses it.
+    assert len(await daemon.get("/history")) > len(points) // 2
+
+
+async def test_a_payment_survives_a_kill_around_each_call(victim: Victim, tmp_path: Path) -> None:
+    daemon, devnet = victim.daemon, victim.devnet
+    await daemon.post("/boards/board-amount", {"amount_sat": 1_000_000})
+    await devnet.mine()
+    await eventually(lambda: _synced_balance(daemon), lambda got: got["spendable_sat"] > 0 and _settled(got))
+    receiver = Daemon(tmp_path / "receiver")
+    await receiver.start()
+    try:
+        await receiver.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
+        address = (await receiver.post("/wallet/addresses/next"))["address"]
+        wealth_sat = await _wealth_sat(daemon)
+
+        async def pay() -> None:
+            await daemon.post("/wallet/send", {"destination": address, "amount_sat": SEND_SAT})
+
+        async def received_sat() -> int:
+            await receiver.post("/wallet/sync/mailbox")
+            return int((await receiver.get("/wallet/balance"))["spendable_sat"])
+
+        await _interrupted(victim, None, pay)
+        points = victim.gate.points()
+        names = {point.call.name for point in points}
+        assert {"RequestArkoorCosign", "RegisterVtxoTransactions", "PostArkoorMessage"} <= names, names
+        assert await received_sat() == SEND_SAT
+
+        for point in points:
+            sends_before = await _sends(daemon)
+            had_sat = await received_sat()
+            await _interrupted(victim, point, pay)
+            await eventually(lambda: _synced_balance(daemon), _settled)
+            new_sends = await _sends(daemon) - sends_before
+            # Killed before anything was stored, it never happened; else it happened once, whatever was lost.
+            assert new_sends in (0, 1), point
+            assert await received_sat() == had_sat + new_sends * SEND_SAT, point
+            if point.call.name in ("RequestArkoorCosign", "PostArkoorMessage"):
+                assert new_sends == 1, point
+            paid_sat = SEND_SAT * await _sends(daemon)
+            assert await _wealth_sat(daemon) + paid_sat == wealth_sat, point
+            history = await daemon.get("/history")
+            assert {movement["status"] for movement in history} == {"successful"}, point
+            assert {vtxo["state"]["type"] for vtxo in await daemon.get("/wallet/vtxos")} == {"spendable"}
+    finally:
+        await receiver.close()
+
+
+async def _sends(daemon: Daemon) -> int:
+    history = await daemon.get("/history")
+    return sum(1 for movement in history if movement["subsystem"]["kind"] == "send")
