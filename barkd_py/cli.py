@@ -89,12 +89,13 @@ class Flag(click.Option):
 
     def read(self, raw: Any) -> str | bool | None:
         """The value from what click collected. Raises ClapError if the flag was given twice."""
-        given = list(raw) if isinstance(raw, tuple) else [True] * raw if isinstance(raw, int) else []
+        given: list[Any] = list(raw) if isinstance(raw, tuple) else [True] * (raw or 0)
         if len(given) > 1 and not self.is_repeatable:
             raise ClapError(f"the argument '{self.shown}' cannot be used multiple times", _USAGE)
         if not given:
             return None
-        return ",".join(given) if self.is_repeatable else given[0]
+        value: str | bool = ",".join(given) if self.is_repeatable else given[0]
+        return value
 
 
 _USAGE: Final = "barkd [OPTIONS] [COMMAND]"

@@ -96,8 +96,9 @@ def authorize(headers: Iterable[tuple[bytes, bytes]], token: AuthToken) -> None:
             raise AuthError("multiple authorization headers are not allowed")
         if any(byte != 0x09 and not 0x20 <= byte <= 0x7E for byte in value):
             raise AuthError("authorization header is not valid UTF-8")
-        if value.startswith(b"Bearer "):
-            bearer = value[7:].decode("ascii").strip()
+        trimmed = value.strip(b" \t")  # blanks around a value are not part of it
+        if trimmed.startswith(b"Bearer "):
+            bearer = trimmed[7:].decode("ascii").strip()
     if bearer is None:
         raise AuthError("missing auth token")
     try:

@@ -57,7 +57,7 @@ class EsploraChainSource(Schema):
 class CreateWalletRequest(Schema):
     network: BarkNetwork
     ark_server: str | None = None
-    ark_server_access_token: str | None = Field(default=None, deprecated=True)
+    ark_server_access_token: str | None = Field(default=None, json_schema_extra={"deprecated": True})
     chain_source: BitcoindChainSource | EsploraChainSource | None = None
     mnemonic: str | None = None
     birthday_height: U32 | None = None
@@ -251,4 +251,4 @@ class ArkInfo(Schema):
     max_vtxo_exit_depth: U16
     tos_link: str | None
     max_offboard_inputs: U64
-    vtxo_expiry_delta: U16 = Field(deprecated=True)
+    vtxo_expiry_delta: U16 = Field(json_schema_extra={"deprecated": True})

@@ -1,0 +1,449 @@
+"""A wallet in memory that does what `daemon.wallet_api` promises, and a backend that makes such wallets.
+
+It keeps the rules that clients can see (what is refused, in which order things are listed) and invents no
+others. Coins appear by `add_vtxo` and `fund`, not by any protocol.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from barkd_py.ark.address import ArkAddress
+from barkd_py.ark.fees import (
+    BoardFees,
+    FeeSchedule,
+    LightningReceiveFees,
+    LightningSendFees,
+    OffboardFees,
+    PpmExpiryFeeEntry,
+    RefreshFees,
+    board_fee,
+)
+from barkd_py.ark.info import ArkInfo
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.bip32 import parse_mnemonic
+from barkd_py.bitcoin.keys import PublicKey, SecretKey
+from barkd_py.bitcoin.message import sign_message
+from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
+from barkd_py.bitcoin.units import DUST_SAT, BlockRef, FeeRate, Network, format_btc
+from barkd_py.config import WalletConfig
+from barkd_py.daemon.wallet_api import NewWallet, WalletApi, WalletBackend
+from barkd_py.errors import (
+    BarkdError,
+    InsufficientFunds,
+    InvalidInput,
+    ServerUnavailable,
+    StateConflict,
+    StoreError,
+)
+from barkd_py.wallet.balance import Balance
+from barkd_py.wallet.movements import (
+    ARKOOR_SEND,
+    BOARD,
+    JsonValue,
+    Movement,
+    MovementDestination,
+    MovementStatus,
+    PaymentMethod,
+    PaymentMethodKind,
+    Subsystem,
+    UnknownMovement,
+    patch_metadata,
+)
+from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, Notifications
+from barkd_py.wallet.vtxos import Exited, Spendable, Spent, UnknownVtxo, WalletVtxo
+
+SERVER_SECRET = SecretKey(b"\x11" * 32)
+MAILBOX_SECRET = SecretKey(b"\x12" * 32)
+NOW = datetime(2026, 6, 1, 12, 0, 0, 123_456, tzinfo=UTC)
+
+ARK_INFO = ArkInfo(
+    network="regtest",
+    server_pubkey=SERVER_SECRET.public_key,
+    mailbox_pubkey=MAILBOX_SECRET.public_key,
+    round_interval_secs=30,
+    nb_round_nonces=8,
+    vtxo_exit_delta=12,
+    vtxo_lifetime=144,
+    htlc_send_expiry_delta=258,
+    htlc_expiry_delta=40,
+    max_vtxo_amount_sat=None,
+    required_board_confirmations=1,
+    max_user_invoice_cltv_delta=250,
+    min_board_amount_sat=20_000,
+    offboard_fee_rate_sat_per_kvb=7_000,
+    ln_receive_anti_dos_required=False,
+    fees=FeeSchedule(
+        board=BoardFees(min_fee_sat=330, base_fee_sat=100, ppm=1_000),
+        offboard=OffboardFees(0, 100, (PpmExpiryFeeEntry(0, 1_000),)),
+        refresh=RefreshFees(0, ()),
+        lightning_receive=LightningReceiveFees(0, 0),
+        lightning_send=LightningSendFees(0, 0, ()),
+    ),
+    max_vtxo_exit_depth=5,
+    max_offboard_inputs=100,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingBoard:
+    funding_tx: Tx
+    vtxo_ids: tuple[VtxoId, ...]
+    amount_sat: int
+    movement_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeeEstimate:
+    gross_amount_sat: int
+    fee_sat: int
+    net_amount_sat: int
+    vtxos_spent: tuple[VtxoId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FeeRates:
+    fast: FeeRate
+    regular: FeeRate
+    slow: FeeRate
+
+
+@dataclass(frozen=True, slots=True)
+class OnchainBalance:
+    total_sat: int
+    trusted_spendable_sat: int
+    immature_sat: int
+    trusted_pending_sat: int
+    untrusted_pending_sat: int
+    confirmed_sat: int
+
+
+@dataclass(frozen=True, slots=True)
+class OnchainUtxo:
+    outpoint: OutPoint
+    amount_sat: int
+    confirmation_height: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OnchainTx:
+    tx: Tx
+    onchain_fee_sat: int | None
+    balance_change_sat: int
+    confirmation: BlockRef | None
+    is_cpfp: bool = False
+
+
+def some_tx(number: int, *outputs: TxOut) -> Tx:
+    """A transaction that spends a made-up output."""
+    prevout = OutPoint(Txid(number.to_bytes(32, "big")), 0)
+    return Tx(2, (TxIn(prevout, sequence=0xFFFFFFFD),), outputs, 0)
+
+
+class FakeOnchain:
+    """An on-chain wallet of confirmed coins with a fee of one satoshi."""
+
+    def __init__(self) -> None:
+        self.coins: dict[OutPoint, OnchainUtxo] = {}
+        self.txs: list[OnchainTx] = []
+        self.syncs = 0
+        self._addresses = 0
+
+    def fund(self, amount_sat: int, height: int = 101) -> None:
+        tx = some_tx(len(self.txs) + 1, TxOut(amount_sat, b"\x51\x20" + b"\x01" * 32))
+        outpoint = OutPoint(tx.txid, 0)
+        self.coins[outpoint] = OnchainUtxo(outpoint, amount_sat, height)
+        block = BlockRef(height, type(tx.txid)(b"\x07" * 32))  # type: ignore[arg-type]
+        self.txs.append(OnchainTx(tx, None, amount_sat, block))
+
+    async def balance(self) -> OnchainBalance:
+        total = sum(coin.amount_sat for coin in self.coins.values())
+        return OnchainBalance(total, total, 0, 0, 0, total)
+
+    async def next_address(self) -> str:
+        self._addresses += 1
+        return f"bcrt1pfake{self._addresses}"
+
+    async def utxos(self) -> Sequence[OnchainUtxo]:
+        return tuple(self.coins.values())
+
+    async def transactions(self) -> Sequence[OnchainTx]:
+        return sorted(self.txs, key=lambda entry: entry.confirmation is not None)
+
+    async def send_many(self, recipients: Sequence[tuple[bytes, int]]) -> Txid:
+        if not recipients:
+            raise BarkdError("error building tx") from BarkdError("Cannot build tx without recipients")
+        for index, (_, amount_sat) in enumerate(recipients):
+            if amount_sat < DUST_SAT:
+                raise BarkdError("error building tx") from BarkdError(f"Output below the dust limit: {index}")
+        needed = sum(amount_sat for _, amount_sat in recipients) + 1
+        available = sum(coin.amount_sat for coin in self.coins.values())
+        if available < needed:
+            raise BarkdError("error building tx") from InsufficientFunds(
+                f"Insufficient funds: {format_btc(available)} available of {format_btc(needed)} needed"
+            )
+        tx = some_tx(1000 + len(self.txs), *(TxOut(amount, script) for script, amount in recipients))
+        self.coins.clear()
+        self.txs.append(OnchainTx(tx, 1, -needed, None))
+        if available > needed:
+            change = OutPoint(tx.txid, len(recipients))
+            self.coins[change] = OnchainUtxo(change, available - needed, None)
+        return tx.txid
+
+    async def drain(self, script: bytes) -> Txid:
+        available = sum(coin.amount_sat for coin in self.coins.values())
+        return await self.send_many([(script, max(available - 1, DUST_SAT))])
+
+    async def sync(self) -> None:
+        self.syncs += 1
+
+
+class FakeWallet:
+    """See the module."""
+
+    def __init__(self, network: Network = Network.REGTEST, mnemonic: str = "test " * 11 + "junk") -> None:
+        self.network = network
+        self.fingerprint = parse_mnemonic(mnemonic).master_key().fingerprint.hex()
+        self.revision = 1
+        self.notifications = Notifications()
+        self.onchain: FakeOnchain | None = FakeOnchain()
+        self.ark_info: ArkInfo | None = ARK_INFO
+        self.tip = 100
+        self.keys: list[SecretKey] = []
+        self.stored: dict[VtxoId, tuple[WalletVtxo, Vtxo | None]] = {}
+        self.movements: list[Movement] = []
+        self.boards: list[PendingBoard] = []
+        self.imported_with: dict[str, object] = {}
+        self.in_flight: set[VtxoId] = set()
+        self.started = self.closed = False
+        self.syncs = 0
+        self.failure: BarkdError | None = None
+        """Raised by every operation that needs the network."""
+
+    # --- what tests do to it
+
+    def add_vtxo(self, vtxo: WalletVtxo, full: Vtxo | None = None) -> None:
+        self.revision += 1
+        self.stored[vtxo.id] = (vtxo, full)
+
+    def add_movement(self, subsystem: Subsystem = ARKOOR_SEND, **fields: object) -> Movement:
+        movement = replace(
+            Movement(len(self.movements) + 1, MovementStatus.SUCCESSFUL, subsystem, NOW, NOW, NOW),
+            **fields,  # type: ignore[arg-type]
+        )
+        self.revision += 1
+        self.movements.append(movement)
+        self.notifications.publish([MovementCreated(movement)])
+        return movement
+
+    def _reach_out(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    # --- WalletApi
+
+    @property
+    def is_connected(self) -> bool:
+        return self.ark_info is not None
+
+    async def next_round_time(self) -> datetime:
+        self._reach_out()
+        return NOW
+
+    async def new_address(self) -> str:
+        self._reach_out()
+        self.keys.append(SecretKey(bytes([len(self.keys) + 1]) * 32))
+        return self._address(self.keys[-1])
+
+    async def address_at(self, index: int) -> str:
+        if index >= len(self.keys):
+            raise BarkdError(f"VTXO key {index} does not exist, please derive it first")
+        return self._address(self.keys[index])
+
+    def _address(self, key: SecretKey) -> str:
+        return str(
+            ArkAddress.for_vtxo_key(
+                key,
+                server_pubkey=SERVER_SECRET.public_key,
+                server_mailbox_pubkey=MAILBOX_SECRET.public_key,
+                mailbox_id=SecretKey(b"\x13" * 32).public_key,
+                network=self.network,
+            )
+        )
+
+    async def balance(self) -> Balance:
+        self._reach_out()
+        return Balance(spendable_sat=self._spendable_sat())
+
+    def _spendable_sat(self) -> int:
+        return sum(vtxo.amount_sat for vtxo, _ in self.stored.values() if vtxo.state == Spendable())
+
+    async def list_vtxos(self, *, include_all: bool) -> Sequence[WalletVtxo]:
+        found = [vtxo for vtxo, _ in self.stored.values()]
+        if not include_all:
+            found = [vtxo for vtxo in found if not isinstance(vtxo.state, Spent | Exited)]
+        return sorted(found, key=lambda vtxo: (vtxo.expiry_height, -vtxo.amount_sat))
+
+    async def get_vtxo(self, vtxo_id: VtxoId) -> WalletVtxo:
+        if vtxo_id not in self.stored:
+            raise UnknownVtxo(vtxo_id)
+        return self.stored[vtxo_id][0]
+
+    async def encoded_vtxo(self, vtxo_id: VtxoId) -> bytes:
+        if vtxo_id not in self.stored:
+            raise UnknownVtxo(vtxo_id)
+        full = self.stored[vtxo_id][1]
+        assert full is not None
+        return full.encode()
+
+    async def import_vtxos(
+        self, vtxos: Sequence[Vtxo], *, gap_limit: int | None, skip_status_check: bool, allow_partial: bool
+    ) -> Sequence[WalletVtxo]:
+        self._reach_out()
+        self.imported_with = {"gap_limit": gap_limit, "skip": skip_status_check, "partial": allow_partial}
+        found = []
+        for vtxo in vtxos:
+            if vtxo.id in self.in_flight:
+                raise StateConflict(
+                    f"vtxo {vtxo.id} is neither spendable nor spent, so it cannot be imported: "
+                    "the server reports it as Unclaimed"
+                )
+            if vtxo.id in self.stored:
+                found.append(self.stored[vtxo.id][0])
+            elif not allow_partial:
+                raise InvalidInput(
+                    f"unable to derive the key for vtxo {vtxo.id} from this seed "
+                    f"with a {250 if gap_limit is None else gap_limit} gap limit"
+                )
+        return found
+
+    async def send_arkoor(self, address: str, amount_sat: int) -> None:
+        self._reach_out()
+        ArkAddress.parse(address).validate_for(SERVER_SECRET.public_key, self.network)
+        available = self._spendable_sat()
+        if amount_sat > available:
+            raise InsufficientFunds(
+                f"Insufficient money available. Needed {format_btc(amount_sat)} but "
+                f"{format_btc(available)} is available"
+            )
+        method = PaymentMethod(PaymentMethodKind.ARK, address)
+        self.add_movement(ARKOOR_SEND, sent_to=(MovementDestination(method, amount_sat),))
+
+    async def sign_message(self, message: str, user_pubkey: PublicKey) -> bytes | None:
+        key = next((key for key in self.keys if key.public_key == user_pubkey), None)
+        return None if key is None else sign_message(key, message)
+
+    async def sync(self) -> None:
+        self.syncs += 1
+
+    async def sync_mailbox(self) -> int:
+        self._reach_out()
+        return 42
+
+    async def list_movements(self, method: PaymentMethod | None = None) -> Sequence[Movement]:
+        if method is None:
+            return sorted(self.movements, key=lambda entry: (entry.created_at, entry.id), reverse=True)
+        return [
+            movement
+            for movement in self.movements
+            if any(destination.method == method for destination in (*movement.sent_to, *movement.received_on))
+        ]
+
+    async def patch_movement_metadata(self, movement_id: int, patch: JsonValue) -> None:
+        for index, movement in enumerate(self.movements):
+            if movement.id == movement_id:
+                self.movements[index] = patch_metadata(movement, patch, NOW)
+                self.revision += 1
+                self.notifications.publish([MovementUpdated(self.movements[index])])
+                return
+        raise UnknownMovement(movement_id)
+
+    async def board_amount(self, amount_sat: int) -> PendingBoard:
+        self._reach_out()
+        assert self.onchain is not None
+        if amount_sat >= 1 << 63:
+            raise OverflowError
+        script = b"\x51\x20" + b"\x02" * 32
+        await self.onchain.send_many([(script, amount_sat)])
+        tx = some_tx(5000 + len(self.boards), TxOut(amount_sat, script))
+        fee_sat = board_fee(ARK_INFO.fees, amount_sat)
+        movement = self.add_movement(BOARD, status=MovementStatus.PENDING, completed_at=None)
+        board = PendingBoard(tx, (VtxoId(bytes(36)),), amount_sat - fee_sat, movement.id)
+        self.boards.append(board)
+        return board
+
+    async def board_all(self) -> PendingBoard:
+        assert self.onchain is not None
+        return await self.board_amount((await self.onchain.balance()).total_sat - 1)
+
+    async def pending_boards(self) -> Sequence[PendingBoard]:
+        return tuple(self.boards)
+
+    async def estimate_board_fee(self, amount_sat: int) -> FeeEstimate:
+        self._reach_out()
+        minimum = ARK_INFO.min_board_amount_sat
+        if amount_sat < minimum:
+            raise InvalidInput(
+                f"board amount of {format_btc(amount_sat)} does not meet minimum value of {format_btc(minimum)}"
+            )
+        fee_sat = board_fee(ARK_INFO.fees, amount_sat)
+        return FeeEstimate(amount_sat, fee_sat, amount_sat - fee_sat)
+
+    async def tip_height(self) -> int:
+        self._reach_out()
+        return self.tip
+
+    async def fee_rates(self) -> FeeRates:
+        return FeeRates(FeeRate(1251), FeeRate(750), FeeRate(250))
+
+    async def start(self) -> None:
+        self.started = True
+
+    async def close(self) -> None:
+        self.closed = True
+        self.notifications.stop()
+
+
+@dataclass(slots=True)
+class FakeBackend:
+    """Makes fake wallets; a wallet exists as an empty database file.
+
+    create_failure, open_failure: raised instead of making or opening one.
+    """
+
+    create_failure: BarkdError | None = None
+    open_failure: BarkdError | None = None
+    created: list[NewWallet] = field(default_factory=list)
+    opened: list[FakeWallet] = field(default_factory=list)
+    configs: list[WalletConfig] = field(default_factory=list)
+    network: Network = Network.REGTEST
+
+    async def create(self, datadir: Path, new: NewWallet) -> None:
+        assert (datadir / "mnemonic").read_text() == new.mnemonic
+        (datadir / "db.sqlite").touch()
+        if self.create_failure is not None:
+            raise self.create_failure
+        self.network = new.network
+        self.created.append(new)
+
+    async def open(
+        self, datadir: Path, mnemonic: str, load_config: Callable[[Network], WalletConfig]
+    ) -> WalletApi:
+        if not (datadir / "db.sqlite").exists():
+            raise StoreError("failed to read properties")
+        self.configs.append(load_config(self.network))
+        if self.open_failure is not None:
+            raise self.open_failure
+        wallet = FakeWallet(self.network, mnemonic)
+        self.opened.append(wallet)
+        return wallet
+
+
+UNREACHABLE = ServerUnavailable(
+    "You should be connected to Ark server to perform this action: Failed to connect to Ark server: "
+    "transport error"
+)
+
+_checked_backend: WalletBackend = FakeBackend()
+_checked_wallet: WalletApi = FakeWallet()
