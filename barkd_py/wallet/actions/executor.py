@@ -37,8 +37,14 @@ log = logging.getLogger(__name__)
 
 S = TypeVar("S")
 
+# Upstream's pause grows for ever; a server that is back after an hour should not wait for us another one.
+MAX_RETRY_PAUSE_SECS = 60.0
+
 Writes = Callable[[Transaction], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
+
+Prepare = Callable[[Transaction], Awaitable[S]]
+"""Makes the first state of an action inside the transaction that stores it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,22 @@ class ActionExecutor:
             await self._save(machine, action_id, state, writes)
             await self._drive(machine, action_id, until)
 
+    async def store_new(self, machine: Machine[S], action_id: str, prepare: Prepare[S]) -> S:
+        """Store a new action without driving it: the state that `prepare` makes, and all that it writes.
+
+        Raises what `prepare` raises; nothing was stored then.
+        """
+        async with self._store.transaction() as tx:
+            state = await prepare(tx)
+            await tx.actions.save(action_id, machine.kind, machine.encode(state), machine.reports(state))
+        return state
+
+    async def begin(self, machine: Machine[S], action_id: str, prepare: Prepare[S], *, until: Until) -> None:
+        """`store_new`, then drive it. The lock is held before the row exists: nobody drives it first."""
+        async with self._locks.try_hold(action_id):
+            await self.store_new(machine, action_id, prepare)
+            await self._drive(machine, action_id, until)
+
     async def drive(self, machine: Machine[S], action_id: str, *, until: Until = Until.PARK) -> None:
         """Drive a stored action; nothing happens if it is finished, or if somebody else drives it.
 
@@ -171,7 +193,7 @@ class ActionExecutor:
                         raise outcome.error
                     failures += 1
                     log.warning("%s %s, try %d: %s", machine.kind, action_id, failures, outcome.error)
-                    await self._sleep(float(failures * failures))
+                    await self._sleep(min(MAX_RETRY_PAUSE_SECS, float(failures * failures)))
                 case Done():
                     await self._finish(action_id, outcome.writes)
                     return

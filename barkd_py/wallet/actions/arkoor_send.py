@@ -1,0 +1,443 @@
+"""Paying an Ark address out of round.
+
+    Cosigning ── cosigned by both ──▶ Delivering ── a mailbox took it ──▶ done: successful
+        │                                 │
+        └── refused ──▶ done, undone      └── every mailbox refuses, again and again ──▶ done: failed
+
+`ArkoorSends.send` chooses inputs, change key and outputs, and stores them with the inputs locked, in one
+transaction. From then on the payment is fixed, and so every repetition of the cosign request asks for the
+very same transactions, with fresh nonces: a server that has cosigned already does it again. For the same
+reason a *refusal* proves that it never did, and the inputs can be released.
+
+Once cosigned, the money is the recipient's. Inputs stay locked until the recipient has been told; then they
+are spent and the change is stored, in the transaction that ends the action.
+
+A caller waits a minute at most; after that the payment goes on by itself.
+
+Source: sheet 03 §2.8.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, assert_never
+
+from pydantic import Field, TypeAdapter
+
+from barkd_py.ark.address import ArkAddress
+from barkd_py.ark.arkoor import (
+    ArkoorDestination,
+    ChangeToDestination,
+    InvalidArkoor,
+    WrongSigningKey,
+    finish_package,
+    generate_part_nonces,
+    plan_outputs,
+    split_package,
+)
+from barkd_py.ark.mailbox import decode_blinded_id
+from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.encode import DecodeError
+from barkd_py.bitcoin.units import Network
+from barkd_py.chain.source import ChainSource
+from barkd_py.errors import (
+    BarkdError,
+    InvalidInput,
+    ProtocolViolation,
+    ServerRejected,
+    StoreError,
+    chain_text,
+)
+from barkd_py.server_rpc.api import ArkoorCosignPart, ArkServerApi
+from barkd_py.wallet.actions.executor import (
+    ActionExecutor,
+    Done,
+    Failed,
+    Next,
+    Outcome,
+    Park,
+    Retry,
+    Until,
+    Writes,
+)
+from barkd_py.wallet.actions.failures import StillPending, Unworkable, is_final
+from barkd_py.wallet.keychain import Keychain, UnknownKey
+from barkd_py.wallet.movements import (
+    ARKOOR_SEND,
+    MovementDestination,
+    MovementStatus,
+    MovementUpdate,
+    PaymentMethod,
+    PaymentMethodKind,
+)
+from barkd_py.wallet.registration import Registration
+from barkd_py.wallet.selection import SelectionLimits, select
+from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.store.payloads import HexBytes, PayloadFormat, PublicKeyHex, VtxoHex, VtxoIdText
+from barkd_py.wallet.vtxos import ActionHolder, NewVtxo, Spendable, StateKind
+
+log = logging.getLogger(__name__)
+
+DELIVERY_RETRY_SECS = 60.0
+# How often every mailbox may refuse before the payment is given up as undeliverable.
+MAX_REFUSED_DELIVERIES = 5
+# How often the server's answer may be malformed or wrong before it is not asked again.
+MAX_BAD_ANSWERS = 5
+# How long a caller waits; upstream waits for ever.
+WAIT_SECS = 60.0
+
+
+class ZeroAmount(InvalidInput):
+    def __init__(self) -> None:
+        super().__init__("amount must be greater than zero")
+
+
+class InvalidArkoorAddress(InvalidInput):
+    """The address cannot be paid; the cause says why."""
+
+    def __init__(self) -> None:
+        super().__init__("invalid arkoor address")
+
+
+class UnusableMailbox(InvalidInput):
+    """The address names a mailbox that no server could find: a payment to it would be lost."""
+
+    def __init__(self) -> None:
+        super().__init__("Ark address has an invalid mailbox id")
+
+
+class DeliveryFailed(BarkdError):
+    """The recipient could not be told. The payment is cosigned and theirs all the same."""
+
+    def __init__(self) -> None:
+        super().__init__("arkoor payment could not be delivered")
+
+
+# --- states
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigning:
+    """Inputs are locked, outputs are fixed; the server has perhaps cosigned.
+
+    change_sat: the pieces of change, all to change_pubkey.
+    """
+
+    address: str
+    recipient: PublicKeyHex
+    amount_sat: int
+    input_ids: tuple[VtxoIdText, ...]
+    change_pubkey: PublicKeyHex
+    change_sat: tuple[int, ...]
+    blinded_ids: tuple[HexBytes, ...]
+    bad_answers: int = 0
+    type: Literal["cosigning"] = "cosigning"
+
+    @property
+    def outputs(self) -> tuple[ArkoorDestination, ...]:
+        change_policy = PubkeyPolicy(self.change_pubkey)
+        return (
+            ArkoorDestination(self.amount_sat, PubkeyPolicy(self.recipient)),
+            *(ArkoorDestination(amount_sat, change_policy) for amount_sat in self.change_sat),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Delivering:
+    """Cosigned: `payment` belongs to the recipient, `change` to us; neither is stored anywhere else.
+
+    registered: the server has the chains of all of them. refusals: how often every mailbox refused.
+    """
+
+    input_ids: tuple[VtxoIdText, ...]
+    payment: tuple[VtxoHex, ...]
+    change: tuple[VtxoHex, ...]
+    blinded_ids: tuple[HexBytes, ...]
+    registered: bool = False
+    refusals: int = 0
+    type: Literal["delivering"] = "delivering"
+
+
+_State = Cosigning | Delivering
+_FORMAT: PayloadFormat[_State] = PayloadFormat(
+    "arkoor send", TypeAdapter(Annotated[Cosigning | Delivering, Field(discriminator="type")])
+)
+
+
+# --- the machine
+
+
+class ArkoorSendMachine:
+    """The steps of a payment."""
+
+    kind = ActionKind.ARKOOR_SEND
+
+    def __init__(
+        self, store: Store, keychain: Keychain, server: ArkServerApi, registration: Registration
+    ) -> None:
+        self._store = store
+        self._keychain = keychain
+        self._server = server
+        self._registration = registration
+
+    def encode(self, state: _State) -> str:
+        return _FORMAT.encode(state)
+
+    def decode(self, payload: str) -> _State:
+        return _FORMAT.decode(payload)
+
+    def reports(self, state: _State) -> Sequence[VtxoId]:
+        return state.input_ids
+
+    async def step(self, action_id: str, state: _State) -> Outcome[_State]:
+        try:
+            match state:
+                case Cosigning():
+                    return await self._cosign(action_id, state)
+                case Delivering():
+                    return await self._deliver(action_id, state)
+                case _:
+                    assert_never(state)
+        except StoreError:
+            raise
+        except BarkdError as error:
+            return Retry(error)
+
+    # --- Cosigning
+
+    async def _cosign(self, action_id: str, state: Cosigning) -> Outcome[_State]:
+        try:
+            vtxos = await self._request(state)
+        except StoreError:
+            raise
+        except ProtocolViolation as error:
+            # We signed nothing, so nobody can move the inputs; but a server may be mended.
+            if state.bad_answers + 1 >= MAX_BAD_ANSWERS:
+                return Failed(error)
+            log.warning("arkoor send %s: bad answer of the server: %s", action_id, chain_text(error))
+            return Park(replace(state, bad_answers=state.bad_answers + 1), 1.0, error)
+        except BarkdError as error:
+            if is_final(error):
+                return Failed(error)  # the executor releases the inputs
+            return Retry(error)
+        recipient = PubkeyPolicy(state.recipient)
+        payment = tuple(vtxo for vtxo in vtxos if vtxo.policy == recipient)
+        change = tuple(vtxo for vtxo in vtxos if vtxo.policy != recipient)
+        return Next(
+            Delivering(state.input_ids, payment, change, state.blinded_ids),
+            writes=_create_movement(action_id, state),
+        )
+
+    async def _request(self, state: Cosigning) -> tuple[Vtxo, ...]:
+        """The new VTXOs, every partial signature of the server verified.
+
+        Raises Unworkable for what can never be asked, ServerRejected, ServerError, ProtocolViolation.
+        """
+        async with self._store.read() as tx:
+            stored = await tx.vtxos.get_many(state.input_ids)
+            inputs = await tx.vtxos.bodies(state.input_ids)
+        try:
+            user_secrets = await self._keychain.secrets_for([vtxo.user_pubkey for vtxo in inputs])
+            parts = split_package(inputs, state.outputs)
+            attestations = [part.attest(key) for part, key in zip(parts, user_secrets, strict=True)]
+        except (InvalidArkoor, UnknownKey, WrongSigningKey) as error:
+            raise Unworkable("arkoor payment cannot be built") from error
+        known = {vtxo.id for vtxo in stored if vtxo.registered}
+        await self._server.register_vtxo_transactions([vtxo for vtxo in inputs if vtxo.id not in known])
+        nonces = [generate_part_nonces(part, key) for part, key in zip(parts, user_secrets, strict=True)]
+        answers = await self._server.request_arkoor_cosign(
+            [
+                ArkoorCosignPart(part, tuple(pub_nonce for _, pub_nonce in part_nonces), attestation)
+                for part, part_nonces, attestation in zip(parts, nonces, attestations, strict=True)
+            ]
+        )
+        return finish_package(
+            parts, user_secrets, nonces, [(answer.pub_nonces, answer.partial_sigs) for answer in answers]
+        )
+
+    # --- Delivering
+
+    async def _deliver(self, action_id: str, state: Delivering) -> Outcome[_State]:
+        if not state.registered:
+            try:
+                await self._server.register_vtxo_transactions(state.payment + state.change)
+                self._registration.note_registered(vtxo.id for vtxo in state.change)
+            except ServerRejected as error:
+                # The recipient registers them too, and can exit without.
+                log.warning("arkoor send %s: registration refused: %s", action_id, chain_text(error))
+            state = replace(state, registered=True)
+        if not state.blinded_ids:
+            return self._finish(action_id, state, MovementStatus.SUCCESSFUL)
+        errors = []
+        for blinded_id in state.blinded_ids:
+            try:
+                await self._server.post_arkoor_message(blinded_id, state.payment)
+            except BarkdError as error:
+                log.warning("arkoor send %s: delivery failed: %s", action_id, chain_text(error))
+                errors.append(error)
+        if len(errors) < len(state.blinded_ids):
+            return self._finish(action_id, state, MovementStatus.SUCCESSFUL)
+        if all(is_final(error) for error in errors):
+            state = replace(state, refusals=state.refusals + 1)
+            if state.refusals >= MAX_REFUSED_DELIVERIES:
+                return self._finish(action_id, state, MovementStatus.FAILED)
+        return Park(state, DELIVERY_RETRY_SECS, errors[0])
+
+    def _finish(self, action_id: str, state: Delivering, status: MovementStatus) -> Done | Failed:
+        async def write(tx: Transaction) -> None:
+            await tx.vtxos.steal_spent(state.input_ids)  # an exit that was started meanwhile keeps its coin
+            await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in state.change)
+            movement = await tx.movements.find_by_action(action_id)
+            assert movement is not None, "stored before this state"
+            update = MovementUpdate(output_vtxos=tuple(vtxo.id for vtxo in state.change))
+            if status is MovementStatus.FAILED:
+                # Nobody else has them: whoever helps the recipient will need them.
+                update = replace(
+                    update, metadata={"undelivered_vtxos": [vtxo.encode().hex() for vtxo in state.payment]}
+                )
+            await tx.movements.finish_with_update(movement.id, status, update)
+            self._registration.wake()
+
+        return Done(write) if status is MovementStatus.SUCCESSFUL else Failed(DeliveryFailed(), write)
+
+
+def _create_movement(action_id: str, state: Cosigning) -> Writes:
+    async def write(tx: Transaction) -> None:
+        method = PaymentMethod(PaymentMethodKind.ARK, state.address)
+        update = MovementUpdate(
+            intended_balance_sat=-state.amount_sat,
+            effective_balance_sat=-state.amount_sat,
+            input_vtxos=state.input_ids,
+            sent_to=(MovementDestination(method, state.amount_sat),),
+        )
+        await tx.movements.get_or_create(action_id, ARKOOR_SEND, update)
+
+    return write
+
+
+# --- starting
+
+
+class ArkoorSends:
+    """Starts payments and drives those that are under way."""
+
+    def __init__(
+        self,
+        store: Store,
+        executor: ActionExecutor,
+        machine: ArkoorSendMachine,
+        keychain: Keychain,
+        server: ArkServerApi,
+        chain: ChainSource,
+        *,
+        network: Network,
+        change_split_factor: int,
+        wait_secs: float = WAIT_SECS,
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._machine = machine
+        self._keychain = keychain
+        self._server = server
+        self._chain = chain
+        self._network = network
+        self._change_split_factor = change_split_factor
+        self._wait_secs = wait_secs
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def send(self, address_text: str, amount_sat: int) -> None:
+        """Pay; when this returns, the recipient's mailbox has the payment.
+
+        Raises InvalidInput (400), NotEnoughVtxos, the server's refusal, or StillPending after a minute. The
+        payment goes on if the caller is cancelled.
+        """
+        if amount_sat <= 0:
+            raise ZeroAmount
+        address = ArkAddress.parse(address_text)
+        info = await self._server.info()
+        try:
+            address.validate_for(info.server_pubkey, self._network)
+            for blinded_id in address.mailbox_ids():
+                _check_blinded_id(blinded_id)
+        except InvalidInput as error:
+            raise InvalidArkoorAddress from error
+        tip = await self._chain.tip()
+        limits = SelectionLimits(max_exit_depth=info.max_vtxo_exit_depth, expires_after_height=tip.height)
+        action_id = secrets.token_hex(16)
+
+        async def prepare(tx: Transaction) -> _State:
+            state = await self._plan(tx, address_text, address, amount_sat, limits)
+            await tx.vtxos.lock(state.input_ids, ActionHolder(action_id))
+            return state
+
+        drive = self._executor.begin(self._machine, action_id, prepare, until=Until.DONE)
+        task = asyncio.create_task(drive, name=f"arkoor send {action_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        done, _ = await asyncio.wait({task}, timeout=self._wait_secs)
+        if not done or task.cancelled():
+            raise StillPending("arkoor send")
+        task.result()
+
+    async def drive_all(self) -> None:
+        await self._executor.drive_all(self._machine)
+
+    async def close(self) -> None:
+        """Stop driving; every payment is where its row says."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("%s: %s", task.get_name(), error)
+
+    async def _plan(
+        self,
+        tx: Transaction,
+        address_text: str,
+        address: ArkAddress,
+        amount_sat: int,
+        limits: SelectionLimits,
+    ) -> Cosigning:
+        """Choose inputs and outputs from what is spendable in this very transaction.
+
+        The change key is taken only once there is something to send. Raises NotEnoughVtxos,
+        ChangeToDestination.
+        """
+        spendable = await tx.vtxos.list([StateKind.SPENDABLE])
+        inputs = select(spendable, amount_sat, limits)
+        change_key = await self._keychain.peek_in(tx)
+        if change_key.public_key == address.user_pubkey:
+            raise ChangeToDestination
+        outputs = plan_outputs(
+            [vtxo.amount_sat for vtxo in inputs],
+            ArkoorDestination(amount_sat, address.policy),
+            PubkeyPolicy(change_key.public_key),
+            split_factor=self._change_split_factor,
+        )
+        change = outputs[1:]
+        if change:
+            await self._keychain.reserve_in(tx)
+        return Cosigning(
+            address=address_text,
+            recipient=address.user_pubkey,
+            amount_sat=amount_sat,
+            input_ids=tuple(vtxo.id for vtxo in inputs),
+            change_pubkey=change_key.public_key,
+            change_sat=tuple(piece.amount_sat for piece in change),
+            blinded_ids=address.mailbox_ids(),
+        )
+
+
+def _check_blinded_id(data: bytes) -> None:
+    """Raises UnusableMailbox: parsing an address looks at the length only."""
+    try:
+        decode_blinded_id(data)
+    except DecodeError as error:
+        raise UnusableMailbox from error

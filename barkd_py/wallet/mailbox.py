@@ -1,0 +1,356 @@
+"""The mailbox: what the server and other wallets leave for us, read, dealt with, and acknowledged.
+
+Messages have checkpoints, numbers of one rising sequence. A message is dealt with completely before its
+checkpoint is stored, so a crash delivers it again: every handler can bear that. Two kinds of trouble:
+
+* what is wrong with the *message* (undecodable, not ours, not backed) is logged, dropped and acknowledged, or
+  one bad message would block all later ones for ever;
+* what is wrong with the *world* (server, chain source, database) stops the reading. Nothing is acknowledged,
+  and the same message comes again.
+
+A page is cut at a number of rows, not of messages, so its last message may have lost its tail, and "have
+more" cannot be believed. So the last message of a page is read again from just before its checkpoint, which
+gives it whole; and reading ends at an empty page only. The stream of the server has the same fault: it is
+used as a wake-up (`server_rpc.streams`).
+
+Source: sheet 02 §5.4-5.5, trap 6; sheet 09 §1.6-1.7.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import assert_never
+
+from barkd_py.ark.mailbox import MailboxAuthorization
+from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.validation import validate
+from barkd_py.ark.vtxo import Vtxo, VtxoId, VtxoInvalid
+from barkd_py.bitcoin.encode import DecodeError
+from barkd_py.bitcoin.keys import PublicKey
+from barkd_py.bitcoin.tx import Tx, Txid
+from barkd_py.chain.source import ChainSource
+from barkd_py.errors import BarkdError, ChainError, ProtocolViolation, chain_text
+from barkd_py.server_rpc.api import (
+    ArkoorDelivery,
+    ArkServerApi,
+    IncomingLightningPayment,
+    LightningSendFinished,
+    MailboxMessage,
+    MailboxPage,
+    RecoveryVtxoIds,
+    RoundParticipationCompleted,
+    UnknownMessage,
+)
+from barkd_py.wallet.addresses import Addresses
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.locks import MAILBOX_PROCESSING, MAILBOX_TIMEOUT_SECONDS, NamedLocks
+from barkd_py.wallet.movements import (
+    ARKOOR_RECEIVE,
+    MovementDestination,
+    MovementStatus,
+    MovementUpdate,
+    PaymentMethod,
+    PaymentMethodKind,
+)
+from barkd_py.wallet.registration import Registration
+from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.vtxos import NewVtxo, Spendable
+
+log = logging.getLogger(__name__)
+
+READ_AUTHORIZATION_SECONDS = 600
+SUBSCRIBE_AUTHORIZATION_SECONDS = 10
+MAX_PAGES = 100_000
+# A payment whose anchor the chain source does not know may be one that it will know soon. After this many
+# readings it no longer blocks the messages behind it, and is left for the recovery to ask again.
+MAX_ANCHOR_MISSES = 20
+
+Handle = Callable[[bytes], Awaitable[None]]
+
+
+class AnchorNotFound(ChainError):
+    """The chain source does not know the transaction that a payment hangs off; perhaps not yet."""
+
+    def __init__(self, txid: Txid) -> None:
+        super().__init__(f"chain anchor transaction {txid} not found")
+        self.txid = txid
+
+
+class CheckpointsOutOfOrder(ProtocolViolation):
+    """A page of the server goes back. What it holds was not used."""
+
+    def __init__(self) -> None:
+        super().__init__("the server sent mailbox messages with checkpoints that do not rise")
+
+
+class Mailbox:
+    """Reads and processes the regular mailbox. now: Unix seconds.
+
+    The handlers of rounds and Lightning are set when those parts exist; they get the unlock hash or payment
+    hash (32 bytes), and raise only for trouble with the world.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        server: ArkServerApi,
+        chain: ChainSource,
+        keychain: Keychain,
+        addresses: Addresses,
+        registration: Registration,
+        locks: NamedLocks,
+        *,
+        gap_limit: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._server = server
+        self._chain = chain
+        self._keychain = keychain
+        self._addresses = addresses
+        self._registration = registration
+        self._locks = locks
+        self._gap_limit = gap_limit
+        self._now = now
+        self._anchor_misses: Counter[VtxoId] = Counter()
+        self.on_round_completed: Handle | None = None
+        self.on_incoming_lightning: Handle | None = None
+        self.on_lightning_send_finished: Callable[[bytes, bytes | None], Awaitable[None]] | None = None
+
+    # --- reading
+
+    async def sync(self) -> int:
+        """Read and process everything that waits; the checkpoint that was reached.
+
+        Raises LockTimeout if somebody else does so for longer than half a minute, and whatever stops the
+        reading: ServerError, ChainError, StoreError, ProtocolViolation.
+        """
+        async with self._locks.hold(MAILBOX_PROCESSING, timeout_seconds=MAILBOX_TIMEOUT_SECONDS):
+            authorization = self._authorize(READ_AUTHORIZATION_SECONDS)
+            cursor = await self.checkpoint()
+            for _ in range(MAX_PAGES):
+                page = await self._read(authorization, cursor)
+                if not page.messages:
+                    break
+                cursor = await self._process_page(authorization, page)
+            return await self.checkpoint()
+
+    async def checkpoint(self) -> int:
+        async with self._store.read() as tx:
+            return await tx.mailbox.checkpoint()
+
+    async def subscribe(self) -> AsyncGenerator[MailboxMessage, None]:
+        """A stream from the stored checkpoint; for waking up only."""
+        authorization = self._authorize(SUBSCRIBE_AUTHORIZATION_SECONDS)
+        mailbox_id = self._keychain.mailbox_key.public_key
+        return self._server.subscribe_mailbox(mailbox_id, authorization, await self.checkpoint())
+
+    async def _read(self, authorization: bytes, cursor: int) -> MailboxPage:
+        mailbox_id = self._keychain.mailbox_key.public_key
+        page = await self._server.read_mailbox(mailbox_id, authorization, cursor)
+        last = cursor
+        for message in page.messages:
+            if message.checkpoint <= last:
+                raise CheckpointsOutOfOrder
+            last = message.checkpoint
+        return page
+
+    async def _process_page(self, authorization: bytes, page: MailboxPage) -> int:
+        """Process the messages of a page; the checkpoint of the last one.
+
+        The last message is read again, whole, unless it is so short that nothing can be missing.
+        """
+        *whole, last = page.messages
+        for message in whole:
+            await self._process(message)
+        if whole or _row_count(last) > 1:
+            again = await self._read(authorization, last.checkpoint - 1)
+            if again.messages and again.messages[0].checkpoint == last.checkpoint:
+                last = again.messages[0]
+        await self._process(last)
+        return last.checkpoint
+
+    def _authorize(self, seconds: int) -> bytes:
+        key = self._keychain.mailbox_key
+        return MailboxAuthorization.sign(key, expiry=int(self._now()) + seconds).encode()
+
+    # --- one message
+
+    async def _process(self, message: MailboxMessage) -> None:
+        """Deal with a message and acknowledge it. Raises for trouble with the world: not acknowledged."""
+        content = message.content
+        match content:
+            case ArkoorDelivery(vtxos):
+                await self._receive(vtxos, message.checkpoint)
+                return  # acknowledged together with what it brought
+            case RoundParticipationCompleted(unlock_hash):
+                await self._hand_over(self.on_round_completed, unlock_hash, "round")
+            case IncomingLightningPayment(payment_hash, _):
+                await self._hand_over_always(self.on_incoming_lightning, payment_hash, "Lightning receive")
+            case LightningSendFinished(payment_hash, preimage, _):
+                await self._lightning_send_finished(payment_hash, preimage)
+            case RecoveryVtxoIds():
+                pass  # belongs into the recovery mailbox, and means nothing here
+            case UnknownMessage():
+                log.warning(
+                    "Received unknown mailbox message kind at checkpoint %d; barkd may need to be upgraded",
+                    message.checkpoint,
+                )
+            case _:
+                assert_never(content)
+        async with self._store.transaction() as tx:
+            await _acknowledge(tx, message.checkpoint)
+
+    async def _hand_over(self, handler: Handle | None, hash32: bytes, what: str) -> None:
+        if len(hash32) != 32:
+            log.warning("mailbox message about a %s without a valid hash", what)
+        elif handler is not None:
+            await handler(hash32)
+
+    async def _hand_over_always(self, handler: Handle | None, hash32: bytes, what: str) -> None:
+        """As `_hand_over`, for messages that are hints: the message is acknowledged whatever happens."""
+        try:
+            await self._hand_over(handler, hash32, what)
+        except BarkdError as error:
+            log.warning("%s after a mailbox message: %s", what, chain_text(error))
+
+    async def _lightning_send_finished(self, payment_hash: bytes, preimage: bytes | None) -> None:
+        handler = self.on_lightning_send_finished
+        if handler is None or len(payment_hash) != 32:
+            return
+        try:
+            await handler(payment_hash, preimage)
+        except BarkdError as error:
+            log.warning("Lightning send after a mailbox message: %s", chain_text(error))
+
+    # --- receiving
+
+    async def _receive(self, blobs: Sequence[bytes], checkpoint: int) -> None:
+        """Store what is ours of a delivery, its movement and the checkpoint, in one transaction."""
+        info = await self._server.info()
+        tip = await self._chain.tip()
+        fresh = await self._fresh(blobs)
+        own = await self._own(fresh, info.server_pubkey)
+        accepted, deferred = await self._backed(own)
+        for vtxo in accepted:
+            if vtxo.expiry_height <= tip.height:
+                log.warning("received VTXO %s has expired: it must be refreshed", vtxo.id)
+        await self._register(accepted)
+        received_on = await self._received_on(accepted)
+        total_sat = sum(vtxo.amount_sat for vtxo in accepted)
+        async with self._store.transaction() as tx:
+            new = await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in accepted)
+            assert len(new) == len(accepted), "the mailbox is processed by one task at a time"
+            if accepted:
+                update = MovementUpdate(
+                    intended_balance_sat=total_sat,
+                    effective_balance_sat=total_sat,
+                    output_vtxos=tuple(vtxo.id for vtxo in accepted),
+                    received_on=received_on,
+                )
+                await tx.movements.create_finished(ARKOOR_RECEIVE, MovementStatus.SUCCESSFUL, update)
+            await tx.properties.add_recovery_ids(deferred)
+            await _acknowledge(tx, checkpoint)
+        if accepted:
+            self._registration.wake()
+
+    async def _fresh(self, blobs: Sequence[bytes]) -> list[Vtxo]:
+        """The VTXOs that can be decoded and are not stored in whatever state, each once."""
+        decoded: dict[VtxoId, Vtxo] = {}
+        for blob in blobs:
+            try:
+                vtxo = Vtxo.decode(blob)
+            except DecodeError as error:
+                log.error("dropping an undecodable VTXO from the mailbox: %s", error)
+                continue
+            decoded.setdefault(vtxo.id, vtxo)
+        async with self._store.read() as tx:
+            known = await tx.vtxos.known(list(decoded))
+        return [vtxo for vtxo_id, vtxo in decoded.items() if vtxo_id not in known]
+
+    async def _own(self, vtxos: Sequence[Vtxo], server_pubkey: PublicKey) -> list[Vtxo]:
+        """Those that are payments to a key of ours, cosigned by our server.
+
+        A key that was never handed out may be one that an earlier life of this seed has given away.
+        """
+        candidates = []
+        for vtxo in vtxos:
+            if not isinstance(vtxo.policy, PubkeyPolicy):
+                log.error("dropping VTXO %s: its policy is %s", vtxo.id, vtxo.policy.kind)
+            elif vtxo.server_pubkey != server_pubkey:
+                log.error("dropping VTXO %s: it belongs to another server", vtxo.id)
+            else:
+                candidates.append(vtxo)
+        keys = {vtxo.user_pubkey for vtxo in candidates}
+        ours = await self._keychain.gap_scan(keys, self._gap_limit)
+        for vtxo in candidates:
+            if vtxo.user_pubkey not in ours:
+                log.error("dropping VTXO %s: we do not own its key", vtxo.id)
+        return [vtxo for vtxo in candidates if vtxo.user_pubkey in ours]
+
+    async def _backed(self, vtxos: Sequence[Vtxo]) -> tuple[list[Vtxo], list[VtxoId]]:
+        """Those that are proven against their on-chain anchor, and those given up for the recovery.
+
+        Raises ChainError: nothing is known, the whole message waits.
+        """
+        anchors: dict[Txid, Tx] = {}
+        accepted: list[Vtxo] = []
+        deferred: list[VtxoId] = []
+        for vtxo in vtxos:
+            txid = vtxo.anchor_point.txid
+            if txid not in anchors:
+                anchor = await self._chain.get_tx(txid)
+                if anchor is None:
+                    self._anchor_misses[vtxo.id] += 1
+                    if self._anchor_misses[vtxo.id] < MAX_ANCHOR_MISSES:
+                        raise AnchorNotFound(txid)
+                    log.error(
+                        "VTXO %s: its anchor %s is still not found; leaving it to recovery", vtxo.id, txid
+                    )
+                    deferred.append(vtxo.id)
+                    continue
+                anchors[txid] = anchor
+            try:
+                validate(vtxo, anchors[txid])
+            except VtxoInvalid as error:
+                log.error("dropping VTXO %s: %s", vtxo.id, chain_text(error))
+                continue
+            accepted.append(vtxo)
+        return accepted, deferred
+
+    async def _register(self, vtxos: Sequence[Vtxo]) -> None:
+        """Best effort; the catch-up tries again."""
+        try:
+            await self._server.register_vtxo_transactions(vtxos)
+            self._registration.note_registered(vtxo.id for vtxo in vtxos)
+        except BarkdError as error:
+            log.warning("registering received VTXOs failed: %s", chain_text(error))
+
+    async def _received_on(self, vtxos: Sequence[Vtxo]) -> tuple[MovementDestination, ...]:
+        """Our addresses, each with the sum that came in on it."""
+        sums: dict[PublicKey, int] = {}
+        for vtxo in vtxos:
+            sums[vtxo.user_pubkey] = sums.get(vtxo.user_pubkey, 0) + vtxo.amount_sat
+        addresses: Mapping[PublicKey, str] = await self._addresses.of_keys(list(sums))
+        return tuple(
+            MovementDestination(PaymentMethod(PaymentMethodKind.ARK, addresses[key]), amount_sat)
+            for key, amount_sat in sums.items()
+        )
+
+
+def _row_count(message: MailboxMessage) -> int:
+    """How many rows of a page the message takes up at least."""
+    match message.content:
+        case ArkoorDelivery(vtxos):
+            return len(vtxos)
+        case RecoveryVtxoIds(vtxo_ids):
+            return len(vtxo_ids)
+        case _:
+            return 1
+
+
+async def _acknowledge(tx: Transaction, checkpoint: int) -> None:
+    """Raise the stored checkpoint, never lower it."""
+    if checkpoint > await tx.mailbox.checkpoint():
+        await tx.mailbox.advance(checkpoint)
