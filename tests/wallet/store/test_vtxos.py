@@ -6,6 +6,7 @@ import re
 import pytest
 import sqlalchemy as sa
 
+from barkd_py.ark.vtxo import VtxoId
 from barkd_py.errors import BarkdError, StoreError
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.tables import vtxo_body, vtxo_state
@@ -285,8 +286,9 @@ async def test_lists_are_ordered_by_expiry_then_by_falling_amount(store: Store) 
 
 
 async def test_lists_show_unspent_vtxos_unless_asked_for_others(store: Store) -> None:
-    by_kind = {}
-    for number, state in enumerate((Spendable(), Locked(None), Spent(), Exited())):
+    by_kind: dict[StateKind, VtxoId] = {}
+    kinds: tuple[VtxoState, ...] = (Spendable(), Locked(None), Spent(), Exited())
+    for number, state in enumerate(kinds):
         (by_kind[state.kind],) = await insert(store, make_vtxo(number), state=state)
 
     async with store.read() as tx:
@@ -305,7 +307,8 @@ async def test_pages_join_to_the_whole_list(store: Store) -> None:
 
     async with store.read() as tx:
         whole = [vtxo.id for vtxo in await tx.vtxos.list()]
-        pages, last = [], None
+        pages: list[VtxoId] = []
+        last = None
         while page := await tx.vtxos.list(limit=4, after=last):
             pages.extend(vtxo.id for vtxo in page)
             last = pages[-1]
@@ -345,7 +348,7 @@ async def test_more_ids_than_a_statement_takes(store: Store) -> None:
 
 
 async def test_the_history_reads_as_barkd_writes_states(held_store: Store) -> None:
-    ids = []
+    ids: list[VtxoId] = []
     for number, state in enumerate(ALL_STATES):
         ids += await insert(held_store, make_vtxo(number), state=state)
     async with held_store.read() as tx:
