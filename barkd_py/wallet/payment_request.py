@@ -2,15 +2,24 @@
 
 First match wins: Ark address, Arkade address (recognised to be refused), BOLT-11 invoice, BOLT-12 offer,
 Lightning address, LNURL, bitcoin address. The text is taken as it is: not trimmed, no `lightning:` or
-`bitcoin:` prefix. Source: protocol sheet 07 §6.2 (POST wallet/send).
+`bitcoin:` prefix. An invoice or offer must be valid throughout, signature included, or it is none; whether it
+expired, and whether it is of the wallet's network, is judged when it is paid.
+
+Lightning addresses are e-mail addresses, but only those whose parts mean the same in a URL: quoted local
+parts, address literals and special characters in domains (which upstream lets through, to fail later) are no
+destination here.
+
+Source: protocol sheet 07 §6.2 (POST wallet/send); sheet 02 §7.1, §7.3.
 """
 
 import re
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 
 from barkd_py.ark.address import AddressDefect, ArkAddress, InvalidArkAddress
 from barkd_py.bitcoin.address import (
+    BECH32M_CONST,
     InvalidAddress,
     WrongNetworkAddress,
     bech32_hrp_expand,
@@ -19,16 +28,21 @@ from barkd_py.bitcoin.address import (
     parse_address,
     to_8_bits,
 )
+from barkd_py.bitcoin.bolt11 import Bolt11Invoice, InvalidInvoice
+from barkd_py.bitcoin.bolt12 import InvalidOffer, Offer
 from barkd_py.bitcoin.units import Network
 
-_INVOICE_HRP: Final = re.compile(r"ln(?:bcrt|bc|tbs|tb|sb)(?:[0-9]+[munp]?)?")
-_LIGHTNING_ADDRESS: Final = re.compile(
-    r"[a-z0-9._+-]+@(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?::[0-9]{1,5})?",
-    re.IGNORECASE,
-)
-_BECH32: Final = 1
+_BECH32_CONST: Final = 1
 _CHECKSUM_SYMBOLS: Final = 6
-_INVOICE_SYMBOLS_MIN: Final = 7 + 104 + _CHECKSUM_SYMBOLS  # timestamp, signature, checksum
+MAX_LNURL_CHARACTERS: Final = 1023
+
+MAX_LOCAL_PART_BYTES: Final = 64
+MAX_DOMAIN_BYTES: Final = 254
+MAX_LABEL_BYTES: Final = 63
+
+# One or more atoms between dots. Letters are those of any script, as in upstream.
+_LOCAL_PART: Final = re.compile(r"[\w!#$%&'*+\-/=?^`{|}~]+(?:\.[\w!#$%&'*+\-/=?^`{|}~]+)*")
+_LABEL: Final = re.compile(r"[^\W_](?:[\w-]*[^\W_])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +57,28 @@ class ArkadeDestination:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceDestination:
-    """A BOLT-11 invoice by its form; its signature and content are not judged."""
-
-    invoice: str
+    invoice: Bolt11Invoice
 
 
 @dataclass(frozen=True, slots=True)
 class OfferDestination:
-    offer: str
+    offer: Offer
 
 
 @dataclass(frozen=True, slots=True)
 class LightningAddressDestination:
     address: str
 
+    @property
+    def url(self) -> str:
+        """Where to ask for an invoice. Source: LUD-16."""
+        local_part, domain = self.address.rsplit("@", 1)
+        return f"https://{domain}/.well-known/lnurlp/{quote(local_part, safe='')}"
+
 
 @dataclass(frozen=True, slots=True)
 class LnurlDestination:
-    """A bech32 LNURL. url: what it stands for."""
+    """A bech32 LNURL. url: what it stands for; not checked to be one."""
 
     lnurl: str
     url: str
@@ -87,20 +105,35 @@ Destination = (
 
 def parse_destination(text: str, network: Network) -> Destination | None:
     """What the text names; None if nothing that could be paid. network: the wallet's own."""
+    return _ark_destination(text) or parse_lightning_destination(text) or _bitcoin_destination(text, network)
+
+
+def parse_lightning_destination(
+    text: str,
+) -> InvoiceDestination | OfferDestination | LightningAddressDestination | LnurlDestination | None:
+    """What the text names that can be paid over Lightning; None for anything else."""
     try:
-        return ArkDestination(ArkAddress.parse(text))
-    except InvalidArkAddress as error:
-        if error.defect is AddressDefect.ARKADE:
-            return ArkadeDestination()
-    if is_invoice(text):
-        return InvoiceDestination(text)
-    if is_offer(text):
-        return OfferDestination(text)
+        return InvoiceDestination(Bolt11Invoice.parse(text))
+    except InvalidInvoice:
+        pass
+    try:
+        return OfferDestination(Offer.parse(text))
+    except InvalidOffer:
+        pass
     if is_lightning_address(text):
         return LightningAddressDestination(text)
     url = decode_lnurl(text)
-    if url is not None:
-        return LnurlDestination(text, url)
+    return None if url is None else LnurlDestination(text, url)
+
+
+def _ark_destination(text: str) -> ArkDestination | ArkadeDestination | None:
+    try:
+        return ArkDestination(ArkAddress.parse(text))
+    except InvalidArkAddress as error:
+        return ArkadeDestination() if error.defect is AddressDefect.ARKADE else None
+
+
+def _bitcoin_destination(text: str, network: Network) -> BitcoinDestination | None:
     try:
         parse_address(text, network)
     except WrongNetworkAddress as error:
@@ -111,40 +144,54 @@ def parse_destination(text: str, network: Network) -> Destination | None:
 
 
 def is_invoice(text: str) -> bool:
-    """Whether a text has the form and the checksum of a BOLT-11 invoice."""
-    split = bech32_split(text)
-    return (
-        split is not None
-        and len(split[1]) >= _INVOICE_SYMBOLS_MIN
-        and _INVOICE_HRP.fullmatch(split[0]) is not None
-        and _checksum_fits(*split)
-    )
+    """Whether a text is a valid BOLT-11 invoice."""
+    try:
+        Bolt11Invoice.parse(text)
+    except InvalidInvoice:
+        return False
+    return True
 
 
 def is_offer(text: str) -> bool:
-    """Whether a text has the form of a BOLT-12 offer, which has no checksum. Source: BOLT-12, encoding."""
-    joined = re.sub(r"\+\s*", "", text)
-    split = bech32_split(joined)
-    return split is not None and split[0] == "lno" and bool(split[1])
+    """Whether a text is a valid BOLT-12 offer."""
+    try:
+        Offer.parse(text)
+    except InvalidOffer:
+        return False
+    return True
 
 
 def is_lightning_address(text: str) -> bool:
-    return _LIGHTNING_ADDRESS.fullmatch(text) is not None
+    """Whether a text is an e-mail address that can be a Lightning address."""
+    local_part, separator, domain = text.rpartition("@")
+    labels = domain.split(".")
+    return (
+        bool(separator)
+        and len(local_part.encode(errors="replace")) <= MAX_LOCAL_PART_BYTES
+        and _LOCAL_PART.fullmatch(local_part) is not None
+        and len(domain.encode(errors="replace")) <= MAX_DOMAIN_BYTES
+        and all(
+            _LABEL.fullmatch(label) is not None and len(label.encode(errors="replace")) <= MAX_LABEL_BYTES
+            for label in labels
+        )
+    )
 
 
 def decode_lnurl(text: str) -> str | None:
-    """The URL in a bech32 LNURL; None for any other text. Source: LUD-01."""
-    split = bech32_split(text)
-    if split is None or split[0] != "lnurl" or not _checksum_fits(*split):
+    """The URL in a bech32 (or bech32m) LNURL; None for any other text.
+
+    A URL for logging in is no destination. Source: LUD-01, LUD-04.
+    """
+    split = bech32_split(text) if len(text) <= MAX_LNURL_CHARACTERS else None
+    if split is None:
+        return None
+    hrp, symbols = split
+    if not hrp.startswith("lnurl") or len(symbols) < _CHECKSUM_SYMBOLS:
+        return None
+    if bech32_polymod([*bech32_hrp_expand(hrp), *symbols]) not in (_BECH32_CONST, BECH32M_CONST):
         return None
     try:
-        url = to_8_bits(split[1][:-_CHECKSUM_SYMBOLS])[0].decode()
+        url = to_8_bits(symbols[:-_CHECKSUM_SYMBOLS])[0].decode()
     except UnicodeDecodeError:
         return None
-    return url if re.match(r"https?://[^/]", url) else None
-
-
-def _checksum_fits(hrp: str, symbols: list[int]) -> bool:
-    return (
-        len(symbols) >= _CHECKSUM_SYMBOLS and bech32_polymod([*bech32_hrp_expand(hrp), *symbols]) == _BECH32
-    )
+    return None if "tag=login" in url and "k1=" in url else url

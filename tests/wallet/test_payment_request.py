@@ -65,7 +65,7 @@ def kind_of(text: str) -> type | None:
         (LNURL, LnurlDestination),
         (LNURL.lower(), LnurlDestination),
         (TAPROOT, BitcoinDestination),
-        ("2N4Y4F7MDXAp9MSjAsRCkoTYkYh1bnAW1TM", BitcoinDestination),
+        ("mk2QpYatsKicvFVuTAQLBryyccRXMUaGHP", BitcoinDestination),
     ],
 )
 def test_destinations_are_recognised(text: str, kind: type) -> None:
