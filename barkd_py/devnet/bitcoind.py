@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import json
 import logging
+import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -354,7 +355,8 @@ class BitcoindNode:
             raise NodeRefusal(RPC_INVALID_PARAMETER, f"there are not {depth} blocks to replace")
         await self._rpc.call("invalidateblock", str(first_lost.hash))
         try:
-            await self._generate(transactions, None)
+            # Paid to somebody else, or it would be the lost block again if that was empty too.
+            await self._generate(transactions, b"\x00\x20" + secrets.token_bytes(32))
         except NodeRefusal:
             await self._rpc.call("reconsiderblock", str(first_lost.hash))
             raise

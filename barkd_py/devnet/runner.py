@@ -9,7 +9,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,7 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
     Raises DirectoryInUse, PortInUse, InvalidInput, ChainUnavailable or StoreError; nothing is left running.
     """
     async with contextlib.AsyncExitStack() as stack:
+        options = replace(options, directory=options.directory.absolute())
         stack.enter_context(locked(options.directory))
         kind = "built-in" if options.bitcoind is None else "bitcoind"
         state = DirectoryState.load(options.directory, kind)
@@ -146,7 +147,7 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
             esplora_url=_url(options.host, state.ports["esplora"]),
             control_url=_url(options.host, state.ports["control"]),
             ark_server_url=_url(options.host, ark_port),
-            directory=str(options.directory.absolute()),
+            directory=str(options.directory),
             bitcoind_url=node.rpc_url if isinstance(node, BitcoindNode) else None,
             bitcoind_cookie=str(node.cookie_file) if isinstance(node, BitcoindNode) else None,
         )

@@ -42,8 +42,8 @@ def locked(directory: Path) -> Iterator[None]:
     with (directory / _LOCK_FILE).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DirectoryInUse(directory) from error
+        except OSError:
+            raise DirectoryInUse(directory) from None
         yield
 
 
@@ -81,9 +81,9 @@ class DirectoryState:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
-        except OSError as error:
+        except OSError:
             listener.close()
-            raise PortInUse(host, port, part) from error
+            raise PortInUse(host, port, part) from None
         self.ports[part] = int(listener.getsockname()[1])
         return listener
 
