@@ -141,7 +141,10 @@ def finish_board(
     server_pub_nonce: bytes,
     server_partial: bytes,
 ) -> Vtxo:
-    """The signed VTXO. Raises BadCosignature, after which the nonce is spent, or ValueError for a wrong key."""
+    """The signed VTXO.
+
+    Raises BadCosignature, after which the nonce is spent; ValueError if the secret is not the user's.
+    """
     if user_secret.public_key != template.user_pubkey:
         raise ValueError("incorrect signing key")
     cosignature = Cosignature(server_pub_nonce, server_partial)

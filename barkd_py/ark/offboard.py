@@ -1,7 +1,7 @@
 """Offboards: leaving Ark by swapping VTXOs for an output of a transaction that the server makes.
 
-The server proposes the transaction; the wallet checks it and signs a forfeit of each VTXO. Each forfeit spends
-a connector of that very transaction, so it is worth nothing unless the transaction confirms.
+The server proposes the transaction; the wallet checks it and signs a forfeit of each VTXO. Each forfeit
+spends a connector of that very transaction, so it is worth nothing unless the transaction confirms.
 
     offboard transaction   0: the amount, to the destination
                            1: 330 sat per input, the connector output

@@ -220,7 +220,10 @@ def leaf_task(vtxo: Vtxo) -> CosignTask:
 def finish_leaf(
     vtxo: Vtxo, user_secret: SecretKey, sec_nonce: SecNonce, pub_nonce: bytes, answer: Cosignature
 ) -> Vtxo:
-    """The leaf with its signature, verified. The nonce is spent whatever the outcome. Raises BadCosignature."""
+    """The leaf with its signature, verified.
+
+    Raises BadCosignature; the nonce is spent whatever the outcome.
+    """
     return vtxo.with_leaf_signature(leaf_task(vtxo).finish(user_secret, sec_nonce, pub_nonce, answer))
 
 

@@ -122,7 +122,7 @@ class SecretKey:
         return ssa.sign(msg32, self.secret_bytes, secrets.token_bytes(32) if aux32 is None else aux32)
 
     def x_only_tweak_add(self, tweak32: bytes) -> "SecretKey":
-        """The secret of `x_only_tweak_add` of the public key: what spends a taproot output by its key path."""
+        """The secret of the public key's `x_only_tweak_add`: it spends a taproot output by its key path."""
         return SecretKey(xonly.prvkey_tweak_add(self.secret_bytes, tweak32))
 
     def __eq__(self, other: object) -> bool:
