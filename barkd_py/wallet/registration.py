@@ -21,6 +21,7 @@ from barkd_py.errors import BarkdError, chain_text
 from barkd_py.server_rpc.api import MAX_RECOVERY_IDS_PER_POST, ArkServerApi
 from barkd_py.server_rpc.errors import ConnectFailed
 from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.notifications import WalletEvent
 from barkd_py.wallet.store import Store, Transaction
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ class Registration:
         self._task: asyncio.Task[None] | None = None
         self._again = False
         self._closed = False
+        self._wake_at_commit = False
+        self._stop_listening = store.on_commit(self._committed)
 
     def note_registered(self, ids: Iterable[VtxoId]) -> None:
         """The server has just taken these chains: they need not be sent once more."""
@@ -68,8 +71,18 @@ class Registration:
             return
         self._task = asyncio.create_task(self._run(), name="registration")
 
+    def wake_at_commit(self) -> None:
+        """For use inside a transaction: `wake`, once it is committed."""
+        self._wake_at_commit = True
+
+    def _committed(self, events: Sequence[WalletEvent]) -> None:
+        if self._wake_at_commit:
+            self._wake_at_commit = False
+            self.wake()
+
     async def close(self) -> None:
         self._closed = True
+        self._stop_listening()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -300,7 +300,7 @@ class ArkoorSendMachine:
                     update, metadata={"undelivered_vtxos": [vtxo.encode().hex() for vtxo in state.payment]}
                 )
             await tx.movements.finish_with_update(movement.id, status, update)
-            self._registration.wake()
+            self._registration.wake_at_commit()
 
         return Done(write) if status is MovementStatus.SUCCESSFUL else Failed(DeliveryFailed(), write)
 

@@ -331,7 +331,7 @@ class BoardMachine:
             assert movement is not None, "stored with the action"
             await tx.vtxos.change([vtxo_id], Release(MovementHolder(movement.id)))
             await tx.movements.finish(movement.id, MovementStatus.SUCCESSFUL)
-            self._registration.wake()
+            self._registration.wake_at_commit()
 
         return write
 

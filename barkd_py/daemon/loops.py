@@ -1,0 +1,169 @@
+"""What the daemon does while nobody asks: one row per loop.
+
+    loop               first run   period                        needs `connected`   body
+    server-connection  after I     I                             -                   heartbeat while not connected
+    tip                at once     at most I                     -                   look at the tip, wake `sync`
+    sync               at once     I, or a new tip               partly              `Daemon.sync_once`
+    mailbox            at once     stream; I after it ended      yes                 drain at every wake-up
+
+I is `daemon_sync_interval_secs`. `connected` is what the loops believe of the server: it is set by a heartbeat
+that succeeded and taken back when the mailbox stream is lost for good. Nothing else stops while it is false.
+With `daemon_manual_sync` only the first loop runs.
+
+Rounds and exits have loops of their own, which register themselves (`Daemon.add_loop`).
+
+Source: protocol sheet 09 §1.1-1.6.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+from barkd_py.bitcoin.units import BlockRef
+from barkd_py.daemon.supervisor import Loop, Shutdown, Supervisor
+from barkd_py.errors import BarkdError, ChainError, chain_text
+from barkd_py.server_rpc.api import MailboxMessage
+from barkd_py.server_rpc.errors import ConnectFailed
+from barkd_py.server_rpc.streams import Backoff, mailbox_wakeups
+from barkd_py.wallet.wallet import Wallet
+
+log = logging.getLogger(__name__)
+
+# Looking at the tip costs little, and everything that waits for confirmations waits for it.
+MAX_TIP_INTERVAL_SECS = 15.0
+# The daemon answers requests before its server has been reached; a wallet that is created waits this long.
+FIRST_HEARTBEAT_SECS = 3.0
+
+
+class Daemon:
+    """The background work of one wallet."""
+
+    def __init__(self, wallet: Wallet, *, backoff: Callable[[], Backoff] = Backoff) -> None:
+        self._wallet = wallet
+        self._interval_secs = float(wallet.config.daemon_sync_interval_secs)
+        self._backoff = backoff
+        self._tip: BlockRef | None = None
+        self._new_tip = asyncio.Event()
+        self._heartbeat_task: asyncio.Task[None] | None = None
+        self._supervisor: Supervisor | None = None
+        self._extra: list[Loop] = []
+        self.connected = False
+
+    def add_loop(self, loop: Loop) -> None:
+        """One more row; before `start`."""
+        self._extra.append(loop)
+
+    async def start(self) -> None:
+        """Say hello to the server, and start the loops. Failures are logged, and the loops try again."""
+        self._heartbeat_task = asyncio.create_task(self.heartbeat("Ark server refresh failed"), name="hello")
+        await asyncio.wait({self._heartbeat_task}, timeout=FIRST_HEARTBEAT_SECS)
+        loops = [Loop("server-connection", self._server_connection)]
+        if not self._wallet.config.daemon_manual_sync:
+            loops += [
+                Loop("tip", self._watch_tip),
+                Loop("sync", self._sync),
+                Loop("mailbox", self._mailbox, streams=True),
+                *self._extra,
+            ]
+        self._supervisor = Supervisor(loops)
+        self._supervisor.start()
+
+    async def stop(self) -> None:
+        if self._heartbeat_task is not None:
+            self._heartbeat_task.cancel()
+            await asyncio.gather(self._heartbeat_task, return_exceptions=True)
+        if self._supervisor is not None:
+            await self._supervisor.stop()
+
+    async def heartbeat(self, complaint: str) -> None:
+        """Handshake, terms and keys anew; `connected` if all is well."""
+        try:
+            await self._wallet.server.refresh()
+        except BarkdError as error:
+            log.warning("%s: %s", complaint, chain_text(error))
+        else:
+            self.connected = True
+
+    # --- loops
+
+    async def _server_connection(self, shutdown: Shutdown) -> None:
+        while not shutdown.requested:
+            await shutdown.sleep(self._interval_secs)
+            if shutdown.requested or self.connected:
+                continue
+            await self.heartbeat("Ark server reconnect failed")
+            if self.connected:
+                log.info("Ark server reconnected")
+
+    async def _watch_tip(self, shutdown: Shutdown) -> None:
+        """A tip is height and hash: a reorg at the same height counts too."""
+        while not shutdown.requested:
+            try:
+                tip = await self._wallet.chain.fetch_tip()
+            except ChainError as error:
+                log.warning("tip watcher failed to fetch tip: %s", chain_text(error))
+            else:
+                self._wallet.note_tip(tip)
+                if tip != self._tip:
+                    self._tip = tip
+                    self._new_tip.set()
+            await shutdown.sleep(min(self._interval_secs, MAX_TIP_INTERVAL_SECS))
+
+    async def _sync(self, shutdown: Shutdown) -> None:
+        await self._wallet.sync()
+        while not shutdown.requested:
+            await self.sync_once()
+            await shutdown.sleep(self._interval_secs, wake=self._new_tip)
+
+    async def sync_once(self) -> None:
+        """One pass; each thing on its own. Source: sheet 09 §1.4.
+
+        Upstream leaves unfinished arkoor payments to the next start. They are few, and driving them is cheap.
+        """
+        wallet = self._wallet
+        if self.connected:
+            await self._attempt("fee rates", wallet.chain.update_fee_rates)
+            await self._attempt("boards", wallet.boards.drive_all)
+            await self._attempt("arkoor sends", wallet.arkoor.drive_all)
+            await self._attempt("recovery catch-up", wallet.registration.catch_up)
+        if wallet.onchain is not None:
+            await self._attempt("on-chain wallet", wallet.onchain.sync)
+
+    async def _attempt(self, what: str, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except BarkdError as error:
+            log.warning("%s: %s", what, chain_text(error))
+
+    async def _mailbox(self, shutdown: Shutdown) -> None:
+        while not shutdown.requested:
+            if self.connected:
+                try:
+                    await self.run_mailbox()
+                except BarkdError as error:
+                    log.warning("mailbox: %s", chain_text(error))
+                    self.connected = False
+            await shutdown.sleep(self._interval_secs)
+
+    async def run_mailbox(self) -> None:
+        """Drain the mailbox whenever something may have come. Raises what ends it."""
+        async with aclosing(mailbox_wakeups(self._subscribe, self._backoff())) as wakeups:
+            async for _ in wakeups:
+                await self._drain()
+
+    async def _subscribe(self) -> AsyncGenerator[MailboxMessage, None]:
+        return await self._wallet.mailbox.subscribe()
+
+    async def _drain(self) -> None:
+        """Read until all is acknowledged. What cannot be dealt with now is tried again after a pause."""
+        backoff = self._backoff()
+        while True:
+            try:
+                await self._wallet.mailbox.sync()
+                return
+            except ConnectFailed:
+                raise
+            except BarkdError as error:
+                log.warning("mailbox: %s", chain_text(error))
+            await backoff.wait()

@@ -1,0 +1,538 @@
+"""One open wallet: its parts, and the calls that the daemon's API and library users make.
+
+`Wallet` decides nothing. It opens the parts, hands each only what it uses, and passes calls on:
+
+    keychain, addresses       keys and what is built from them        store           everything that is kept
+    boards, arkoor            resumable operations                    mailbox         what comes in
+    registration              the server's copies                     onchain, chain  bitcoin
+    server                    the Ark server                          notifications   what happened
+
+Background work belongs to whoever runs the wallet: `background` is made by the daemon, a library user may
+leave it out and call `sync` when it suits.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from barkd_py.ark.info import ArkInfo
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.ark.wallet_keys import WalletKeys
+from barkd_py.bitcoin.bip32 import Seed
+from barkd_py.bitcoin.keys import PublicKey
+from barkd_py.bitcoin.message import sign_message
+from barkd_py.bitcoin.units import BlockRef, FeeRate, Network
+from barkd_py.chain.bitcoind import BitcoindSource, CookieFile, RpcClient, UserPass
+from barkd_py.chain.esplora import EsploraSource
+from barkd_py.chain.source import ChainSource, FeeRates
+from barkd_py.config import ConfigError, WalletConfig
+from barkd_py.errors import BarkdError, ChainError, StoreError, chain_text
+from barkd_py.onchain.wallet import OnchainWallet
+from barkd_py.server_rpc.api import ArkServerApi
+from barkd_py.server_rpc.client import ArkServer
+from barkd_py.server_rpc.connection import ConnectionSettings
+from barkd_py.version import USER_AGENT
+from barkd_py.wallet.actions.arkoor_send import ArkoorSendMachine, ArkoorSends
+from barkd_py.wallet.actions.board import (
+    BoardFeeEstimate,
+    BoardMachine,
+    Boards,
+    PendingBoard,
+    estimate_fee,
+    vtxos_in_progress,
+)
+from barkd_py.wallet.actions.executor import ActionExecutor
+from barkd_py.wallet.addresses import Addresses
+from barkd_py.wallet.balance import Balance, BalanceReader
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.locks import NamedLocks
+from barkd_py.wallet.mailbox import Mailbox
+from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
+from barkd_py.wallet.notifications import Notifications
+from barkd_py.wallet.registration import Registration
+from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.cache import CachedRead
+from barkd_py.wallet.store.onchain import OnchainTables
+from barkd_py.wallet.store.properties import WalletProperties
+from barkd_py.wallet.vtxo_import import VtxoImport
+from barkd_py.wallet.vtxos import UNSPENT, WalletVtxo
+
+log = logging.getLogger(__name__)
+
+# How old the tip may be that the balance is judged by. In between, it is refreshed behind the answer.
+TIP_STALE_SECONDS = 1.0
+TIP_TOO_OLD_SECONDS = 10.0
+
+
+class WrongMnemonic(StoreError):
+    def __init__(self) -> None:
+        super().__init__("incorrect mnemonic")
+
+
+class PropertiesMissing(StoreError):
+    def __init__(self) -> None:
+        super().__init__("failed to read properties")
+
+
+class CreateFailed(BarkdError):
+    """No wallet was made; the cause says why."""
+
+
+class Background(Protocol):
+    """The work that goes on while the wallet is open."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStep:
+    """One thing that `Wallet.sync` does; they run side by side, and an error of one is only logged."""
+
+    name: str
+    run: Callable[[], Awaitable[object]]
+
+
+class Wallet:
+    """Made by `open`. Close it when done."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        keys: WalletKeys,
+        network: Network,
+        config: WalletConfig,
+        chain: ChainSource,
+        onchain: OnchainWallet | None,
+        server: ArkServerApi,
+        keychain: Keychain,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.keys = keys
+        self.config = config
+        self.chain = chain
+        self.server = server
+        self.keychain = keychain
+        self._network = network
+        self._onchain = onchain
+        self._monotonic = monotonic
+        self.locks = NamedLocks()
+        self.executor = ActionExecutor(store, self.locks)
+        self._notifications = Notifications()
+        self._stop_publishing = store.on_commit(self._notifications.publish)
+        self.registration = Registration(store, server, keychain, vtxos_in_progress, now=now)
+        self.addresses = Addresses(store, keychain, server, network)
+        self.board_machine = BoardMachine(
+            store, chain, server, self.registration, onchain, vtxo_exit_margin=config.vtxo_exit_margin
+        )
+        self.boards = Boards(
+            store, self.executor, self.board_machine, keychain, server, chain, onchain, self.locks
+        )
+        self.arkoor = ArkoorSends(
+            store,
+            self.executor,
+            ArkoorSendMachine(store, keychain, server, self.registration),
+            keychain,
+            server,
+            chain,
+            network=network,
+            change_split_factor=config.change_vtxo_split_factor,
+        )
+        self.mailbox = Mailbox(
+            store,
+            server,
+            chain,
+            keychain,
+            self.addresses,
+            self.registration,
+            self.locks,
+            gap_limit=config.vtxo_key_gap_limit,
+            now=now,
+        )
+        self.vtxo_import = VtxoImport(
+            store, server, chain, keychain, self.registration, default_gap_limit=config.vtxo_key_gap_limit
+        )
+        self.background: Background | None = None
+        self.sync_steps: list[SyncStep] = [
+            SyncStep("fee rates", lambda: chain.update_fee_rates(force=True)),
+            SyncStep("mailbox", self.mailbox.sync),
+            SyncStep("arkoor sends", self.arkoor.drive_all),
+            SyncStep("boards", self.boards.drive_all),
+            SyncStep("recovery catch-up", self.registration.catch_up),
+        ]
+        self._balance = BalanceReader(store)
+        self._vtxos = CachedRead(store, self._load_vtxos)
+        self._movements = CachedRead(store, self._load_movements)
+        self._tip: BlockRef | None = None
+        self._tip_seen_at = 0.0
+        self._tip_task: asyncio.Task[BlockRef] | None = None
+        self._closed = False
+
+    # --- life
+
+    @classmethod
+    async def create(
+        cls,
+        database: Path | str,
+        *,
+        seed: Seed,
+        network: Network,
+        config: WalletConfig,
+        birthday_height: int | None = None,
+        recover: bool = False,
+        without_server: bool = False,
+    ) -> str:
+        """Make a wallet in a database that holds none; nothing stays open. Returns its fingerprint.
+
+        The order: chain source, server (its keys are pinned), on-chain wallet with its scan, and the wallet's
+        own row last, so that a database without that row holds no wallet.
+        recover: the seed was in use before; VTXOs are looked for at the next opening.
+        without_server: make the wallet even if the server cannot be reached or used; nothing is pinned then.
+        """
+        network = _canonical(network)
+        keys = WalletKeys(seed)
+        chain = await _open_chain(config, network)
+        try:
+            store = await Store.open(_database_url(database))
+            try:
+                await cls._make(
+                    store, chain, keys, seed, network, config, birthday_height, recover, without_server
+                )
+            finally:
+                await store.close()
+        finally:
+            await chain.close()
+        return keys.fingerprint
+
+    @classmethod
+    async def _make(
+        cls,
+        store: Store,
+        chain: ChainSource,
+        keys: WalletKeys,
+        seed: Seed,
+        network: Network,
+        config: WalletConfig,
+        birthday_height: int | None,
+        recover: bool,
+        without_server: bool,
+    ) -> None:
+        server = ArkServer(connection_settings(config, network))
+        info: ArkInfo | None = None
+        try:
+            info = await server.info()
+        except BarkdError as error:
+            if not without_server:
+                refused = CreateFailed("Failed to connect to provided server")
+                refused.__cause__ = error
+                raise CreateFailed("error creating wallet: error creating new wallet") from refused
+            log.warning("creating a wallet without its Ark server: %s", chain_text(error))
+        finally:
+            await server.close()
+        await OnchainWallet.create(
+            OnchainTables(store), chain, seed, network, birthday_height=birthday_height if recover else None
+        )
+        properties = WalletProperties(
+            network=network.bitcoin_name,
+            fingerprint=keys.fingerprint,
+            server_pubkey=None if info is None else info.server_pubkey,
+            server_mailbox_pubkey=None if info is None else info.mailbox_pubkey,
+            recovery_pending=recover,
+        )
+        async with store.transaction() as tx:
+            await tx.properties.create(properties)
+
+    @classmethod
+    async def open(
+        cls, database: Path | str, *, seed: Seed, load_config: Callable[[Network], WalletConfig]
+    ) -> "Wallet":
+        """Open an existing wallet. It asks the chain source whether it can be used, and nobody else.
+
+        Raises PropertiesMissing, WrongMnemonic, StoreError, ConfigError, ChainError.
+        """
+        keys = WalletKeys(seed)
+        store = await Store.open(_database_url(database))
+        try:
+            async with store.read() as tx:
+                properties = await tx.properties.find()
+            if properties is None:
+                raise PropertiesMissing
+            if properties.fingerprint != keys.fingerprint:
+                raise WrongMnemonic
+            network = Network.from_bitcoin_name(properties.network)
+            config = load_config(network)
+            chain = await _open_chain(config, network)
+            try:
+                onchain = await OnchainWallet.open(OnchainTables(store), chain, seed, network)
+            except BaseException:
+                await chain.close()
+                raise
+        except BaseException:
+            await store.close()
+            raise
+        keychain = Keychain(keys, store)
+
+        async def verify_identity(info: ArkInfo) -> None:
+            await keychain.pin_server(info.server_pubkey, info.mailbox_pubkey)
+
+        return cls(
+            store=store,
+            keys=keys,
+            network=network,
+            config=config,
+            chain=chain,
+            onchain=onchain,
+            server=ArkServer(connection_settings(config, network), verify_identity),
+            keychain=keychain,
+        )
+
+    async def start(self) -> None:
+        """Start the background work, if there is any."""
+        if self.background is not None:
+            await self.background.start()
+
+    async def close(self) -> None:
+        """Stop everything in the order in which it depends on each other. Safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        self._notifications.stop()
+        if self.background is not None:
+            await self.background.stop()
+        await self.arkoor.close()
+        await self.registration.close()
+        if self._tip_task is not None:
+            self._tip_task.cancel()
+            await asyncio.gather(self._tip_task, return_exceptions=True)
+        await self.server.close()
+        await self.chain.close()
+        self._stop_publishing()
+        await self.store.close()
+
+    # --- what it is
+
+    @property
+    def network(self) -> Network:
+        return self._network
+
+    @property
+    def fingerprint(self) -> str:
+        return self.keys.fingerprint
+
+    @property
+    def revision(self) -> int:
+        return self.store.revision
+
+    @property
+    def notifications(self) -> Notifications:
+        return self._notifications
+
+    @property
+    def onchain(self) -> OnchainWallet | None:
+        return self._onchain
+
+    # --- server and chain
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the server was reached since the wallet was opened."""
+        return self.server.cached_info is not None
+
+    @property
+    def ark_info(self) -> ArkInfo | None:
+        return self.server.cached_info
+
+    async def next_round_time(self) -> datetime:
+        return datetime.fromtimestamp(await self.server.next_round_time(), UTC)
+
+    async def tip_height(self) -> int:
+        return (await self.chain.tip()).height
+
+    async def fee_rates(self) -> FeeRates:
+        return await self.chain.fee_rates()
+
+    def note_tip(self, tip: BlockRef) -> None:
+        """Somebody has seen this tip just now."""
+        self._tip, self._tip_seen_at = tip, self._monotonic()
+
+    async def _recent_tip_height(self) -> int:
+        """The tip for judging expiry: recent if the chain source answers, else the last one seen, else 0.
+
+        Waits for the network only if nothing recent is known.
+        """
+        age = self._monotonic() - self._tip_seen_at
+        if self._tip is None or age > TIP_STALE_SECONDS:
+            if self._tip_task is None or self._tip_task.done():
+                self._tip_task = asyncio.create_task(self._look_at_tip(), name="tip")
+                self._tip_task.add_done_callback(_retrieve)
+            if self._tip is None or age > TIP_TOO_OLD_SECONDS:
+                await asyncio.wait({self._tip_task}, timeout=TIP_STALE_SECONDS)
+        return 0 if self._tip is None else self._tip.height
+
+    async def _look_at_tip(self) -> BlockRef:
+        tip = await self.chain.tip()
+        self.note_tip(tip)
+        return tip
+
+    # --- reading
+
+    async def balance(self) -> Balance:
+        info = self.server.cached_info
+        depth = None if info is None else info.max_vtxo_exit_depth
+        return await self._balance.balance(await self._recent_tip_height(), depth)
+
+    async def list_vtxos(self, *, include_all: bool) -> Sequence[WalletVtxo]:
+        return await self._vtxos.get(include_all)
+
+    async def get_vtxo(self, vtxo_id: VtxoId) -> WalletVtxo:
+        async with self.store.read() as tx:
+            return await tx.vtxos.get(vtxo_id)
+
+    async def encoded_vtxo(self, vtxo_id: VtxoId) -> bytes:
+        async with self.store.read() as tx:
+            return (await tx.vtxos.body(vtxo_id)).encode()
+
+    async def list_movements(self, method: PaymentMethod | None = None) -> Sequence[Movement]:
+        return await self._movements.get(method)
+
+    async def patch_movement_metadata(self, movement_id: int, patch: JsonValue) -> None:
+        async with self.store.transaction() as tx:
+            await tx.movements.patch_metadata(movement_id, patch)
+
+    async def _load_vtxos(self, include_all: bool) -> tuple[WalletVtxo, ...]:
+        async with self.store.read() as tx:
+            return await tx.vtxos.list(None if include_all else UNSPENT)
+
+    async def _load_movements(self, method: PaymentMethod | None) -> tuple[Movement, ...]:
+        async with self.store.read() as tx:
+            return await (tx.movements.list() if method is None else tx.movements.list_by_method(method))
+
+    # --- addresses and messages
+
+    async def new_address(self) -> str:
+        return await self.addresses.new()
+
+    async def address_at(self, index: int) -> str:
+        return await self.addresses.at(index)
+
+    async def sign_message(self, message: str, user_pubkey: PublicKey) -> bytes | None:
+        key = await self.keychain.find(user_pubkey)
+        return None if key is None else sign_message(self.keychain.secret(key), message)
+
+    # --- moving money
+
+    async def send_arkoor(self, address: str, amount_sat: int) -> None:
+        await self.arkoor.send(address, amount_sat)
+
+    async def board_amount(self, amount_sat: int) -> PendingBoard:
+        return await self.boards.board_amount(amount_sat)
+
+    async def board_all(self) -> PendingBoard:
+        return await self.boards.board_all()
+
+    async def pending_boards(self) -> Sequence[PendingBoard]:
+        return await self.boards.pending()
+
+    async def estimate_board_fee(self, amount_sat: int) -> BoardFeeEstimate:
+        return estimate_fee(await self.server.info(), amount_sat)
+
+    async def import_vtxos(
+        self,
+        vtxos: Sequence[Vtxo],
+        *,
+        gap_limit: int | None = None,
+        skip_status_check: bool = False,
+        allow_partial: bool = False,
+    ) -> Sequence[WalletVtxo]:
+        return await self.vtxo_import.run(
+            vtxos, gap_limit=gap_limit, skip_status_check=skip_status_check, allow_partial=allow_partial
+        )
+
+    # --- staying up to date
+
+    async def sync(self) -> None:
+        """Bring everything up to date; what fails is logged, never raised. Source: sheet 09 §1.8."""
+        try:
+            self.note_tip(await self.chain.fetch_tip())
+        except ChainError as error:
+            log.warning("sync: tip: %s", chain_text(error))
+        await asyncio.gather(*(self._run_step(step) for step in self.sync_steps))
+
+    async def _run_step(self, step: SyncStep) -> None:
+        try:
+            await step.run()
+        except BarkdError as error:
+            log.warning("sync: %s: %s", step.name, chain_text(error))
+
+    async def sync_mailbox(self) -> int:
+        return await self.mailbox.sync()
+
+
+def connection_settings(config: WalletConfig, network: Network) -> ConnectionSettings:
+    """How this configuration reaches its Ark server."""
+    return ConnectionSettings(
+        address=config.server_address,
+        network=network.bitcoin_name,
+        user_agent=config.user_agent or USER_AGENT,
+        access_token=config.server_access_token,
+        socks5_proxy=config.socks5_proxy,
+        vtxo_exit_margin=config.vtxo_exit_margin,
+    )
+
+
+def open_chain_source(config: WalletConfig) -> ChainSource:
+    """The configured chain source; Esplora where both are. Raises ConfigError."""
+    fallback = FeeRate(config.fallback_fee_rate)
+    if config.esplora_address is not None:
+        return EsploraSource(
+            config.esplora_address, fallback_fee_rate=fallback, socks5_proxy=config.socks5_proxy
+        )
+    if config.bitcoind_address is None:
+        raise ConfigError("Need to either provide esplora or bitcoind info")
+    auth: CookieFile | UserPass
+    if config.bitcoind_cookiefile is not None:
+        auth = CookieFile(config.bitcoind_cookiefile)
+    elif config.bitcoind_user is not None and config.bitcoind_pass is not None:
+        auth = UserPass(config.bitcoind_user, config.bitcoind_pass)
+    else:
+        raise ConfigError("need bitcoind auth config")
+    return BitcoindSource(RpcClient(config.bitcoind_address, auth), fallback_fee_rate=fallback)
+
+
+async def _open_chain(config: WalletConfig, network: Network) -> ChainSource:
+    try:
+        chain = open_chain_source(config)
+    except BarkdError as error:
+        raise CreateFailed("failed to create a chain source client with the config") from error
+    try:
+        await chain.check_startup(network)
+    except BaseException as error:
+        await chain.close()
+        if isinstance(error, ChainError):
+            raise CreateFailed("chain source version check failed") from error
+        raise
+    return chain
+
+
+def _canonical(network: Network) -> Network:
+    """Mutinynet is a signet: which one a wallet is on shows in its servers only."""
+    return Network.from_bitcoin_name(network.bitcoin_name)
+
+
+def _database_url(database: Path | str) -> str:
+    return str(database)
+
+
+def _retrieve(task: asyncio.Task[BlockRef]) -> None:
+    """An error of a look behind the scenes is nobody's; the next look will tell."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.debug("tip: %s", error)
