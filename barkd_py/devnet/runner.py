@@ -7,14 +7,10 @@ what `barkd_py.devnet.state_dir` keeps.
 import asyncio
 import contextlib
 import logging
-import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import uvicorn
-from starlette.types import ASGIApp
 
 from barkd_py.devnet.ark_server.chain import NodeChain
 from barkd_py.devnet.ark_server.faults import Fault, Faults
@@ -29,6 +25,7 @@ from barkd_py.devnet.control import ControlParts, EsploraFaults, control_app
 from barkd_py.devnet.esplora import esplora_app
 from barkd_py.devnet.http_faults import HttpFaults
 from barkd_py.devnet.node import Node
+from barkd_py.devnet.serving import serving
 from barkd_py.devnet.state_dir import DirectoryState, locked
 from barkd_py.errors import ChainError
 
@@ -39,9 +36,6 @@ _FIRST_BLOCKS = COINBASE_MATURITY + 20
 
 #: How often a bitcoind is asked what is new; it may be driven by others too.
 _POLL_SECONDS = 0.25
-
-#: How long open requests get when devnet stops.
-_GRACE_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +163,8 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
         )
         await stack.enter_async_context(_background(_poll(node), "polling the node"))
         await stack.enter_async_context(_background(miner.run(), "automatic mining"))
-        await stack.enter_async_context(_serving(esplora_app(node, http_faults), esplora_socket))
-        await stack.enter_async_context(_serving(control_app(levers), control_socket))
+        await stack.enter_async_context(serving(esplora_app(node, http_faults), esplora_socket))
+        await stack.enter_async_context(serving(control_app(levers), control_socket))
         state.save(options.directory, urls.to_json())
         yield Devnet(urls, node, ark_server, clock)
 
@@ -200,34 +194,6 @@ def _address(host: str, port: int) -> str:
 
 def _url(host: str, port: int) -> str:
     return f"http://{_address(host, port)}"
-
-
-class _HttpServer(uvicorn.Server):
-    """uvicorn inside our event loop: signals are ours."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@contextlib.asynccontextmanager
-async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve an application while the context lasts."""
-    server = _HttpServer(
-        uvicorn.Config(
-            app,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
-    )
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
 
 
 @contextlib.asynccontextmanager
