@@ -1,13 +1,14 @@
 """What the daemon does while nobody asks: one row per loop.
 
-    loop               first run   period                        needs `connected`   body
-    server-connection  after I     I                             -                   heartbeat while not connected
-    tip                at once     at most I                     -                   look at the tip, wake `sync`
-    sync               at once     I, or a new tip               partly              `Daemon.sync_once`
-    mailbox            at once     stream; I after it ended      yes                 drain at every wake-up
+    loop               first run  period                    needs `connected`  body
+    server-connection  after I    I                         -                  heartbeat while not connected
+    tip                at once    at most I                 -                  look at the tip, wake `sync`
+    sync               at once    I, or a new tip           partly             `Daemon.sync_once`
+    mailbox            at once    stream; I after its end   yes                drain at every wake-up
 
-I is `daemon_sync_interval_secs`. `connected` is what the loops believe of the server: it is set by a heartbeat
-that succeeded and taken back when the mailbox stream is lost for good. Nothing else stops while it is false.
+I is `daemon_sync_interval_secs`. `connected` is what the loops believe of the server: it is set by a
+heartbeat that succeeded and taken back when the mailbox stream is lost for good. Nothing else stops while it
+is false.
 With `daemon_manual_sync` only the first loop runs.
 
 Rounds and exits have loops of their own, which register themselves (`Daemon.add_loop`).
@@ -45,7 +46,7 @@ class Daemon:
         self._backoff = backoff
         self._tip: BlockRef | None = None
         self._new_tip = asyncio.Event()
-        self._heartbeat_task: asyncio.Task[None] | None = None
+        self._heartbeat_task: asyncio.Task[bool] | None = None
         self._supervisor: Supervisor | None = None
         self._extra: list[Loop] = []
         self.connected = False
@@ -76,14 +77,15 @@ class Daemon:
         if self._supervisor is not None:
             await self._supervisor.stop()
 
-    async def heartbeat(self, complaint: str) -> None:
-        """Handshake, terms and keys anew; `connected` if all is well."""
+    async def heartbeat(self, complaint: str) -> bool:
+        """Handshake, terms and keys anew; `connected` if all is well, which is returned."""
         try:
             await self._wallet.server.refresh()
         except BarkdError as error:
             log.warning("%s: %s", complaint, chain_text(error))
-        else:
-            self.connected = True
+            return False
+        self.connected = True
+        return True
 
     # --- loops
 
@@ -92,8 +94,7 @@ class Daemon:
             await shutdown.sleep(self._interval_secs)
             if shutdown.requested or self.connected:
                 continue
-            await self.heartbeat("Ark server reconnect failed")
-            if self.connected:
+            if await self.heartbeat("Ark server reconnect failed"):
                 log.info("Ark server reconnected")
 
     async def _watch_tip(self, shutdown: Shutdown) -> None:
