@@ -243,6 +243,7 @@ class VtxoTree:
         self.nodes = spec.shape
         self._outputs: dict[int, TxOut] = {self.root.index: spec.funding_output}
         self._txs: dict[int, Tx] = {}
+        self._sessions: dict[tuple[int, bytes], Session] = {}
 
     @property
     def nb_leaves(self) -> int:
@@ -335,12 +336,19 @@ class VtxoTree:
     # -- cosigning
 
     def _session(self, node: Node, agg_nonce: bytes) -> Session:
-        """Raises TreeInvalid for a malformed nonce."""
-        keys, tweak = self.spec.cosign_pubkeys(node), self.taproot(node).tweak
-        try:
-            return Session(keys, agg_nonce, self.sighash(node), tweak)
-        except ValueError as error:
-            raise TreeInvalid("malformed aggregate nonce") from error
+        """The signing of a node; kept, because aggregating many keys costs more than a signature does.
+
+        Raises TreeInvalid for a malformed nonce.
+        """
+        session = self._sessions.get((node.index, agg_nonce))
+        if session is None:
+            keys, tweak = self.spec.cosign_pubkeys(node), self.taproot(node).tweak
+            try:
+                session = Session(keys, agg_nonce, self.sighash(node), tweak)
+            except ValueError as error:
+                raise TreeInvalid("malformed aggregate nonce") from error
+            self._sessions[node.index, agg_nonce] = session
+        return session
 
     def cosign_leaf(
         self, leaf: int, secret: SecretKey, sec_nonces: Sequence[SecNonce], agg_nonces: Sequence[bytes]
