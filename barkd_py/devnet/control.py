@@ -51,7 +51,7 @@ class FaultTarget(Protocol):
     def clear(self) -> None:
         """Be honest again."""
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> Sequence[dict[str, Any]]:
         """All faults that are set."""
 
 
@@ -70,7 +70,7 @@ class EsploraFaults:
     def clear(self) -> None:
         self._faults.clear()
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> Sequence[dict[str, Any]]:
         return self._faults.list()
 
 
@@ -190,7 +190,7 @@ class _Levers:
         return await self.auto_mine(request)
 
     async def faults(self, _request: Request) -> Response:
-        return JSONResponse({name: target.list() for name, target in self._parts.fault_targets.items()})
+        return JSONResponse({name: list(target.list()) for name, target in self._parts.fault_targets.items()})
 
     async def set_fault(self, request: Request) -> Response:
         body = dict(await _body(request))

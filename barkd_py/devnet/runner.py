@@ -7,7 +7,7 @@ what `barkd_py.devnet.state_dir` keeps.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ class _ArkServerFaults:
     def clear(self) -> None:
         self._faults.clear()
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> Sequence[dict[str, Any]]:
         return self._faults.list()
 
 

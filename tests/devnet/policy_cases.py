@@ -610,11 +610,8 @@ def package(
 ) -> Callable[[_PackagePlay], _PackagePlay]:
     def register(play: _PackagePlay) -> _PackagePlay:
         async def named(purse: Purse) -> tuple[tuple[Tx, ...], Names]:
-            match await play(purse):
-                case (tuple() as txs, dict() as names):
-                    pass
-                case txs:
-                    names = {}
+            result: tuple[Any, ...] = await play(purse)
+            txs, names = result if isinstance(result[-1], dict) else (result, {})
             roles = ("tx",) if len(txs) == 1 else ("parent", "child")
             return txs, {**dict(zip(roles, txs, strict=True)), **names}
 

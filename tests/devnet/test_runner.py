@@ -1,0 +1,323 @@
+"""Devnet as a whole: one directory, its levers, restarts, and the command."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from barkd_py.bitcoin.address import address_from_script
+from barkd_py.bitcoin.units import Network
+from barkd_py.devnet.command import devnet as devnet_command
+from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
+from barkd_py.devnet.state_dir import DirectoryInUse, PortInUse, read_state
+from barkd_py.errors import InvalidInput
+from barkd_py.server_rpc.protos import bark_server_pb2
+from barkd_py.server_rpc.protos.bark_server_pb2_grpc import ArkServiceStub
+from tests.devnet.purse import SCRIPT, Purse, pay, spend
+
+ADDRESS = address_from_script(SCRIPT, Network.REGTEST)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> DevnetOptions:
+    return DevnetOptions(tmp_path / "devnet")
+
+
+@pytest.fixture
+async def running(options: DevnetOptions) -> AsyncIterator[Devnet]:
+    async with running_devnet(options) as devnet:
+        yield devnet
+
+
+@pytest.fixture
+async def levers(running: Devnet) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=running.urls.control_url, trust_env=False) as client:
+        yield client
+
+
+async def pull(levers: httpx.AsyncClient, url: str, /, **body: Any) -> Any:
+    answer = await levers.post(url, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def get(levers: httpx.AsyncClient, path: str) -> Any:
+    return (await levers.get(path)).json()
+
+
+async def protocol_versions(url: str) -> tuple[int, int]:
+    async with grpc.aio.insecure_channel(url.removeprefix("http://")) as channel:
+        reply = await ArkServiceStub(channel).Handshake(
+            bark_server_pb2.HandshakeRequest(bark_version="0.8.0")
+        )
+        return reply.min_protocol_version, reply.max_protocol_version
+
+
+# -- levers --------------------------------------------------------------------------------------------
+
+
+async def test_all_parts_answer(running: Devnet, levers: httpx.AsyncClient) -> None:
+    status = await get(levers, "/status")
+    assert status["height"] == running.node.index.tip_height == 120
+    assert status["mempool"] == []
+    assert status["esplora_url"] == running.urls.esplora_url
+    async with httpx.AsyncClient(trust_env=False) as client:
+        tip = await client.get(running.urls.esplora_url + "/blocks/tip/height")
+    assert tip.text == "120"
+    assert await protocol_versions(running.urls.ark_server_url) == (4, 5)
+
+
+async def test_mining(running: Devnet, levers: httpx.AsyncClient) -> None:
+    mined = await pull(levers, "/mine", blocks=3)
+    assert mined["height"] == 123
+    assert len(mined["blocks"]) == 3
+    assert mined["blocks"][-1] == mined["tip_hash"] == str(running.node.index.tip.hash)
+    await pull(levers, "/mine", address=ADDRESS)
+    coinbase = running.node.index.tx(running.node.index.tip.txids[0])
+    assert coinbase is not None
+    assert coinbase.tx.outputs[0].script_pubkey == SCRIPT
+
+
+async def test_mining_exactly_these(running: Devnet, levers: httpx.AsyncClient) -> None:
+    purse = Purse(running.node)
+    await purse.fill(2)
+    waiting, other = (spend([purse.coin()], [pay(90_000)]) for _ in range(2))
+    await purse.broadcast(waiting)
+    await pull(levers, "/mine", transactions=[other.serialize().hex()])
+    assert running.node.index.tx(other.txid) is not None
+    assert waiting.txid in running.node.pool
+
+
+async def test_funding(running: Devnet, levers: httpx.AsyncClient) -> None:
+    funded = await pull(levers, "/fund", address=ADDRESS, amount_sat=12_345)
+    assert funded["height"] == 121
+    (txid, vout) = funded["txid"], funded["vout"]
+    (tx,) = [
+        tx
+        for tx in map(running.node.index.tx, running.node.index.tip.txids)
+        if tx and str(tx.tx.txid) == txid
+    ]
+    assert tx.tx.outputs[vout] == pay(12_345)
+    await pull(levers, "/fund", address=ADDRESS, amount_sat=1000, mine=False)
+    assert len((await get(levers, "/status"))["mempool"]) == 1
+
+
+async def test_reorganising(running: Devnet, levers: httpx.AsyncClient) -> None:
+    funded = await pull(levers, "/fund", address=ADDRESS, amount_sat=12_345)
+    tip = await pull(levers, "/reorg", depth=1)
+    assert tip["height"] == funded["height"] + 1
+    assert (await get(levers, "/status"))["mempool"] == [funded["txid"]]
+
+
+async def test_time_moves_blocks_and_nothing_else(running: Devnet, levers: httpx.AsyncClient) -> None:
+    before = running.node.index.tip.header.time
+    assert (await pull(levers, "/time", advance_seconds=600))["offset_seconds"] == 600
+    assert (await pull(levers, "/time", advance_seconds=60))["offset_seconds"] == 660
+    await pull(levers, "/mine")
+    assert running.node.index.tip.header.time >= before + 600
+    assert (await pull(levers, "/time", offset_seconds=0))["offset_seconds"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "text"),
+    [
+        ("/mine", {"blocks": 0}, "blocks must be a number from 1"),
+        ("/mine", {"blocks": "3"}, "blocks must be a number from 1"),
+        ("/mine", {"address": "nonsense"}, "base58 error"),
+        ("/mine", {"transactions": ["zz"]}, "transactions must be an array of hex strings"),
+        ("/mine", [], "the body is not a JSON object"),
+        ("/fund", {"amount_sat": 1000}, "address must be a text"),
+        ("/fund", {"address": ADDRESS}, "amount_sat must be a number"),
+        ("/fund", {"address": ADDRESS, "amount_sat": 329}, "dust, tx with dust output must be 0-fee"),
+        ("/fund", {"address": ADDRESS, "amount_sat": 2_000_000_000_000}, "the faucet has"),
+        (
+            "/fund",
+            {"address": "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "amount_sat": 1000},
+            "is not valid on regtest",
+        ),
+        ("/reorg", {"depth": 1000}, "there are not 1000 blocks to replace"),
+        ("/time", {"advance_seconds": "x"}, "advance_seconds must be a number"),
+        ("/faults", {"target": "moon"}, "no fault target 'moon'; there are: esplora, ark-server"),
+        ("/faults", {"target": "esplora", "kind": "explode"}, "invalid fault"),
+    ],
+)
+async def test_wrong_requests_say_what_is_wrong(
+    levers: httpx.AsyncClient, path: str, body: Any, text: str
+) -> None:
+    before = await get(levers, "/status")
+    answer = await levers.post(path, json=body)
+    assert answer.status_code == 400
+    assert text in answer.json()["error"]
+    assert await get(levers, "/status") == before
+
+
+async def test_faults_of_the_chain_source(running: Devnet, levers: httpx.AsyncClient) -> None:
+    set_ = await pull(levers, "/faults", target="esplora", path="/fee-estimates", kind="error", code=503)
+    async with httpx.AsyncClient(base_url=running.urls.esplora_url, trust_env=False) as client:
+        assert (await client.get("/fee-estimates")).status_code == 503
+        assert (await client.get("/fee-estimates")).status_code == 200
+    (listed,) = (await get(levers, "/faults"))["esplora"]
+    assert (listed["id"], listed["hits"]) == (set_["id"], 1)
+    assert (await levers.delete(f"/faults/esplora/{set_['id']}")).status_code == 200
+    assert (await levers.delete(f"/faults/esplora/{set_['id']}")).status_code == 404
+
+
+async def test_faults_of_the_ark_server(running: Devnet, levers: httpx.AsyncClient) -> None:
+    await pull(levers, "/faults", target="ark-server", rpc="Handshake", kind="error", code="UNAVAILABLE")
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await protocol_versions(running.urls.ark_server_url)
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert await protocol_versions(running.urls.ark_server_url) == (4, 5)
+    await pull(levers, "/faults", target="ark-server", rpc="*", kind="error")
+    assert (await levers.delete("/faults")).status_code == 200
+    assert await get(levers, "/faults") == {"esplora": [], "ark-server": []}
+
+
+async def wait_for_height(devnet: Devnet, height: int) -> None:
+    async with asyncio.timeout(10):
+        while devnet.node.index.tip_height < height:
+            await devnet.node.changed.wait()
+
+
+async def test_mining_when_a_transaction_waits(running: Devnet, levers: httpx.AsyncClient) -> None:
+    await pull(levers, "/auto-mine", on_transaction=True)
+    funded = await pull(levers, "/fund", address=ADDRESS, amount_sat=1000, mine=False)
+    await wait_for_height(running, 121)
+    assert funded["txid"] in {str(txid) for txid in running.node.index.tip.txids}
+    await pull(levers, "/auto-mine")
+    await pull(levers, "/fund", address=ADDRESS, amount_sat=1000, mine=False)
+    assert len(running.node.pool) == 1
+
+
+async def test_mining_at_intervals(running: Devnet, levers: httpx.AsyncClient) -> None:
+    await pull(levers, "/auto-mine", interval_seconds=0.01)
+    await wait_for_height(running, 123)
+    settings = await pull(levers, "/auto-mine")
+    assert settings == {"interval_seconds": None, "on_transaction": False}
+
+
+# -- the directory -------------------------------------------------------------------------------------
+
+
+async def test_restart_keeps_chain_server_and_addresses(options: DevnetOptions) -> None:
+    async with running_devnet(options) as first:
+        await first.node.mine(5)
+        urls, tip, key = first.urls, first.node.index.tip.ref, first.ark_server.keys.server_pubkey
+    async with running_devnet(options) as second:
+        assert second.urls == urls
+        assert second.node.index.tip.ref == tip
+        assert second.ark_server.keys.server_pubkey == key
+
+
+async def test_second_devnet_in_a_directory_is_refused(running: Devnet, options: DevnetOptions) -> None:
+    with pytest.raises(DirectoryInUse, match="another devnet is running in"):
+        async with running_devnet(options):
+            pass
+    assert running.node.index.tip_height == 120
+
+
+async def test_port_in_use_is_named(options: DevnetOptions) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUse, match=f"port {port} of 127.0.0.1 is in use: .* --control-port"):
+            async with running_devnet(replace(options, control_port=port)):
+                pass
+    async with running_devnet(options):
+        pass
+
+
+async def test_chain_of_the_other_kind_of_node_is_refused(options: DevnetOptions) -> None:
+    async with running_devnet(options):
+        pass
+    with pytest.raises(InvalidInput, match="was made by the built-in node, not bitcoind"):
+        async with running_devnet(replace(options, bitcoind=Path("/nowhere"))):
+            pass
+
+
+async def test_state_file_tells_others_where_it_is(running: Devnet, options: DevnetOptions) -> None:
+    state = read_state(options.directory)
+    assert state is not None
+    assert state["urls"] == running.urls.to_json()
+
+
+# -- the command ---------------------------------------------------------------------------------------
+
+_COMMAND = [sys.executable, "-c", "from barkd_py.devnet.command import devnet; devnet()"]
+
+
+def start(directory: Path, *arguments: str) -> tuple["subprocess.Popen[str]", dict[str, Any]]:
+    process = subprocess.Popen(
+        [*_COMMAND, "--dir", str(directory), "--json", *arguments], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return process, json.loads(process.stdout.readline())
+
+
+def stop(process: "subprocess.Popen[str]", number: signal.Signals) -> int:
+    process.send_signal(number)
+    code = process.wait(20)
+    assert process.stdout is not None
+    process.stdout.close()
+    return code
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_command_runs_until_a_signal_and_kills_lose_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    process, urls = start(tmp_path)
+    with httpx.Client(base_url=urls["control_url"], trust_env=False) as levers:
+        tip = levers.post("/mine", json={"blocks": 4}).json()
+        funded = levers.post("/fund", json={"address": ADDRESS, "amount_sat": 5000, "mine": False}).json()
+    assert stop(process, signal.SIGKILL) == -signal.SIGKILL
+
+    process, again = start(tmp_path)
+    assert again == urls
+    with httpx.Client(base_url=urls["control_url"], trust_env=False) as levers:
+        status = levers.get("/status").json()
+    assert status["tip_hash"] == tip["tip_hash"]
+    assert status["mempool"] == [funded["txid"]]
+    assert stop(process, number) == 0
+
+
+async def run_subcommand(options: DevnetOptions, *arguments: str) -> tuple[int, str]:
+    result = await asyncio.to_thread(
+        CliRunner().invoke, devnet_command, ["--dir", str(options.directory), *arguments]
+    )
+    return result.exit_code, result.output
+
+
+async def test_subcommands_pull_the_levers(running: Devnet, options: DevnetOptions) -> None:
+    code, output = await run_subcommand(options, "mine", "2")
+    assert (code, json.loads(output)["height"]) == (0, 122)
+    code, output = await run_subcommand(options, "fund", str(ADDRESS), "5000")
+    assert (code, json.loads(output)["height"]) == (0, 123)
+    code, output = await run_subcommand(options, "reorg", "1")
+    assert (code, json.loads(output)["height"]) == (0, 124)
+    code, output = await run_subcommand(options, "status")
+    assert (code, len(json.loads(output)["mempool"])) == (0, 1)
+    code, output = await run_subcommand(options, "reorg", "5000")
+    assert (code, output) == (1, "Error: there are not 5000 blocks to replace\n")
+
+
+async def test_subcommand_without_a_devnet_says_so(options: DevnetOptions) -> None:
+    code, output = await run_subcommand(options, "mine")
+    assert code == 1
+    assert "no devnet in" in output
+    async with running_devnet(options):
+        pass
+    code, output = await run_subcommand(options, "mine")
+    assert code == 1
+    assert "does not answer; is it running?" in output
