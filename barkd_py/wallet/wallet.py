@@ -202,7 +202,7 @@ class Wallet:
         keys = WalletKeys(seed)
         chain = await _open_chain(config, network)
         try:
-            store = await Store.open(_database_url(database))
+            store = await Store.open(str(database))
             try:
                 await cls._make(
                     store, chain, keys, seed, network, config, birthday_height, recover, without_server
@@ -253,14 +253,21 @@ class Wallet:
 
     @classmethod
     async def open(
-        cls, database: Path | str, *, seed: Seed, load_config: Callable[[Network], WalletConfig]
+        cls,
+        database: Path | str,
+        *,
+        seed: Seed,
+        load_config: Callable[[Network], WalletConfig],
+        open_store: Callable[[str], Awaitable[Store]] = Store.open,
     ) -> "Wallet":
         """Open an existing wallet. It asks the chain source whether it can be used, and nobody else.
+
+        open_store: opens the database by its URL or path.
 
         Raises PropertiesMissing, WrongMnemonic, StoreError, ConfigError, ChainError.
         """
         keys = WalletKeys(seed)
-        store = await Store.open(_database_url(database))
+        store = await open_store(str(database))
         try:
             async with store.read() as tx:
                 properties = await tx.properties.find()
@@ -526,10 +533,6 @@ async def _open_chain(config: WalletConfig, network: Network) -> ChainSource:
 def _canonical(network: Network) -> Network:
     """Mutinynet is a signet: which one a wallet is on shows in its servers only."""
     return Network.from_bitcoin_name(network.bitcoin_name)
-
-
-def _database_url(database: Path | str) -> str:
-    return str(database)
 
 
 def _retrieve(task: asyncio.Task[BlockRef]) -> None:
