@@ -9,18 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.vector_files import cases as vector_cases
+
 RECORDING = Path(__file__).parent / "recorded-barkd-0.8.0.json"
 
 REGTEST_ADDRESS = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 UNKNOWN_VTXO = "ab" * 32 + ":0"
 
+MAINNET_ADDRESS = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
+FILLINGS = {
+    "bitcoin_address": REGTEST_ADDRESS,
+    "unknown_vtxo": UNKNOWN_VTXO,
+    "mainnet_address": MAINNET_ADDRESS,
+    "other_ark_address": str(next(case["address"] for case in vector_cases("address", "valid") if case["testnet"])),
+}
+
 _KINDS = {
+    **{name: re.escape(value) for name, value in FILLINGS.items()},
     "hex64": "[0-9a-f]{64}",
     "base64": "[A-Za-z0-9+/]+=*",
     "datadir": ".+",
     "int": "-?[0-9]+",
     "time": r"[0-9]{4}-[0-9-]+T[0-9:.]+Z",
-    "unknown_vtxo": UNKNOWN_VTXO,
 }
 _BYTES = {
     "<bytes ff fe>": b"\xff\xfe",
@@ -76,7 +86,9 @@ def command_lines() -> list[dict[str, Any]]:
 
 
 def fill(text: str) -> str:
-    return text.replace("<bitcoin_address>", REGTEST_ADDRESS).replace("<unknown_vtxo>", UNKNOWN_VTXO)
+    for name, value in FILLINGS.items():
+        text = text.replace(f"<{name}>", value)
+    return text
 
 
 def pattern(text: str) -> re.Pattern[str]:
@@ -107,3 +119,12 @@ def matches(recorded: Any, ours: Any) -> bool:
             )
         case _:
             return type(recorded) is type(ours) and recorded == ours
+
+
+def refusals_with_a_wallet() -> list[Case]:
+    """Requests to a loaded wallet that were refused for what they say, whatever the wallet holds."""
+    return [
+        case
+        for case in cases()
+        if not case.state.startswith("no wallet") and case.status in (400, 404, 422) and case.auth is True
+    ]

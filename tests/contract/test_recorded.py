@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.contract.recorded import Case, cases, matches
+from tests.contract.recorded import Case, cases, matches, refusals_with_a_wallet
 from tests.contract.routes import NOT_SERVED_YET
 from tests.support.api_server import TOKEN, RunningApi, running_api
 
@@ -28,10 +28,19 @@ NEEDS_A_NODE = (
     "failed to create a chain source client",
     "error creating new wallet",
 )
-DIFFERENT = {
-    "POST /nope": "barkd repeats the request's body in its answer; that is nobody's business",
-    "config.toml is not TOML": "the reason is worded by another parser; tests/daemon/test_runtime.py has ours",
-}
+# Needs coins, addresses or invoices of the recorded wallet.
+NEEDS_THE_WALLET = frozenset(
+    {
+        "import: foreign",
+        "import: foreign, gap limit 0",
+        "import: one byte changed",
+        "sign: bitcoin address",
+        "verify: both (2)",
+        "/wallet/send: comment",
+        "balance after delete",
+        "wait: wallet deleted meanwhile",
+    }
+)
 
 
 def _selected(state: str) -> list[Case]:
@@ -42,7 +51,7 @@ def _left_out(case: Case) -> bool:
     if _NOT_SERVED.fullmatch(case.path) or case.path == "/api/v1/exits/status/vtxo":
         return True
     if case.path == "/nope" and isinstance(case.body, dict):
-        return True
+        return True  # barkd repeats the request's body in its answer; that is nobody's business
     if case.path in ("/api/v1/wallet", "/api/v1/wallet/create") and case.method == "POST" and case.auth:
         response = case.response
         if case.status == 200 or any(text in str(response) for text in NEEDS_A_NODE):
@@ -133,3 +142,23 @@ async def test_with_a_config_file_in_the_datadir(tmp_path: Path) -> None:
         for case in _selected("no wallet; config.toml exists"):
             await _check(api, case)
     assert not (tmp_path / "config.toml").exists()
+
+
+def _refusals() -> list[Case]:
+    return [
+        case
+        for case in refusals_with_a_wallet()
+        if not _NOT_SERVED.fullmatch(case.path) and case.name not in NEEDS_THE_WALLET
+    ]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def with_wallet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningApi]:
+    async with running_api(tmp_path_factory.mktemp("datadir") / "d", with_wallet=True) as api:
+        yield api
+
+
+@pytest.mark.parametrize("case", _refusals(), ids=lambda case: case.name)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_refused_with_a_wallet(with_wallet: RunningApi, case: Case) -> None:
+    await _check(with_wallet, case)

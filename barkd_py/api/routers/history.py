@@ -19,7 +19,7 @@ from barkd_py.ark.address import ArkAddress
 from barkd_py.bitcoin.address import WrongNetworkAddress, parse_address
 from barkd_py.bitcoin.units import Network
 from barkd_py.daemon.wallet_api import WalletApi
-from barkd_py.errors import InvalidInput, NotFound
+from barkd_py.errors import InvalidInput, NotFound, chain_text
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.payment_request import decode_lnurl, is_invoice, is_lightning_address, is_offer
 
@@ -84,14 +84,14 @@ def _parse_method(kind: str, value: str, network: Network) -> PaymentMethod:
             try:
                 value = str(ArkAddress.parse(value))
             except InvalidInput as error:
-                problem = f"invalid ark address: {error}"
+                problem = f"invalid ark address: {chain_text(error)}"
         case PaymentMethodKind.BITCOIN:
             try:
                 parse_address(value, network)
             except WrongNetworkAddress:
                 pass
             except InvalidInput as error:
-                problem = f"invalid bitcoin address: {error}"
+                problem = f"invalid bitcoin address: {chain_text(error)}"
         case PaymentMethodKind.OUTPUT_SCRIPT:
             bad = re.search("[^0-9a-fA-F]", value)
             if len(value) % 2:
@@ -105,7 +105,8 @@ def _parse_method(kind: str, value: str, network: Network) -> PaymentMethod:
         case PaymentMethodKind.INVOICE if not is_invoice(value) and not value.lower().startswith("lni1"):
             problem = "invalid invoice: cannot parse invoice"
         case PaymentMethodKind.OFFER if not is_offer(value):
-            problem = "invalid offer: cannot parse offer"
+            reason = "Bech32(Parse(Char(InvalidChar)))" if "1" in value else "Bech32(Parse(Char(MissingSeparator)))"
+            problem = f"invalid offer: {reason}"
         case PaymentMethodKind.LIGHTNING_ADDRESS if not is_lightning_address(value):
             problem = "invalid lightning address: InvalidLightningAddress"
         case PaymentMethodKind.LNURL:

@@ -1,0 +1,43 @@
+"""Amounts with a denomination."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from barkd_py.api.amounts import BadAmount, parse_amount
+
+
+@pytest.mark.parametrize(
+    ("text", "amount_sat"),
+    [
+        ("10000 sat", 10_000),
+        ("1000sats", 1_000),
+        ("0.1 BTC", 10_000_000),
+        ("5 mBTC", 500_000),
+        ("2 cBTC", 2_000_000),
+        ("7 bits", 700),
+        ("7 uBTC", 700),
+        ("-0 sat", 0),
+        ("1.0 sat", 1),
+        ("21000000 BTC", 2_100_000_000_000_000),
+        (".5 BTC", 50_000_000),
+    ],
+)
+def test_amounts_are_read(text: str, amount_sat: int) -> None:
+    assert parse_amount(text) == amount_sat
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_bitcoins_and_satoshis_agree(amount_sat: int) -> None:
+    whole, rest = divmod(amount_sat, 100_000_000)
+    assert parse_amount(f"{whole}.{rest:08} BTC") == parse_amount(f"{amount_sat} sat") == amount_sat
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1000", "x sat", "1 dollars", "-1 sat", "0.5 sat", "1..0 BTC", "1,0 BTC", "18446744073709551616 sat",
+     "1" * 60 + " sat", " sat", ". BTC", "1  sat", "0.000000001 BTC", "1_000 sat", "1e3 sat", "٣ sat"],
+)  # fmt: skip
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(BadAmount):
+        parse_amount(text)

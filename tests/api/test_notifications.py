@@ -1,0 +1,217 @@
+"""Tickets, the websocket and the long poll, over real connections."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+
+from barkd_py.api.tickets import LIFETIME_SECS, Tickets
+from tests.support.api_server import RunningApi, running_api
+
+HANDSHAKE = [
+    ("Connection", "keep-alive, Upgrade"),
+    ("Upgrade", "WebSocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+]
+
+
+@pytest.fixture
+async def polled(tmp_path: Path) -> AsyncIterator[RunningApi]:
+    """The API with polls that give up at once."""
+    async with running_api(tmp_path / "d", with_wallet=True, wait_secs=0.05) as running:
+        yield running
+
+
+async def _ticket(api: RunningApi) -> str:
+    answer = await api.http.get("/api/v1/notifications/ws/ticket")
+    assert answer.headers["content-type"] == "application/json"
+    ticket: str = answer.json()
+    return ticket
+
+
+def _url(api: RunningApi, ticket: str) -> str:
+    return f"ws://127.0.0.1:{api.port}/api/v1/notifications/ws?ticket={ticket}"
+
+
+async def _connect(api: RunningApi) -> ClientConnection:
+    return await connect(_url(api, await _ticket(api)), ping_interval=None)
+
+
+async def _receive(socket: ClientConnection) -> object:
+    async with asyncio.timeout(10):
+        return json.loads(await socket.recv())
+
+
+# --- tickets
+
+
+def test_a_ticket_works_once() -> None:
+    tickets = Tickets()
+    ticket = tickets.issue()
+    assert len(ticket) == 64
+    assert tickets.redeem(ticket)
+    assert not tickets.redeem(ticket)
+
+
+def test_a_ticket_lives_ten_minutes() -> None:
+    now = 1000.0
+    tickets = Tickets(lambda: now)
+    young, old = tickets.issue(), tickets.issue()
+    now += LIFETIME_SECS - 1
+    assert tickets.redeem(young)
+    now += 1
+    assert not tickets.redeem(old)
+
+
+async def test_an_unknown_ticket_is_a_401(api: RunningApi) -> None:
+    answer = await api.raw("GET", "/api/v1/notifications/ws?ticket=00", HANDSHAKE)
+    assert (answer.status, answer.json()) == (401, {"message": "Invalid websocket ticket"})
+    assert answer.header("vary") is not None
+
+
+async def test_a_broken_handshake_does_not_use_the_ticket_up(api: RunningApi) -> None:
+    ticket = await _ticket(api)
+    target = f"/api/v1/notifications/ws?ticket={ticket}"
+    for index in range(len(HANDSHAKE)):
+        broken = HANDSHAKE[:index] + HANDSHAKE[index + 1 :]
+        assert (await api.raw("GET", target, broken)).status == 400
+    answer = await api.raw("GET", target, HANDSHAKE)
+    assert answer.status == 101
+    assert answer.header("vary") is not None
+    assert (await api.raw("GET", target, HANDSHAKE)).status == 401
+
+
+async def test_an_upgrade_elsewhere_is_an_ordinary_request(api: RunningApi) -> None:
+    answer = await api.raw("GET", "/api/v1/wallet", [api.bearer, *HANDSHAKE])
+    assert answer.status == 200
+
+
+# --- the websocket
+
+
+async def test_events_come_as_they_happen(api: RunningApi) -> None:
+    api.wallet.add_movement()  # before: not sent
+    async with await _connect(api) as socket:
+        await socket.send("ignored")
+        await (await socket.ping())
+        movement = api.wallet.add_movement()
+        received = await _receive(socket)
+        assert isinstance(received, dict)
+        assert (received["type"], received["movement"]["id"]) == ("movement-created", movement.id)
+        await api.wallet.patch_movement_metadata(movement.id, {"a": 1})
+        updated = await _receive(socket)
+        assert isinstance(updated, dict)
+        assert (updated["type"], updated["movement"]["metadata"]) == ("movement-updated", {"a": 1})
+
+
+async def test_without_a_wallet_the_socket_closes(tmp_path: Path) -> None:
+    async with running_api(tmp_path / "d") as api:
+        async with await _connect(api) as socket:
+            with pytest.raises(websockets.ConnectionClosed):
+                await _receive(socket)
+
+
+async def test_deletion_closes_the_socket_and_a_new_wallet_can_be_made(api: RunningApi) -> None:
+    fingerprint = api.runtime.fingerprint
+    async with await _connect(api) as socket:
+        await asyncio.sleep(0)  # the handshake is done; let the server subscribe
+        delete = {"dangerous": True, "fingerprint": fingerprint}
+        assert (await api.http.request("DELETE", "/api/v1/wallet", json=delete)).status_code == 200
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await _receive(socket)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1001
+    body = {
+        "network": "regtest",
+        "ark_server": "http://127.0.0.1:3535",
+        "chain_source": {"esplora": {"url": "http://127.0.0.1:3000"}},
+    }
+    assert (await api.http.post("/api/v1/wallet/create", json=body)).status_code == 200
+
+
+async def test_a_client_that_leaves_is_forgotten(api: RunningApi) -> None:
+    socket = await _connect(api)
+    await socket.close()
+    movement = api.wallet.add_movement()
+    async with await _connect(api) as second:
+        api.wallet.add_movement()
+        received = await _receive(second)
+        assert isinstance(received, dict)
+        assert received["movement"]["id"] == movement.id + 1
+
+
+# --- the long poll
+
+
+async def _wait(api: RunningApi, since: str | None = None) -> dict[str, object]:
+    params = {} if since is None else {"since": since}
+    answer = await api.http.get("/api/v1/notifications/wait", params=params)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, object] = answer.json()
+    return found
+
+
+async def test_nothing_happened(polled: RunningApi) -> None:
+    assert await _wait(polled) == {"notifications": [], "last_pushed_at": None}
+    assert await _wait(polled, "2030-01-01T02:00:00+02:00") == {
+        "notifications": [],
+        "last_pushed_at": "2030-01-01T00:00:00Z",
+    }
+
+
+async def test_each_event_is_delivered_once_to_a_client_that_goes_on(polled: RunningApi) -> None:
+    seen: list[int] = []
+    since: str | None = None
+    for _ in range(3):
+        for _ in range(3):
+            polled.wallet.add_movement()
+        answer = await _wait(polled, since)
+        events = answer["notifications"]
+        assert isinstance(events, list)
+        seen += [event["movement"]["id"] for event in events]
+        assert isinstance(answer["last_pushed_at"], str)
+        since = answer["last_pushed_at"]
+    assert seen == list(range(1, 10))
+    assert (await _wait(polled, since))["notifications"] == []
+
+
+async def test_an_event_ends_the_wait(api: RunningApi) -> None:
+    poll = asyncio.create_task(_wait(api, datetime.now(UTC).isoformat()))
+    while not api.wallet.movements and not poll.done():
+        await asyncio.sleep(0.02)
+        api.wallet.add_movement()
+    answer = await poll
+    assert isinstance(answer["notifications"], list)
+    assert answer["notifications"]
+
+
+async def _hanging_poll(api: RunningApi) -> "asyncio.Task[object]":
+    """A poll that the server is working on."""
+
+    async def poll() -> object:
+        answer = await api.http.get("/api/v1/notifications/wait", params={"since": "2030-01-01T00:00:00Z"})
+        return answer.status_code, answer.json()
+
+    task = asyncio.create_task(poll())
+    await api.http.get("/ping")  # on another connection, begun later
+    await asyncio.sleep(0.05)
+    return task
+
+
+async def test_deletion_ends_the_wait_with_a_422(api: RunningApi) -> None:
+    poll = await _hanging_poll(api)
+    delete = {"dangerous": True, "fingerprint": api.runtime.fingerprint}
+    await api.http.request("DELETE", "/api/v1/wallet", json=delete)
+    assert await poll == (422, {"message": "No wallet set"})
+
+
+async def test_the_end_of_the_daemon_ends_the_wait_with_a_500(api: RunningApi) -> None:
+    poll = await _hanging_poll(api)
+    api.runtime.begin_stop()
+    assert await poll == (500, {"message": "Notification manager stopped"})
