@@ -17,6 +17,7 @@ import bdkpython as bdk
 
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxOut
 from barkd_py.bitcoin.units import MAX_MONEY_SAT, BlockRef, FeeRate, Network
+from barkd_py.onchain.cpfp import MAX_CHILD_VSIZE, ChildPlan
 from barkd_py.onchain.errors import (
     NoRecipients,
     OnchainInsufficientFunds,
@@ -142,6 +143,41 @@ class BdkView:
         builder = self._builder(fee_rate, tip_height, unspendable)
         return self._finish(builder.drain_wallet().drain_to(bdk.Script(script_pubkey)))
 
+    def change_script(self) -> bytes:
+        """The lowest revealed address that is unused; reveals one if there is none."""
+        return bytes(self._wallet.next_unused_address(KEYCHAIN).address.script_pubkey().to_bytes())
+
+    def build_child(
+        self, anchor: tuple[OutPoint, TxOut], plan: ChildPlan, change_script: bytes, *, tip_height: int
+    ) -> SignedTx:
+        """The fee child of a plan, checked against it. Raises TxBuildFailed."""
+        outpoint, output = anchor
+        builder = (
+            bdk.TxBuilder()
+            .version(3)
+            .add_foreign_utxo(_bdk_outpoint(outpoint), _foreign_input(output), _ANCHOR_SATISFACTION_WU)
+            .only_witness_utxo()
+            .manually_selected_only()
+            .add_utxos([_bdk_outpoint(coin.outpoint) for coin in plan.coins])
+            .fee_absolute(bdk.Amount.from_sat(plan.fee_sat))
+            .current_height(tip_height)
+            .nlocktime(bdk.LockTime.BLOCKS(tip_height))
+            .drain_to(bdk.Script(change_script))
+        )
+        child = self._finish(builder)
+        spent = {outpoint, *(coin.outpoint for coin in plan.coins)}
+        is_planned = (
+            child.tx.version == 3
+            and {tx_in.prevout for tx_in in child.tx.inputs} == spent
+            and child.tx.outputs == (TxOut(plan.output_sat, change_script),)
+            and child.fee_sat == plan.fee_sat
+            and child.tx.weight_wu == plan.weight_wu
+            and child.tx.vsize <= MAX_CHILD_VSIZE
+        )
+        if not is_planned:
+            raise TxBuildFailed from UnexpectedBuildError("the fee child is not the one that was planned")
+        return child
+
     def _builder(self, fee_rate: FeeRate, tip_height: int, unspendable: Iterable[OutPoint]) -> bdk.TxBuilder:
         return (
             bdk.TxBuilder()
@@ -173,6 +209,9 @@ class BdkView:
             fee_sat=psbt.fee(),
         )
 
+
+_ANCHOR_SATISFACTION_WU = 1
+"""The count of an empty witness."""
 
 SIGN_OPTIONS = bdk.SignOptions(
     trust_witness_utxo=True,  # a taproot signature commits to the amount, so a wrong one cannot cost us
@@ -272,6 +311,34 @@ def _bdk_outpoint(outpoint: OutPoint) -> bdk.OutPoint:
 def _bdk_output(output: TxOut) -> bdk.TxOut:
     return bdk.TxOut(
         value=bdk.Amount.from_sat(output.value_sat), script_pubkey=bdk.Script(output.script_pubkey)
+    )
+
+
+def _foreign_input(output: TxOut) -> bdk.Input:
+    """A PSBT input that needs no signature; it is final with an empty witness."""
+    nothing: dict[object, object] = {}
+    return bdk.Input(
+        witness_utxo=_bdk_output(output),
+        final_script_witness=[],
+        final_script_sig=None,
+        non_witness_utxo=None,
+        sighash_type=None,
+        redeem_script=None,
+        witness_script=None,
+        tap_key_sig=None,
+        tap_internal_key=None,
+        tap_merkle_root=None,
+        partial_sigs=nothing,
+        bip32_derivation=nothing,
+        ripemd160_preimages=nothing,
+        sha256_preimages=nothing,
+        hash160_preimages=nothing,
+        hash256_preimages=nothing,
+        tap_script_sigs=nothing,
+        tap_scripts=nothing,
+        tap_key_origins=nothing,
+        proprietary=nothing,
+        unknown=nothing,
     )
 
 

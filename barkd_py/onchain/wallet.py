@@ -24,9 +24,10 @@ import bdkpython as bdk
 from barkd_py.bitcoin.bip32 import Seed
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from barkd_py.bitcoin.units import FeeRate, Network
-from barkd_py.chain.source import GENESIS_HASHES, ChainSource
+from barkd_py.chain.source import GENESIS_HASHES, ChainSource, PackageFee
 from barkd_py.errors import BarkdError, ChainError
 from barkd_py.onchain.coin_selection import truc_coins, untrusted_coins
+from barkd_py.onchain.cpfp import fee_anchor_of, plan_child
 from barkd_py.onchain.errors import OnchainInsufficientFunds, OnchainStoreMismatch, TxBuildFailed
 from barkd_py.onchain.keychain import Keychain, wallet_descriptor
 from barkd_py.onchain.store import (
@@ -263,6 +264,68 @@ class OnchainWallet:
             for vout, output in enumerate(tx.outputs)
             if self.is_mine(output.script_pubkey)
         )
+
+    # --- paying for an exit ---
+
+    async def fund_child(
+        self,
+        parent: Tx,
+        fee_rate: FeeRate,
+        *,
+        replaced_txid: Txid | None = None,
+        replaces: PackageFee | None = None,
+    ) -> SignedTx:
+        """Build and sign the fee child of a zero-fee parent, and record it; the caller broadcasts both.
+
+        replaced_txid: a child of ours that this one replaces: it stops counting, and its coins may be used.
+        replaces: what the package that is replaced pays, whoever made its child.
+        Stores, before the child can be broadcast, so that its coins are taken. If the broadcast is refused
+        the caller evicts the child. Raises MissingAnchor, FeeRateTooLow, InsufficientConfirmedFunds,
+        TxBuildFailed: nothing was changed.
+        """
+        anchor = fee_anchor_of(parent)
+        async with self._lock:
+            replaced = self._state.transactions.get(replaced_txid) if replaced_txid is not None else None
+            if replaced is not None and replaced.confirmation is None:
+                await self._apply(OnchainChange(transactions=(replace(replaced, last_seen=None),)))
+            try:
+                child = await asyncio.to_thread(self._build_child, parent, anchor, fee_rate, replaces)
+            except BarkdError:
+                if replaced is not None and replaced.confirmation is None:
+                    await self._apply(OnchainChange(transactions=(replaced,)))
+                raise
+            now_s = int(self._now())
+            outpoint, output = anchor
+            await self._apply(
+                OnchainChange(
+                    wallet=self._revealed_by_build(),
+                    transactions=(TransactionRow(child.tx.txid, child.tx.serialize(), None, now_s, now_s),),
+                    outputs=(
+                        OutputRow(outpoint.txid, outpoint.vout, output.value_sat, output.script_pubkey),
+                    ),
+                )
+            )
+            return child
+
+    def _build_child(
+        self, parent: Tx, anchor: tuple[OutPoint, TxOut], fee_rate: FeeRate, replaces: PackageFee | None
+    ) -> SignedTx:
+        view = self._current_view()
+        plan = plan_child(
+            [coin for coin in view.utxos() if self._is_mature(coin)],
+            parent_weight_wu=parent.weight_wu,
+            anchor_value_sat=anchor[1].value_sat,
+            fee_rate=fee_rate,
+            replaces=replaces,
+        )
+        return view.build_child(anchor, plan, view.change_script(), tip_height=self.tip_height)
+
+    def _is_mature(self, coin: OnchainUtxo) -> bool:
+        """Whether the coin is confirmed, and spendable in the next block if it is a block reward."""
+        if coin.confirmation_height is None:
+            return False
+        is_coinbase = self._state.transactions[coin.outpoint.txid].tx.inputs[0].prevout.txid == _NULL_TXID
+        return not is_coinbase or self.tip_height + 1 - coin.confirmation_height >= _COINBASE_MATURITY
 
     # --- recording ---
 

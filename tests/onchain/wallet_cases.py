@@ -13,6 +13,7 @@ from barkd_py.chain.source import ChainSource, Mempool
 from barkd_py.devnet import faucet
 from barkd_py.devnet.node import Node
 from barkd_py.errors import chain_text
+from barkd_py.onchain.cpfp import InsufficientConfirmedFunds
 from barkd_py.onchain.errors import TxBuildFailed
 from barkd_py.onchain.types import OnchainBalance
 from barkd_py.onchain.wallet import OnchainWallet
@@ -457,4 +458,114 @@ async def test_evicting_the_unknown_and_the_confirmed_does_nothing(wallet: Oncha
     await wallet.evict(UNKNOWN)
     await wallet.evict(tx.txid)
     await wallet.record(tx)
+    assert await wallet.balance() == OnchainBalance(confirmed_sat=50_000)
+
+
+# --- paying for an exit -------------------------------------------------------------------------------------
+
+
+async def exit_parent(node: Node, *, anchor_value_sat: int = 0) -> Tx:
+    """A zero-fee transaction as exits have them, ready to be confirmed."""
+    server = Stranger("server")
+    coin = await server.fund(node, 20_000)
+    outputs = [TxOut(20_000 - anchor_value_sat, STRANGER), fee_anchor(anchor_value_sat)]
+    return server.spend([coin], outputs, version=3)
+
+
+async def test_child_pays_for_its_parent(wallet: OnchainWallet, node: Node, source: ChainSource) -> None:
+    await deposit(wallet, node, 50_000)
+    parent = await exit_parent(node)
+    child = await wallet.fund_child(parent, FeeRate(2_500))
+    assert child.tx.version == 3
+    assert child.tx.weight_wu == 609
+    assert child.fee_sat == FeeRate(2_500).fee_wu(parent.weight_wu + 609)
+    await source.broadcast_package([parent, child.tx])
+    await wallet.sync()
+    assert await wallet.balance() == OnchainBalance(untrusted_pending_sat=50_000 - child.fee_sat)
+    entry = (await wallet.transactions())[-1]
+    assert (entry.txid, entry.onchain_fee_sat, entry.is_cpfp) == (child.tx.txid, child.fee_sat, True)
+    await node.mine()
+    await wallet.sync()
+    assert await wallet.balance() == OnchainBalance(confirmed_sat=50_000 - child.fee_sat)
+
+
+async def test_child_may_have_fifteen_inputs(wallet: OnchainWallet, node: Node, source: ChainSource) -> None:
+    scripts = [await new_script(wallet) for _ in range(20)]
+    await faucet.pay(node, [TxOut(500, script) for script in scripts])
+    await node.mine()
+    await wallet.sync()
+    parent = await exit_parent(node)
+    child = await wallet.fund_child(parent, FeeRate(1_650))
+    assert len(child.tx.inputs) == 16
+    await source.broadcast_package([parent, child.tx])
+
+
+async def test_anchor_with_money_pays_for_itself(
+    wallet: OnchainWallet, node: Node, source: ChainSource
+) -> None:
+    parent = await exit_parent(node, anchor_value_sat=600)
+    child = await wallet.fund_child(parent, FeeRate(300))
+    assert len(child.tx.inputs) == 1
+    assert child.tx.weight_wu == 376
+    await source.broadcast_package([parent, child.tx])
+
+
+async def test_child_needs_confirmed_coins(wallet: OnchainWallet, node: Node) -> None:
+    await deposit(wallet, node, 50_000, blocks=0)
+    with pytest.raises(InsufficientConfirmedFunds):
+        await wallet.fund_child(await exit_parent(node), FeeRate(250))
+
+
+async def test_immature_rewards_do_not_pay_for_children(wallet: OnchainWallet, node: Node) -> None:
+    await node.mine(1, reward_script=await new_script(wallet))
+    await wallet.sync()
+    parent = await exit_parent(node)
+    with pytest.raises(InsufficientConfirmedFunds):
+        await wallet.fund_child(parent, FeeRate(250))
+
+
+async def test_better_child_replaces_ours_with_the_same_coin(
+    wallet: OnchainWallet, node: Node, source: ChainSource
+) -> None:
+    await deposit(wallet, node, 50_000)
+    parent = await exit_parent(node)
+    first = await wallet.fund_child(parent, FeeRate(1_000))
+    await source.broadcast_package([parent, first.tx])
+    paid = await source.package_fee(first.tx.txid)
+    second = await wallet.fund_child(parent, FeeRate(2_000), replaced_txid=first.tx.txid, replaces=paid)
+    await source.broadcast_package([parent, second.tx])
+    assert await wallet.balance() == OnchainBalance(untrusted_pending_sat=50_000 - second.fee_sat)
+    await wallet.sync()
+    await node.mine()
+    await wallet.sync()
+    assert await wallet.balance() == OnchainBalance(confirmed_sat=50_000 - second.fee_sat)
+
+
+async def test_child_that_cannot_be_paid_leaves_the_old_one(
+    wallet: OnchainWallet, node: Node, source: ChainSource
+) -> None:
+    await deposit(wallet, node, 5_000)
+    parent = await exit_parent(node)
+    first = await wallet.fund_child(parent, FeeRate(1_000))
+    with pytest.raises(InsufficientConfirmedFunds):
+        await wallet.fund_child(parent, FeeRate(20_000), replaced_txid=first.tx.txid)
+    assert await wallet.balance() == OnchainBalance(untrusted_pending_sat=5_000 - first.fee_sat)
+
+
+async def test_coins_of_a_child_are_taken(wallet: OnchainWallet, node: Node) -> None:
+    await deposit(wallet, node, 50_000)
+    await wallet.fund_child(await exit_parent(node), FeeRate(1_000))
+    with pytest.raises(TxBuildFailed):
+        await wallet.build_tx([TxOut(10_000, STRANGER)], RATE)
+
+
+async def test_child_of_a_lost_parent_is_evicted(wallet: OnchainWallet, node: Node, clock: Clock) -> None:
+    """Stored, and then killed before the package was broadcast."""
+    await deposit(wallet, node, 50_000)
+    await wallet.fund_child(await exit_parent(node), FeeRate(1_000))
+    clock.now_s += 29
+    await wallet.sync()
+    assert (await wallet.balance()).confirmed_sat == 0
+    clock.now_s += 2
+    await wallet.sync()
     assert await wallet.balance() == OnchainBalance(confirmed_sat=50_000)
