@@ -56,8 +56,8 @@ RETRY_DELAY_S = 1.0
 MIN_VERSION = 290_000
 """The first release that relays packages with a zero-fee parent and ephemeral dust."""
 
-SCAN_CHUNK_BLOCKS = 2_000
-"""After so many blocks a search reports what it has, so that a restart does not begin again."""
+SEARCH_BLOCKS = 2_000
+"""A long search is answered in pieces, so that what was found is stored and a restart does not begin again."""
 KEPT_CHECKPOINTS = 100
 _PARALLEL_BLOCKS = 8
 _BATCH = 100
@@ -221,6 +221,7 @@ class BitcoindSource:
     """A `ChainSource` on a node.
 
     fallback_fee_rate: used while the node has no estimates. clock: seconds, monotonic.
+    search_blocks: after so many a search reports what it has.
     """
 
     def __init__(
@@ -229,8 +230,10 @@ class BitcoindSource:
         *,
         fallback_fee_rate: FeeRate,
         clock: Callable[[], float] = time.monotonic,
+        search_blocks: int = SEARCH_BLOCKS,
     ) -> None:
         self._rpc = rpc
+        self._search_blocks = search_blocks
         self._tip = TipCache(clock)
         self._fees = FeeRateCache(self._estimate_fees, fallback=fallback_fee_rate, clock=clock)
         # by wallet, so that two wallets on one source do not hide each other's transactions
@@ -410,7 +413,7 @@ class BitcoindSource:
 
     async def find_wallet_transactions(self, query: WalletQuery) -> WalletFindings:
         matcher = WalletMatcher(query.scripts, query.outpoints)
-        last_height = min(query.tip.height, query.after.height + SCAN_CHUNK_BLOCKS)
+        last_height = min(query.tip.height, query.after.height + self._search_blocks)
         confirmed: list[FoundInBlock] = []
         blocks: list[BlockRef] = []
         previous = query.after
