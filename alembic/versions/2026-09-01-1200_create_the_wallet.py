@@ -257,6 +257,14 @@ def upgrade() -> None:
         ["state_kind", "expiry_height", "amount_sat", "exit_depth"],
         unique=False,
     )
+    op.create_index(
+        "ix_vtxo_unspent",
+        "vtxo",
+        ["expiry_height", sa.literal_column("amount_sat DESC"), "id"],
+        unique=False,
+        sqlite_where=sa.text("state_kind IN ('Spendable', 'Locked')"),
+        postgresql_where=sa.text("state_kind IN ('Spendable', 'Locked')"),
+    )
     op.create_table(
         "round_input",
         sa.Column("round_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),

@@ -30,6 +30,7 @@ from barkd_py.wallet.movements import (
 )
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, WalletEvent
 from barkd_py.wallet.store.rows import chunks, from_json, to_json
+from barkd_py.wallet.store.tables import UtcTime
 from barkd_py.wallet.store.tables import movement as t
 from barkd_py.wallet.store.tables import movement_destination as td
 from barkd_py.wallet.store.tables import movement_vtxo as tv
@@ -138,7 +139,8 @@ class MovementRepository:
             ).scalar_one_or_none()
             if at is None:
                 raise UnknownMovement(before)
-            query = query.where(sa.or_(t.c.created_at < at, sa.and_(t.c.created_at == at, t.c.id < before)))
+            last = sa.tuple_(sa.literal(at, UtcTime), sa.literal(before, sa.BigInteger))
+            query = query.where(sa.tuple_(t.c.created_at, t.c.id) < last)
         return await self._select(query)
 
     async def list_by_method(self, method: PaymentMethod) -> tuple[Movement, ...]:

@@ -119,8 +119,21 @@ vtxo = sa.Table(
         " AND (lock_movement_id IS NULL OR lock_action_id IS NULL))",
         name="lock_holder",
     ),
-    # Answers the balance without touching the table, and yields lists in their order.
+    # Answers the balance without touching the table.
     sa.Index("ix_vtxo_state_kind", "state_kind", "expiry_height", "amount_sat", "exit_depth"),
+)
+
+IS_UNSPENT = vtxo.c.state_kind.in_([sa.literal_column("'Spendable'"), sa.literal_column("'Locked'")])
+
+# Yields lists in their order, a page at a time, however many VTXOs were ever spent. A query uses it if its
+# condition is `IS_UNSPENT` to the letter.
+sa.Index(
+    "ix_vtxo_unspent",
+    vtxo.c.expiry_height,
+    vtxo.c.amount_sat.desc(),
+    vtxo.c.id,
+    sqlite_where=IS_UNSPENT,
+    postgresql_where=IS_UNSPENT,
 )
 
 # Apart from `vtxo`, because lists and balances never read it and it is by far the larger part.

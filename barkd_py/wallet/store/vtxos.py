@@ -14,8 +14,8 @@ from barkd_py.bitcoin.tx import OutPoint
 from barkd_py.bitcoin.units import MAX_MONEY_SAT
 from barkd_py.errors import ProtocolViolation, StoreError
 from barkd_py.wallet.store.rows import chunks, from_json, to_json
+from barkd_py.wallet.store.tables import IS_UNSPENT, vtxo_body, vtxo_state
 from barkd_py.wallet.store.tables import vtxo as t
-from barkd_py.wallet.store.tables import vtxo_body, vtxo_state
 from barkd_py.wallet.vtxos import (
     UNSPENT,
     ActionHolder,
@@ -135,11 +135,14 @@ class VtxoRepository:
         limit, after: one page, starting behind this VTXO (which need not be of these kinds).
         """
         query = sa.select(t).order_by(*_ORDER).limit(limit)
-        if kinds is not None:
+        if kinds is not None and set(kinds) == UNSPENT:
+            query = query.where(IS_UNSPENT)
+        elif kinds is not None:
             query = query.where(t.c.state_kind.in_([kind.value for kind in kinds]))
         if after is not None:
             last = await self.get(after)
             query = query.where(
+                t.c.expiry_height >= last.expiry_height,  # for the index
                 sa.or_(
                     t.c.expiry_height > last.expiry_height,
                     sa.and_(t.c.expiry_height == last.expiry_height, t.c.amount_sat < last.amount_sat),
@@ -148,7 +151,7 @@ class VtxoRepository:
                         t.c.amount_sat == last.amount_sat,
                         t.c.id > str(after),
                     ),
-                )
+                ),
             )
         return tuple(map(_vtxo, await self._connection.execute(query)))
 

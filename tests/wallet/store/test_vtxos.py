@@ -312,6 +312,7 @@ async def test_pages_join_to_the_whole_list(store: Store) -> None:
         while page := await tx.vtxos.list(limit=4, after=last):
             pages.extend(vtxo.id for vtxo in page)
             last = pages[-1]
+            assert len(pages) <= 25
 
     assert pages == whole
     assert len(whole) == 25
