@@ -182,6 +182,7 @@ class ArkService(ArkServiceServicer):
     async def SubscribeRounds(
         self, request: core_pb2.Empty, context: CallContext
     ) -> AsyncIterator[pb.RoundEvent]:
+        await context.send_initial_metadata(())
         await asyncio.Event().wait()
         yield pb.RoundEvent()
 

@@ -12,6 +12,9 @@ class CallContext(Protocol):
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
         """The headers that the client sent."""
 
+    async def send_initial_metadata(self, metadata: Sequence[tuple[str, str]]) -> None:
+        """Accept the call: a stream is open for the client from here on, before its first message."""
+
     async def abort(
         self, code: grpc.StatusCode, details: str, trailing_metadata: Sequence[tuple[str, str]] = ()
     ) -> NoReturn:

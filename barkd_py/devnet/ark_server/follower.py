@@ -10,6 +10,7 @@ tip below the processed one is an ordinary reorg.
 Source: sheet 10 §4, §10.1.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from functools import partial
@@ -25,6 +26,8 @@ from barkd_py.devnet.ark_server.tables import processed_block, virtual_tx, vtxo
 
 log = logging.getLogger(__name__)
 
+_RETRY_SECS = 1.0
+
 
 class ChainFollower:
     """Keeps the database in step with the chain."""
@@ -32,16 +35,25 @@ class ChainFollower:
     def __init__(self, chain: ServerChain, store: Store) -> None:
         self._chain = chain
         self._store = store
+        self._busy = asyncio.Lock()
 
     async def run(self) -> None:
-        """Follow the chain for ever."""
+        """Follow the chain for ever. A failed pass is tried again after a while."""
         while True:
-            processed = await self.catch_up()
-            if processed == await self._chain.tip():
-                await self._chain.changed()
+            try:
+                processed = await self.catch_up()
+                if processed == await self._chain.tip():
+                    await self._chain.changed()
+            except Exception:
+                log.exception("following the chain failed")
+                await asyncio.sleep(_RETRY_SECS)
 
     async def catch_up(self) -> BlockRef:
-        """Process what is new; the last processed block. Safe to repeat."""
+        """Process what is new; the last processed block. Safe to repeat, also at the same time."""
+        async with self._busy:
+            return await self._catch_up()
+
+    async def _catch_up(self) -> BlockRef:
         processed = await self._fork()
         while (block := await self._chain.block(processed.height + 1)) is not None:
             if block.previous != processed.hash:

@@ -60,6 +60,7 @@ class MailboxService(MailboxServiceServicer):
         self, request: pb.MailboxRequest, context: CallContext
     ) -> AsyncIterator[pb.MailboxMessage]:
         mailbox_id = self._mailboxes.authorize(request.mailbox_id, _authorization(request))
+        await context.send_initial_metadata(())
         async for message in self._mailboxes.follow(mailbox_id, request.checkpoint):
             yield _mailbox_message(message)
 

@@ -126,7 +126,9 @@ class ArkServer:
         return f"http://127.0.0.1:{self.port}"
 
     async def stop(self) -> None:
-        """End all streams without an error, and close. Its data stays in the directory."""
+        """End all streams without an error, and close. Its data stays in the directory. Safe to repeat."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         await self._grpc.stop(_STOP_GRACE_SECS)
         if self._following is not None:
