@@ -22,8 +22,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from barkd_py.bitcoin.units import BlockRef
+from barkd_py.chain.tip_watcher import watch_tip, watch_tip_announced
 from barkd_py.daemon.supervisor import Loop, Shutdown, Supervisor
-from barkd_py.errors import BarkdError, ChainError, chain_text
+from barkd_py.errors import BarkdError, chain_text
 from barkd_py.server_rpc.api import MailboxMessage
 from barkd_py.server_rpc.errors import ConnectFailed
 from barkd_py.server_rpc.streams import Backoff, mailbox_wakeups
@@ -44,7 +45,6 @@ class Daemon:
         self._wallet = wallet
         self._interval_secs = float(wallet.config.daemon_sync_interval_secs)
         self._backoff = backoff
-        self._tip: BlockRef | None = None
         self._new_tip = asyncio.Event()
         self._heartbeat_task: asyncio.Task[bool] | None = None
         self._supervisor: Supervisor | None = None
@@ -62,7 +62,7 @@ class Daemon:
         loops = [Loop("server-connection", self._server_connection)]
         if not self._wallet.config.daemon_manual_sync:
             loops += [
-                Loop("tip", self._watch_tip),
+                Loop("tip", self._watch_tip, streams=True),
                 Loop("sync", self._sync),
                 Loop("mailbox", self._mailbox, streams=True),
                 *self._extra,
@@ -98,18 +98,19 @@ class Daemon:
                 log.info("Ark server reconnected")
 
     async def _watch_tip(self, shutdown: Shutdown) -> None:
-        """A tip is height and hash: a reorg at the same height counts too."""
-        while not shutdown.requested:
-            try:
-                tip = await self._wallet.chain.fetch_tip()
-            except ChainError as error:
-                log.warning("tip watcher failed to fetch tip: %s", chain_text(error))
-            else:
-                self._wallet.note_tip(tip)
-                if tip != self._tip:
-                    self._tip = tip
-                    self._new_tip.set()
-            await shutdown.sleep(min(self._interval_secs, MAX_TIP_INTERVAL_SECS))
+        """Until cancelled. With bitcoind, its announcements come on top of looking."""
+        config, chain = self._wallet.config, self._wallet.chain
+        interval_secs = min(self._interval_secs, MAX_TIP_INTERVAL_SECS)
+        if config.bitcoind_zmq_address is not None and chain.reads_blocks:
+            await watch_tip_announced(
+                chain, self._note_tip, interval_s=interval_secs, zmq_address=config.bitcoind_zmq_address
+            )
+        else:
+            await watch_tip(chain, self._note_tip, interval_s=interval_secs)
+
+    def _note_tip(self, tip: BlockRef) -> None:
+        self._wallet.note_tip(tip)
+        self._new_tip.set()
 
     async def _sync(self, shutdown: Shutdown) -> None:
         await self._wallet.sync()

@@ -91,16 +91,11 @@ MAX_BAD_ANSWERS = 5
 WAIT_SECS = 60.0
 
 
-class ZeroAmount(InvalidInput):
-    def __init__(self) -> None:
-        super().__init__("amount must be greater than zero")
-
-
-class InvalidArkoorAddress(InvalidInput):
-    """The address cannot be paid; the cause says why."""
+class ZeroAmount(BarkdError):
+    """Upstream takes it, and never finishes."""
 
     def __init__(self) -> None:
-        super().__init__("invalid arkoor address")
+        super().__init__("Cannot send 0 sats")
 
 
 class UnusableMailbox(InvalidInput):
@@ -352,19 +347,16 @@ class ArkoorSends:
     async def send(self, address_text: str, amount_sat: int) -> None:
         """Pay; when this returns, the recipient's mailbox has the payment.
 
-        Raises InvalidInput (400), NotEnoughVtxos, the server's refusal, or StillPending after a minute. The
-        payment goes on if the caller is cancelled.
+        Raises InvalidInput for the address, NotEnoughVtxos, the server's refusal, or StillPending after a
+        minute. The payment goes on if the caller is cancelled.
         """
         if amount_sat <= 0:
             raise ZeroAmount
         address = ArkAddress.parse(address_text)
         info = await self._server.info()
-        try:
-            address.validate_for(info.server_pubkey, self._network)
-            for blinded_id in address.mailbox_ids():
-                _check_blinded_id(blinded_id)
-        except InvalidInput as error:
-            raise InvalidArkoorAddress from error
+        address.validate_for(info.server_pubkey, self._network)
+        for blinded_id in address.mailbox_ids():
+            _check_blinded_id(blinded_id)
         tip = await self._chain.tip()
         limits = SelectionLimits(max_exit_depth=info.max_vtxo_exit_depth, expires_after_height=tip.height)
         action_id = secrets.token_hex(16)

@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 
 from barkd_py.bitcoin.address import parse_address
-from barkd_py.bitcoin.bip32 import Seed, generate_mnemonic
+from barkd_py.bitcoin.bip32 import Seed, generate_mnemonic, parse_mnemonic
 from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import WalletConfig
 from barkd_py.devnet import faucet
 from barkd_py.devnet.ark_server.faults import Fault
 from barkd_py.devnet.ark_server.settings import ServerSettings
-from barkd_py.devnet.block import COINBASE_MATURITY
-from barkd_py.devnet.chain import LocalNode
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.wallet import Wallet
+
+ALICE = parse_mnemonic("abandon " * 11 + "about")
+BOB = parse_mnemonic("legal winner thank year wave sausage worth useful legal winner thank yellow")
 
 
 @dataclass
@@ -30,7 +31,6 @@ class Net:
 
     devnet: Devnet
     directory: Path
-    _wallets: int = field(default=0)
 
     async def mine(self, count: int = 1) -> None:
         await self.devnet.node.mine(count)
@@ -54,18 +54,27 @@ class Net:
         )
 
     @asynccontextmanager
-    async def wallet(self, seed: Seed | None = None, **changes: object) -> AsyncIterator["Owner"]:
+    async def wallet(self, name: str, seed: Seed | None = None, **changes: object) -> AsyncIterator["Owner"]:
         """A new wallet, closed at the end."""
-        self._wallets += 1
-        owner = Owner(self, self.directory / f"{self._wallets}.sqlite", seed or generate_mnemonic(), changes)
+        seed = seed or generate_mnemonic()
         await Wallet.create(
-            owner.database, seed=owner.seed, network=Network.REGTEST, config=self.config(**changes)
+            self._database(name), seed=seed, network=Network.REGTEST, config=self.config(**changes)
         )
+        async with self.owner(name, seed, **changes) as owner:
+            yield owner
+
+    @asynccontextmanager
+    async def owner(self, name: str, seed: Seed, **changes: object) -> AsyncIterator["Owner"]:
+        """A wallet that exists, opened, and closed at the end."""
+        owner = Owner(self, self._database(name), seed, changes)
         await owner.open()
         try:
             yield owner
         finally:
             await owner.wallet.close()
+
+    def _database(self, name: str) -> Path:
+        return self.directory / f"{name}.sqlite"
 
 
 @dataclass
@@ -119,41 +128,44 @@ def server_settings() -> ServerSettings:
 
 
 @pytest.fixture(scope="session")
-def mined_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The state of a devnet that has mined its first blocks and was stopped; copied for each test."""
-    directory = tmp_path_factory.mktemp("mined") / "devnet"
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stopped devnet with the wallets of `alice`, who has boarded 500 000 sat, and `bob`; for copying."""
+    directory = tmp_path_factory.mktemp("template")
 
-    async def mine() -> None:
-        node = LocalNode(_made(directory / "chain"))
-        await node.mine(COINBASE_MATURITY + 20)
-        await node.close()
+    async def make() -> None:
+        async with _running(directory, ServerSettings()) as net:
+            async with net.wallet("alice", ALICE) as alice:
+                await alice.board(500_000)
+                await alice.wallet.registration.catch_up()
+            async with net.wallet("bob", BOB):
+                pass
 
-    asyncio.run(mine())
+    asyncio.run(make())
     return directory
 
 
-def _made(directory: Path) -> Path:
-    directory.mkdir(parents=True)
-    return directory
+@asynccontextmanager
+async def _running(directory: Path, settings: ServerSettings) -> AsyncIterator[Net]:
+    async with running_devnet(DevnetOptions(directory / "devnet", ark_settings=settings)) as devnet:
+        yield Net(devnet, directory)
 
 
 @pytest.fixture
-async def net(tmp_path: Path, mined_directory: Path, server_settings: ServerSettings) -> AsyncIterator[Net]:
-    shutil.copytree(mined_directory, tmp_path / "devnet")
-    options = DevnetOptions(tmp_path / "devnet", ark_settings=server_settings)
-    async with running_devnet(options) as devnet:
-        wallets = tmp_path / "wallets"
-        wallets.mkdir()
-        yield Net(devnet, wallets)
+async def net(tmp_path: Path, template: Path, server_settings: ServerSettings) -> AsyncIterator[Net]:
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    async with _running(tmp_path, server_settings) as running:
+        yield running
 
 
 @pytest.fixture
 async def alice(net: Net) -> AsyncIterator[Owner]:
-    async with net.wallet() as owner:
+    """Has one VTXO of 500 000 sat less the board fee."""
+    async with net.owner("alice", ALICE) as owner:
         yield owner
 
 
 @pytest.fixture
 async def bob(net: Net) -> AsyncIterator[Owner]:
-    async with net.wallet() as owner:
+    """Has nothing."""
+    async with net.owner("bob", BOB) as owner:
         yield owner

@@ -7,6 +7,7 @@ from tests.wallet.flows.conftest import Net, Owner
 async def test_a_board_becomes_spendable_when_it_is_confirmed(net: Net, alice: Owner) -> None:
     await alice.fund_onchain(200_000)
     wallet = alice.wallet
+    before = await alice.spendable_sat()
     pending = await wallet.board_amount(100_000)
     fee_sat = 330
     assert pending.amount_sat == 100_000 - fee_sat
@@ -14,14 +15,14 @@ async def test_a_board_becomes_spendable_when_it_is_confirmed(net: Net, alice: O
     assert await wallet.pending_boards() == (pending,)
     assert (await wallet.balance()).pending_board_sat == pending.amount_sat
     await wallet.boards.drive_all()
-    assert await alice.spendable_sat() == 0
+    assert await alice.spendable_sat() == before
 
     await net.mine()
     await wallet.chain.fetch_tip()
     await wallet.boards.drive_all()
     assert await wallet.pending_boards() == ()
-    assert await alice.spendable_sat() == pending.amount_sat
-    (movement,) = await wallet.list_movements()
+    assert await alice.spendable_sat() == before + pending.amount_sat
+    movement, _ = await wallet.list_movements()
     assert (movement.subsystem, movement.status) == (BOARD, MovementStatus.SUCCESSFUL)
     assert movement.id == pending.movement_id
     assert movement.intended_balance_sat == 100_000
@@ -32,7 +33,6 @@ async def test_a_board_becomes_spendable_when_it_is_confirmed(net: Net, alice: O
 
 
 async def test_a_payment_arrives(alice: Owner, bob: Owner) -> None:
-    await alice.board(100_000)
     before = await alice.spendable_sat()
     address = await bob.wallet.new_address()
     await alice.wallet.send_arkoor(address, 30_000)

@@ -1,0 +1,84 @@
+"""A store that dies at a chosen commit, and machines whose every step runs twice."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
+
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.wallet.actions.executor import Machine, Next, Outcome
+from barkd_py.wallet.notifications import WalletEvent
+from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.actions import ActionKind
+
+When = Literal["before", "after"]
+
+
+class Crash(BaseException):
+    """The process is gone: nothing may catch this."""
+
+
+class CrashingStore(Store):
+    """Dies at commit number `at` (from 0), before or after it reaches the disk, and stays dead."""
+
+    crash_at: int | None = None
+    when: When = "before"
+    commits = 0
+
+    async def _commit(
+        self, connection: AsyncConnection, unit: AsyncTransaction, events: Sequence[WalletEvent]
+    ) -> None:
+        number = self.commits
+        self.commits += 1
+        if self.crash_at is None or number < self.crash_at:
+            await super()._commit(connection, unit, events)
+            return
+        if number == self.crash_at and self.when == "after":
+            await unit.commit()
+        raise Crash
+
+    def arm(self, crash_at: int | None, when: When = "before") -> None:
+        """Count commits from now on."""
+        self.commits, self.crash_at, self.when = 0, crash_at, when
+
+
+def opener(made: list[CrashingStore]) -> Callable[[str], Awaitable[Store]]:
+    """For `Wallet.open`; the store ends up in the list."""
+
+    async def open_store(url: str) -> Store:
+        store = await CrashingStore.open(url)
+        assert isinstance(store, CrashingStore)
+        made.append(store)
+        return store
+
+    return open_store
+
+
+class Twice:
+    """A machine each of whose steps runs twice from the same state, with the same kind of outcome."""
+
+    def __init__(self, machine: Machine[Any]) -> None:
+        self._machine = machine
+        self.steps: list[str] = []
+
+    @property
+    def kind(self) -> ActionKind:
+        return self._machine.kind
+
+    def encode(self, state: Any) -> str:
+        return self._machine.encode(state)
+
+    def decode(self, payload: str) -> Any:
+        return self._machine.decode(payload)
+
+    def reports(self, state: Any) -> Sequence[VtxoId]:
+        return self._machine.reports(state)
+
+    async def step(self, action_id: str, state: Any) -> Outcome[Any]:
+        first = await self._machine.step(action_id, state)
+        second = await self._machine.step(action_id, state)
+        assert type(first) is type(second), (first, second)
+        if isinstance(first, Next) and isinstance(second, Next):
+            assert type(first.state) is type(second.state)
+        self.steps.append(type(state).__name__)
+        return second

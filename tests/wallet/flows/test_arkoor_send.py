@@ -1,0 +1,342 @@
+"""Payments that meet crashes, outages, refusals and lies: the coins come out right, once."""
+
+import asyncio
+
+import pytest
+
+from barkd_py.ark.address import ArkAddress, MailboxDelivery
+from barkd_py.ark.arkoor import ChangeToDestination
+from barkd_py.bitcoin.keys import SecretKey
+from barkd_py.errors import InvalidInput, ProtocolViolation, ServerRejected
+from barkd_py.wallet.actions.arkoor_send import (
+    MAX_BAD_ANSWERS,
+    ArkoorSendMachine,
+    ArkoorSends,
+    DeliveryFailed,
+    UnusableMailbox,
+    ZeroAmount,
+)
+from barkd_py.wallet.actions.executor import ActionExecutor
+from barkd_py.wallet.actions.failures import StillPending
+from barkd_py.wallet.movements import ARKOOR_SEND, Movement, MovementStatus
+from barkd_py.wallet.selection import NotEnoughVtxos
+from barkd_py.wallet.vtxos import StateKind
+from barkd_py.wallet.wallet import Wallet
+from tests.wallet.flows.conftest import Net, Owner
+from tests.wallet.flows.crashes import Crash, CrashingStore, Twice, When, opener
+
+AMOUNT_SAT = 5_000
+
+
+def impatient_sends(wallet: Wallet, machine: object = None, *, wait_secs: float = 30) -> ArkoorSends:
+    """As the wallet's own, but pauses take no time."""
+
+    async def no_time(_: float) -> None:
+        await asyncio.sleep(0)
+
+    own = ArkoorSendMachine(wallet.store, wallet.keychain, wallet.server, wallet.registration)
+    return ArkoorSends(
+        wallet.store,
+        ActionExecutor(wallet.store, wallet.locks, sleep=no_time),
+        own if machine is None else machine,  # type: ignore[arg-type]
+        wallet.keychain,
+        wallet.server,
+        wallet.chain,
+        network=wallet.network,
+        change_split_factor=2,
+        wait_secs=wait_secs,
+    )
+
+
+async def sends(wallet: Wallet) -> list[Movement]:
+    return [movement for movement in await wallet.list_movements() if movement.subsystem == ARKOOR_SEND]
+
+
+async def assert_settled(wallet: Wallet) -> None:
+    """No action is left, and nothing is locked."""
+    async with wallet.store.read() as tx:
+        assert await tx.actions.list() == ()
+        assert await tx.vtxos.list([StateKind.LOCKED]) == ()
+
+
+# --- what is refused before anything happens
+
+
+async def test_an_amount_of_zero_is_refused(alice: Owner, bob: Owner) -> None:
+    with pytest.raises(ZeroAmount):
+        await alice.wallet.send_arkoor(await bob.wallet.new_address(), 0)
+    await assert_settled(alice.wallet)
+
+
+async def test_more_than_there_is_is_refused(alice: Owner, bob: Owner) -> None:
+    address = await bob.wallet.new_address()
+    keys_before = await _next_index(alice.wallet)
+    with pytest.raises(
+        NotEnoughVtxos, match=r"Insufficient money available\. Needed 1 BTC but 0\.00499400 BTC"
+    ):
+        await alice.wallet.send_arkoor(address, 100_000_000)
+    await assert_settled(alice.wallet)
+    assert await _next_index(alice.wallet) == keys_before  # no key was burnt
+    assert await sends(alice.wallet) == []
+
+
+async def test_an_address_of_another_server_is_refused(net: Net, alice: Owner, bob: Owner) -> None:
+    mine = ArkAddress.parse(await bob.wallet.new_address())
+    other = ArkAddress.build(
+        server_pubkey=SecretKey(bytes([9] * 32)).public_key,
+        policy=mine.policy,
+        deliveries=mine.deliveries,
+        network=alice.wallet.network,
+    )
+    with pytest.raises(InvalidInput, match=r"^Ark address is for different server$"):
+        await alice.wallet.send_arkoor(other.encode(), AMOUNT_SAT)
+
+
+async def test_a_mailbox_that_no_server_could_find_is_refused(alice: Owner, bob: Owner) -> None:
+    mine = ArkAddress.parse(await bob.wallet.new_address())
+    lost = ArkAddress.build(
+        server_pubkey=(await alice.wallet.server.info()).server_pubkey,
+        policy=mine.policy,
+        deliveries=(MailboxDelivery(b"\x02" + b"\xff" * 32),),
+        network=alice.wallet.network,
+    )
+    with pytest.raises(UnusableMailbox):
+        await alice.wallet.send_arkoor(lost.encode(), AMOUNT_SAT)
+    await assert_settled(alice.wallet)
+
+
+async def test_paying_the_key_that_would_be_the_change_is_refused(alice: Owner) -> None:
+    wallet = alice.wallet
+    async with wallet.store.read() as tx:
+        key = await wallet.keychain.peek_in(tx)
+    server = await wallet.server.info()
+    address = ArkAddress.for_vtxo_key(
+        wallet.keychain.secret(key),
+        server_pubkey=server.server_pubkey,
+        server_mailbox_pubkey=server.mailbox_pubkey,
+        mailbox_id=wallet.keychain.mailbox_key.public_key,
+        network=wallet.network,
+    ).encode()
+    with pytest.raises(ChangeToDestination):
+        await wallet.send_arkoor(address, AMOUNT_SAT)
+    await assert_settled(wallet)
+
+
+# --- amounts
+
+
+@pytest.mark.parametrize("amount_sat", [1, 329, 330, 331, 250_000, 499_400])
+async def test_amounts_of_every_size_arrive(alice: Owner, bob: Owner, amount_sat: int) -> None:
+    before = await alice.spendable_sat()
+    await alice.wallet.send_arkoor(await bob.wallet.new_address(), amount_sat)
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == amount_sat
+    assert await alice.spendable_sat() == before - amount_sat
+    await assert_settled(alice.wallet)
+
+
+async def test_concurrent_payments_never_share_a_coin(net: Net, alice: Owner, bob: Owner) -> None:
+    for _ in range(3):
+        await alice.board(30_000)
+    addresses = [await bob.wallet.new_address() for _ in range(3)]
+    sending = (alice.wallet.send_arkoor(address, 20_000) for address in addresses)
+    await asyncio.gather(*sending)
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == 60_000
+    await assert_settled(alice.wallet)
+
+
+# --- crashes
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_kill_at_any_commit_pays_once_or_not_at_all(
+    net: Net, alice: Owner, bob: Owner, when: When
+) -> None:
+    paid = 0
+    for number in range(10):
+        stores: list[CrashingStore] = []
+        await alice.wallet.close()
+        wallet = await alice.open(opener(stores))
+        await wallet.server.info()
+        before = await alice.spendable_sat()
+        movements_before = len(await sends(wallet))
+        address = await bob.wallet.new_address()
+        stores[0].arm(number, when)
+        crashed = False
+        try:
+            await wallet.arkoor.send(address, AMOUNT_SAT)
+        except Crash:
+            crashed = True
+        wallet = await alice.restart()
+        await wallet.arkoor.drive_all()
+        await assert_settled(wallet)
+        await bob.wallet.sync_mailbox()
+        received = await bob.spendable_sat() - paid
+        assert received in (0, AMOUNT_SAT)
+        assert received == AMOUNT_SAT or (number, when) == (0, "before")
+        assert await alice.spendable_sat() == before - received
+        movements = await sends(wallet)
+        assert len(movements) - movements_before == (1 if received else 0)
+        assert all(movement.status is MovementStatus.SUCCESSFUL for movement in movements)
+        paid += received
+        if not crashed:
+            break
+    else:
+        pytest.fail("a payment has more commits than this test expects")
+    assert number == 3  # chosen, cosigned, done; and one run without a crash
+
+
+async def test_every_step_may_run_twice(alice: Owner, bob: Owner) -> None:
+    wallet = alice.wallet
+    before = await alice.spendable_sat()
+    machine = Twice(ArkoorSendMachine(wallet.store, wallet.keychain, wallet.server, wallet.registration))
+    await impatient_sends(wallet, machine).send(await bob.wallet.new_address(), AMOUNT_SAT)
+    assert machine.steps == ["Cosigning", "Delivering"]
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+    assert await alice.spendable_sat() == before - AMOUNT_SAT
+    assert len(await sends(wallet)) == 1
+    await assert_settled(wallet)
+
+
+# --- outages
+
+
+@pytest.mark.parametrize("stage", ["before", "after-commit"])
+@pytest.mark.parametrize("rpc", ["RegisterVtxoTransactions", "RequestArkoorCosign", "PostArkoorMessage"])
+@pytest.mark.parametrize("kind", ["drop", "error"])
+async def test_a_lost_call_is_made_again(
+    net: Net, alice: Owner, bob: Owner, rpc: str, stage: str, kind: str
+) -> None:
+    before = await alice.spendable_sat()
+    address = await bob.wallet.new_address()
+    number = net.fault(rpc, stage=stage, kind=kind, count=2)
+    await impatient_sends(alice.wallet).send(address, AMOUNT_SAT)
+    (fault,) = [fault for fault in net.devnet.ark_server.faults.list() if fault["id"] == number]
+    assert fault["hits"] == 2
+    net.honest()
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+    assert await alice.spendable_sat() == before - AMOUNT_SAT
+    assert len(await sends(alice.wallet)) == 1
+    await assert_settled(alice.wallet)
+
+
+async def test_a_caller_waits_a_while_and_the_payment_goes_on(net: Net, alice: Owner, bob: Owner) -> None:
+    address = await bob.wallet.new_address()
+    net.fault("PostArkoorMessage", kind="error", count=None, code="UNAVAILABLE")
+    impatient = impatient_sends(alice.wallet, wait_secs=0.3)
+    with pytest.raises(StillPending):
+        await impatient.send(address, AMOUNT_SAT)
+    pending = await alice.wallet.balance()
+    assert pending.pending_arkoor_send_sat > AMOUNT_SAT  # the whole input, until the change is stored
+    assert (await sends(alice.wallet))[0].status is MovementStatus.PENDING
+    await impatient.close()
+    net.honest()
+    wallet = await alice.restart()
+    await wallet.sync()
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+    assert (await sends(wallet))[0].status is MovementStatus.SUCCESSFUL
+    await assert_settled(wallet)
+
+
+async def test_a_caller_that_goes_away_does_not_stop_the_payment(net: Net, alice: Owner, bob: Owner) -> None:
+    address = await bob.wallet.new_address()
+    net.fault("RequestArkoorCosign", kind="delay", seconds=0.2)
+    task = asyncio.create_task(alice.wallet.send_arkoor(address, AMOUNT_SAT))
+    async with asyncio.timeout(5):
+        while not (await alice.wallet.balance()).pending_arkoor_send_sat:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        while (await alice.wallet.balance()).pending_arkoor_send_sat:
+            await asyncio.sleep(0.01)
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+
+
+# --- refusals and lies
+
+
+@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "NOT_FOUND"])
+async def test_a_refused_payment_is_undone(net: Net, alice: Owner, bob: Owner, code: str) -> None:
+    before = await alice.spendable_sat()
+    net.fault("RequestArkoorCosign", kind="error", code=code, text="no way")
+    with pytest.raises(ServerRejected, match="no way"):
+        await alice.wallet.send_arkoor(await bob.wallet.new_address(), AMOUNT_SAT)
+    assert await alice.spendable_sat() == before
+    assert await sends(alice.wallet) == []
+    await assert_settled(alice.wallet)
+    net.honest()
+    await alice.wallet.send_arkoor(await bob.wallet.new_address(), AMOUNT_SAT)
+
+
+@pytest.mark.parametrize(
+    ("path", "mutation"),
+    [
+        ("parts.0.server_partial_sigs.0", "flip"),
+        ("parts.0.server_partial_sigs.2", "flip"),
+        ("parts.0.server_pub_nonces.1", "flip"),
+        ("parts.0.server_pub_nonces.0", "drop"),
+        ("parts.0.server_partial_sigs.0", "drop"),
+        ("parts.0", "drop"),
+        ("parts", "clear"),
+    ],
+)
+async def test_a_server_that_lies_once_is_asked_again(
+    net: Net, alice: Owner, bob: Owner, path: str, mutation: str
+) -> None:
+    net.fault("RequestArkoorCosign", stage="reply", kind="mutate", path=path, mutation=mutation)
+    await impatient_sends(alice.wallet).send(await bob.wallet.new_address(), AMOUNT_SAT)
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+
+
+async def test_a_server_that_keeps_lying_is_given_up(net: Net, alice: Owner, bob: Owner) -> None:
+    before = await alice.spendable_sat()
+    number = net.fault(
+        "RequestArkoorCosign",
+        stage="reply",
+        kind="mutate",
+        path="parts.0.server_partial_sigs.1",
+        mutation="flip",
+        count=None,
+    )
+    with pytest.raises(ProtocolViolation, match="Invalid partial signature at index 1"):
+        await impatient_sends(alice.wallet).send(await bob.wallet.new_address(), AMOUNT_SAT)
+    (fault,) = [fault for fault in net.devnet.ark_server.faults.list() if fault["id"] == number]
+    assert fault["hits"] == MAX_BAD_ANSWERS
+    assert await alice.spendable_sat() == before
+    assert await sends(alice.wallet) == []
+    await assert_settled(alice.wallet)
+
+
+async def test_a_delivery_that_every_mailbox_refuses_ends_and_the_change_is_ours(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    before = await alice.spendable_sat()
+    address = await bob.wallet.new_address()
+    net.fault("PostArkoorMessage", kind="error", code="INVALID_ARGUMENT", count=None)
+    with pytest.raises(DeliveryFailed):
+        await impatient_sends(alice.wallet).send(address, AMOUNT_SAT)
+    (movement,) = await sends(alice.wallet)
+    assert movement.status is MovementStatus.FAILED
+    assert movement.metadata["undelivered_vtxos"]
+    assert await alice.spendable_sat() == before - AMOUNT_SAT
+    await assert_settled(alice.wallet)
+
+
+async def test_registration_that_is_refused_does_not_keep_the_payment_from_its_recipient(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    address = await bob.wallet.new_address()
+    net.fault("RegisterVtxoTransactions", kind="error", code="INVALID_ARGUMENT", count=1)
+    await alice.wallet.send_arkoor(address, AMOUNT_SAT)
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+
+
+async def _next_index(wallet: Wallet) -> int:
+    async with wallet.store.read() as tx:
+        return await tx.keys.next_index()
