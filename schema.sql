@@ -218,7 +218,7 @@ CREATE INDEX ix_vtxo_lock_movement_id ON vtxo (lock_movement_id);
 
 CREATE INDEX ix_vtxo_state_kind ON vtxo (state_kind, expiry_height, amount_sat, exit_depth);
 
-CREATE INDEX ix_vtxo_unspent ON vtxo (expiry_height, amount_sat DESC, id) WHERE state_kind IN ('Spendable', 'Locked');
+CREATE INDEX ix_vtxo_unspent ON vtxo (expiry_height, amount_sat DESC, id) WHERE state_kind != 'Spent' AND state_kind != 'Exited';
 
 CREATE TABLE vtxo_body (
     vtxo_id TEXT NOT NULL,

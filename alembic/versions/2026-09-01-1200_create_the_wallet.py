@@ -262,8 +262,8 @@ def upgrade() -> None:
         "vtxo",
         ["expiry_height", sa.literal_column("amount_sat DESC"), "id"],
         unique=False,
-        sqlite_where=sa.text("state_kind IN ('Spendable', 'Locked')"),
-        postgresql_where=sa.text("state_kind IN ('Spendable', 'Locked')"),
+        sqlite_where=sa.text("state_kind != 'Spent' AND state_kind != 'Exited'"),
+        postgresql_where=sa.text("state_kind != 'Spent' AND state_kind != 'Exited'"),
     )
     op.create_table(
         "round_input",

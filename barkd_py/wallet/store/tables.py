@@ -123,7 +123,10 @@ vtxo = sa.Table(
     sa.Index("ix_vtxo_state_kind", "state_kind", "expiry_height", "amount_sat", "exit_depth"),
 )
 
-IS_UNSPENT = vtxo.c.state_kind.in_([sa.literal_column("'Spendable'"), sa.literal_column("'Locked'")])
+# Said by what it is not: SQLite would rather search `ix_vtxo_state_kind` for two equal values, and then sort.
+IS_UNSPENT = sa.and_(
+    vtxo.c.state_kind != sa.literal_column("'Spent'"), vtxo.c.state_kind != sa.literal_column("'Exited'")
+)
 
 # Yields lists in their order, a page at a time, however many VTXOs were ever spent. A query uses it if its
 # condition is `IS_UNSPENT` to the letter.

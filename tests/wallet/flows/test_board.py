@@ -1,0 +1,254 @@
+"""Boards that meet crashes, outages, refusals, lies and double spends."""
+
+import pytest
+
+from barkd_py.ark.cosign import BadCosignature
+from barkd_py.bitcoin.units import FeeRate
+from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.errors import BarkdError, ServerRejected, ServerUnavailable, chain_text
+from barkd_py.server_rpc.errors import ConversionError
+from barkd_py.wallet.actions.board import BoardTooLarge, BoardTooSmall
+from barkd_py.wallet.actions.executor import ActionExecutor, Until
+from barkd_py.wallet.movements import BOARD, Movement, MovementStatus
+from barkd_py.wallet.vtxos import StateKind
+from barkd_py.wallet.wallet import Wallet
+from tests.wallet.flows.conftest import Net, Owner
+from tests.wallet.flows.crashes import Crash, CrashingStore, Twice, When, opener
+
+AMOUNT_SAT = 100_000
+NET_SAT = AMOUNT_SAT - 330
+
+
+async def boards(wallet: Wallet) -> list[Movement]:
+    return [movement for movement in await wallet.list_movements() if movement.subsystem == BOARD]
+
+
+async def complete(net: Net, wallet: Wallet) -> None:
+    """Confirm what is in the mempool, and drive the boards."""
+    await net.mine()
+    await wallet.chain.fetch_tip()
+    await wallet.boards.drive_all()
+
+
+# --- what is refused before anything is broadcast
+
+
+async def test_less_than_the_server_wants_is_refused(net: Net, bob: Owner) -> None:
+    await bob.fund_onchain(100_000)
+    with pytest.raises(BoardTooSmall) as failure:
+        await bob.wallet.board_amount(19_999)
+    assert str(failure.value) == (
+        "board amount of 0.00019999 BTC is less than minimum board amount required by server (0.00020000 BTC)"
+    )
+    assert await bob.wallet.pending_boards() == ()
+
+
+async def test_dust_and_more_than_there_is_are_refused(net: Net, bob: Owner) -> None:
+    await bob.fund_onchain(100_000)
+    with pytest.raises(BarkdError) as failure:
+        await bob.wallet.board_amount(0)
+    assert chain_text(failure.value) == "error building tx: Output below the dust limit: 0"
+    with pytest.raises(BarkdError) as failure:
+        await bob.wallet.board_amount(100_000)
+    assert chain_text(failure.value).startswith("error building tx: Insufficient funds")
+
+
+@pytest.mark.parametrize(
+    ("path", "mutation", "error"),
+    [
+        ("partial_sig", "flip", BadCosignature),
+        ("pub_nonce", "flip", (BadCosignature, ConversionError)),
+        ("partial_sig", "clear", ConversionError),
+    ],
+)
+async def test_nothing_is_broadcast_for_a_wrong_cosignature(
+    net: Net, bob: Owner, path: str, mutation: str, error: type[Exception]
+) -> None:
+    await bob.fund_onchain(200_000)
+    mempool_before = len(net.devnet.node.pool)
+    net.fault("RequestBoardCosign", stage="reply", kind="mutate", path=path, mutation=mutation)
+    with pytest.raises(error):
+        await bob.wallet.board_amount(AMOUNT_SAT)
+    assert len(net.devnet.node.pool) == mempool_before
+    assert await boards(bob.wallet) == []
+    assert await bob.wallet.pending_boards() == ()
+    await bob.wallet.board_amount(AMOUNT_SAT)  # the coins are free
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [("INVALID_ARGUMENT", ServerRejected), ("INTERNAL", ServerUnavailable)]
+)
+async def test_nothing_is_stored_if_the_server_does_not_cosign(
+    net: Net, bob: Owner, code: str, error: type[Exception]
+) -> None:
+    await bob.fund_onchain(200_000)
+    net.fault("RequestBoardCosign", kind="error", code=code)
+    with pytest.raises(error):
+        await bob.wallet.board_amount(AMOUNT_SAT)
+    assert await boards(bob.wallet) == []
+    assert await bob.wallet.pending_boards() == ()
+
+
+# --- as it should go
+
+
+async def test_everything_can_be_boarded(net: Net, bob: Owner) -> None:
+    await bob.fund_onchain(150_000)
+    pending = await bob.wallet.board_all()
+    assert len(pending.funding_tx.outputs) == 1
+    await complete(net, bob.wallet)
+    assert await bob.spendable_sat() == pending.amount_sat
+    assert bob.wallet.onchain is not None
+    assert (await bob.wallet.onchain.balance()).total_sat == 0
+
+
+async def test_two_boards_at_once_choose_different_coins(net: Net, bob: Owner) -> None:
+    await bob.fund_onchain(150_000)
+    await bob.fund_onchain(150_000)
+    first = await bob.wallet.board_amount(AMOUNT_SAT)
+    second = await bob.wallet.board_amount(AMOUNT_SAT)
+    spent = {tx_in.prevout for tx_in in first.funding_tx.inputs}
+    assert spent.isdisjoint(tx_in.prevout for tx_in in second.funding_tx.inputs)
+    await complete(net, bob.wallet)
+    assert await bob.spendable_sat() == 2 * NET_SAT
+
+
+async def test_a_registered_board_is_in_the_recovery_mailbox(net: Net, bob: Owner) -> None:
+    await bob.fund_onchain(150_000)
+    (vtxo_id,) = (await bob.wallet.board_amount(AMOUNT_SAT)).vtxo_ids
+    await bob.wallet.registration.catch_up()
+    assert not (await bob.wallet.get_vtxo(vtxo_id)).registered  # the server does not know it yet
+    await complete(net, bob.wallet)
+    await bob.wallet.registration.catch_up()
+    assert (await bob.wallet.get_vtxo(vtxo_id)).registered
+
+
+async def test_the_fee_estimate_is_the_fee(net: Net, bob: Owner) -> None:
+    await bob.fund_onchain(400_000)
+    estimate = await bob.wallet.estimate_board_fee(350_000)
+    assert (estimate.gross_amount_sat, estimate.net_amount_sat) == (350_000, 350_000 - estimate.fee_sat)
+    pending = await bob.wallet.board_amount(350_000)
+    assert pending.amount_sat == estimate.net_amount_sat
+    assert (await boards(bob.wallet))[0].offchain_fee_sat == estimate.fee_sat
+
+
+class TestLimitedServer:
+    @pytest.fixture
+    def server_settings(self) -> ServerSettings:
+        return ServerSettings(max_vtxo_amount_sat=300_000)
+
+    async def test_the_estimate_tells_of_the_limit(self, net: Net, bob: Owner) -> None:
+        with pytest.raises(BoardTooLarge, match="exceeds maximum value"):
+            await bob.wallet.estimate_board_fee(300_001)
+
+
+# --- crashes
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_kill_at_any_commit_boards_once_or_not_at_all(net: Net, bob: Owner, when: When) -> None:
+    boarded = 0
+    for number in range(14):
+        await bob.fund_onchain(150_000)
+        await bob.wallet.close()
+        stores: list[CrashingStore] = []
+        wallet = await bob.open(opener(stores))
+        await wallet.server.info()
+        stores[0].arm(number, when)
+        crashed = False
+        try:
+            await wallet.board_amount(AMOUNT_SAT)
+            await complete(net, wallet)
+        except Crash:
+            crashed = True
+        wallet = await bob.restart()
+        await wallet.boards.drive_all()
+        await complete(net, wallet)
+        await wallet.boards.drive_all()
+        assert await wallet.pending_boards() == ()
+        async with wallet.store.read() as tx:
+            assert await tx.vtxos.list([StateKind.LOCKED]) == ()
+        movements = await boards(wallet)
+        assert all(movement.status is MovementStatus.SUCCESSFUL for movement in movements)
+        assert len(movements) - boarded in (0, 1)
+        boarded = len(movements)
+        assert await bob.spendable_sat() == boarded * NET_SAT
+        if not crashed:
+            break
+    else:
+        pytest.fail("a board has more commits than this test expects")
+    assert boarded >= number - 2  # only before the board is stored it may be lost
+
+
+async def test_every_step_may_run_twice(net: Net, bob: Owner) -> None:
+    await bob.fund_onchain(150_000)
+    wallet = bob.wallet
+    machine = Twice(wallet.board_machine)
+    executor = ActionExecutor(wallet.store, wallet.locks)
+    net.fault("RegisterBoardVtxo", kind="error", code="INTERNAL")
+    pending = await wallet.board_amount(AMOUNT_SAT)
+    async with wallet.store.read() as tx:
+        (row,) = await tx.actions.list()
+    await net.mine()
+    await wallet.chain.fetch_tip()
+    await executor.drive(machine, row.id, until=Until.PARK)
+    await executor.drive(machine, row.id, until=Until.PARK)
+    assert await wallet.pending_boards() == ()
+    assert await bob.spendable_sat() == pending.amount_sat
+    assert len(await boards(wallet)) == 1
+
+
+# --- outages
+
+
+@pytest.mark.parametrize("stage", ["before", "after-commit"])
+@pytest.mark.parametrize("code", ["INTERNAL", "INVALID_ARGUMENT", "UNAVAILABLE"])
+async def test_registration_goes_on_until_it_succeeds(net: Net, bob: Owner, stage: str, code: str) -> None:
+    """Not even a refusal ends it: the money is in the funding output."""
+    await bob.fund_onchain(150_000)
+    net.fault("RegisterBoardVtxo", stage=stage, kind="error", code=code, count=2)
+    await bob.wallet.board_amount(AMOUNT_SAT)
+    await complete(net, bob.wallet)
+    await bob.wallet.boards.drive_all()
+    assert (await bob.wallet.balance()).pending_board_sat == NET_SAT
+    await bob.wallet.boards.drive_all()
+    assert await bob.spendable_sat() == NET_SAT
+    assert [movement.status for movement in await boards(bob.wallet)] == [MovementStatus.SUCCESSFUL]
+
+
+# --- double spends
+
+
+async def _double_spend(net: Net, bob: Owner, *, confirmed: bool) -> None:
+    """Board while nothing can be broadcast, and spend the coins otherwise."""
+    wallet = bob.wallet
+    assert wallet.onchain is not None
+    await bob.fund_onchain(150_000)
+    address = await wallet.onchain.next_address()
+    script = _script(wallet, address)
+    other = await wallet.onchain.build_drain(script, FeeRate(2_000))
+    await wallet.board_amount(AMOUNT_SAT)
+    raw = other.tx.serialize().hex()
+    if confirmed:
+        await net.devnet.node.mine_exactly([other.tx])
+    else:
+        await net.devnet.node.broadcast(raw)
+    await wallet.chain.fetch_tip()
+
+
+def _script(wallet: Wallet, address: str) -> bytes:
+    from barkd_py.bitcoin.address import parse_address
+
+    return parse_address(address, wallet.network)
+
+
+async def test_a_funding_input_that_is_spent_for_good_ends_the_board(net: Net, bob: Owner) -> None:
+    await _double_spend(net, bob, confirmed=True)
+    await bob.wallet.boards.drive_all()
+    assert await bob.wallet.pending_boards() == ()
+    (movement,) = await boards(bob.wallet)
+    assert movement.status is MovementStatus.FAILED
+    assert movement.effective_balance_sat == 0
+    (vtxo,) = await bob.wallet.list_vtxos(include_all=True)
+    assert vtxo.state.kind is StateKind.SPENT
+    assert (await bob.wallet.balance()).total_sat == 0
