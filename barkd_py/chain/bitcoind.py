@@ -57,7 +57,7 @@ MIN_VERSION = 290_000
 """The first release that relays packages with a zero-fee parent and ephemeral dust."""
 
 SEARCH_BLOCKS = 2_000
-"""A long search is answered in pieces, so that what was found is stored and a restart does not begin again."""
+"""A long search is answered in pieces: what was found is stored, and a restart does not begin again."""
 KEPT_CHECKPOINTS = 100
 _PARALLEL_BLOCKS = 8
 _BATCH = 100

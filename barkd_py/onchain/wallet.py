@@ -434,7 +434,8 @@ class OnchainWallet:
             self._keychain.found(change.wallet.last_revealed)
         if _needs_rebuild(before, self._state, change):
             self._view = None
-        else:
+            self._view_backlog.clear()
+        elif change.wallet is not None or change.transactions or change.outputs:
             self._view_backlog.append(change)
         if self._view is None or change.transactions or change.outputs:
             self._snapshot = None
