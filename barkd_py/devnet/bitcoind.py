@@ -137,11 +137,10 @@ class BitcoindProcess:
     async def _ready(self) -> None:
         while self.process.returncode is None:
             try:
-                await self.rpc.call("getblockchaininfo")
+                if (await self.rpc.call("getmempoolinfo"))["loaded"]:
+                    return
             except (NodeRefusal, ChainUnavailable):  # no cookie yet, not listening, or still loading
                 await self.rpc.close()
-            else:
-                return
             await asyncio.sleep(_START_POLL_S)
         raise ChainUnavailable(f"bitcoind ended with code {self.process.returncode}")
 

@@ -19,7 +19,6 @@ from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.auto_mine import AutoMiner
 from barkd_py.devnet.bitcoind import BitcoindNode
 from barkd_py.devnet.block import COINBASE_MATURITY
-from barkd_py.devnet.chain import LocalNode
 from barkd_py.devnet.clock import DevnetClock
 from barkd_py.devnet.control import ControlParts, EsploraFaults, control_app
 from barkd_py.devnet.esplora import esplora_app
@@ -169,9 +168,12 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
         yield Devnet(urls, node, ark_server, clock)
 
 
-async def _start_node(options: DevnetOptions, clock: DevnetClock) -> LocalNode | BitcoindNode:
+async def _start_node(options: DevnetOptions, clock: DevnetClock) -> Node:
     if options.bitcoind is not None:
         return await BitcoindNode.start(options.bitcoind, options.directory / "bitcoind")
+    # With a bitcoind, devnet does not need the kernel library.
+    from barkd_py.devnet.chain import LocalNode
+
     # Reading a long chain takes a moment; nothing else uses the node yet.
     return await asyncio.to_thread(LocalNode, options.directory / "chain", clock)
 

@@ -11,6 +11,8 @@ from starlette.types import ASGIApp
 #: How long open requests get when devnet stops.
 _GRACE_SECONDS = 1
 
+_BACKLOG = 128
+
 
 class _HttpServer(uvicorn.Server):
     """uvicorn inside our event loop: signals are ours."""
@@ -22,7 +24,9 @@ class _HttpServer(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve an application while the context lasts."""
+    """Serve an application while the context lasts. listener: bound, and closed by its owner."""
+    # From here on clients may connect; whoever is early waits until the server looks.
+    listener.listen(_BACKLOG)
     server = _HttpServer(
         uvicorn.Config(
             app,

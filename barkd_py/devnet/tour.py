@@ -340,7 +340,7 @@ def print_lines_to_paste(devnet: Devnet, alice: Daemon, bob: Daemon) -> None:
     """Commands for another terminal, as plain text: no line is broken."""
     address = bob.post("wallet/addresses/next")["address"]
     fund_address = alice.post("onchain/addresses/next")["address"]
-    curl = f'curl -sw "\\n" -H "Authorization: Bearer $TOKEN" {alice.url}/api/v1'
+    curl = f"curl -sw '\\n' -H \"Authorization: Bearer $TOKEN\" {alice.url}/api/v1"
     send = json.dumps({"destination": address, "amount_sat": 5000})
     fund = json.dumps({"address": fund_address, "amount_sat": 50_000})
     lines = [
@@ -355,7 +355,10 @@ def print_lines_to_paste(devnet: Devnet, alice: Daemon, bob: Daemon) -> None:
     click.echo("\n" + "\n".join(lines) + "\n")
 
 
-def _raise_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave whatever is going on; what is stopped afterwards must not be interrupted again."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -371,7 +374,8 @@ def _raise_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 @click.option("--exit", "leave", is_flag=True, help="End after the tour instead of staying up.")
 def main(directory: Path, leave: bool) -> None:
     """Show barkd-py on a regtest of its own, and stay up until Ctrl-C."""
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     console = Console(highlight=False)
     try:
         with contextlib.ExitStack() as stack:

@@ -322,3 +322,14 @@ async def test_subcommand_without_a_devnet_says_so(options: DevnetOptions) -> No
     code, output = await run_subcommand(options, "mine")
     assert code == 1
     assert "does not answer; is it running?" in output
+
+
+def test_missing_extra_is_named() -> None:
+    without_kernel = "import sys; sys.modules['pbk'] = None; from barkd_py.devnet.command import devnet; "
+    result = subprocess.run(
+        [sys.executable, "-c", without_kernel + "devnet()"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "pip install 'barkd-py[devnet]'" in result.stderr
+    # A real node does not need it.
+    subprocess.run([sys.executable, "-c", without_kernel + "import barkd_py.devnet.runner"], check=True)

@@ -1,7 +1,5 @@
 """The same tables against a real bitcoind, so that devnet's mempool says what nodes say."""
 
-import os
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,11 +14,8 @@ pytestmark = [pytest.mark.interop, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def purse(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Purse]:
-    executable = os.environ.get("BITCOIND") or shutil.which("bitcoind")
-    if executable is None:
-        pytest.fail("no bitcoind: name one with BITCOIND")
-    node = await BitcoindNode.start(Path(executable), tmp_path_factory.mktemp("bitcoind"))
+async def purse(tmp_path_factory: pytest.TempPathFactory, bitcoind_exec: str) -> AsyncIterator[Purse]:
+    node = await BitcoindNode.start(Path(bitcoind_exec), tmp_path_factory.mktemp("bitcoind"))
     try:
         await node.mine(110)
         purse = Purse(node)
