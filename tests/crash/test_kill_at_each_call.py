@@ -110,9 +110,9 @@ async def _interrupted(victim: Victim, point: KillPoint | None, flow: Callable[[
         await flow()
     except httpx.TransportError:
         assert victim.gate.killed.is_set(), victim.daemon.process.tail()
+    victim.gate.armed = None
     if not victim.gate.killed.is_set():
         return False
-    victim.gate.armed = None
     await victim.daemon.start()
     return True
 
@@ -150,6 +150,7 @@ async def test_a_board_survives_a_kill_around_each_call(victim: Victim) -> None:
         await _synced_balance(daemon)
 
     async def finish() -> None:
+        await _synced_balance(daemon)  # a killed broadcast is made up for here
         await devnet.mine()
         await eventually(lambda: _synced_balance(daemon), _settled)
         await eventually(lambda: daemon.get("/boards/pending"), lambda got: got == [])
