@@ -29,7 +29,7 @@ from barkd_py.bitcoin.tx import Tx
 class WalletRow:
     """The one row about the wallet itself.
 
-    network: the project's name of the network ("mainnet", "regtest", …).
+    network: as bitcoin software names it ("bitcoin", "signet", …): mutinynet is a signet.
     descriptor: public BIP-86 descriptor with origin and checksum; holds no secret.
     last_revealed: highest address index that was ever shown or used for change; None: none yet.
     """

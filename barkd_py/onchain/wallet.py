@@ -57,19 +57,7 @@ _NULL_TXID = bytes(32)
 
 
 class BirthdayRefused(BarkdError):
-    """The birthday height is missing, or given where there is none."""
-
-
-def check_birthday(*, reads_blocks: bool, recovering: bool, birthday_height: int | None) -> None:
-    """Refuse a birthday that makes no sense. Raises BirthdayRefused.
-
-    reads_blocks: of the chain source. recovering: the mnemonic was given, not generated.
-    Source: sheet 06 §7.3.
-    """
-    if birthday_height is not None and not recovering:
-        raise BirthdayRefused("Can't set --birthday-height if --mnemonic is not set.")
-    if birthday_height is None and recovering and reads_blocks:
-        raise BirthdayRefused("You need to set the --birthday-height field when recovering from mnemonic.")
+    """The birthday height is above the tip of the chain."""
 
 
 class OnchainWallet:
@@ -123,7 +111,7 @@ class OnchainWallet:
             blocks |= await _birthday_block(chain, birthday_height)
         elif birthday_height is not None:
             log.warning("the birthday height is ignored: this chain source searches by address")
-        state = OnchainState(WalletRow(network.value, str(descriptor), None), blocks)
+        state = OnchainState(WalletRow(network.bitcoin_name, str(descriptor), None), blocks)
         if chain.reads_blocks:
             await store.append(_everything(state))
             wallet = cls(store, chain, descriptor, network, state, now)
@@ -149,9 +137,9 @@ class OnchainWallet:
         state = await store.load()
         if state is None:
             raise OnchainStoreMismatch("there is no on-chain wallet in the database")
-        if state.wallet.network != network.value:
+        if state.wallet.network != network.bitcoin_name:
             raise OnchainStoreMismatch(
-                f"Network mismatch: loaded {state.wallet.network}, expected {network.value}"
+                f"Network mismatch: loaded {state.wallet.network}, expected {network.bitcoin_name}"
             )
         if state.wallet.descriptor != str(descriptor):
             raise OnchainStoreMismatch("the on-chain wallet in the database belongs to another mnemonic")

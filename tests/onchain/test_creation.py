@@ -14,7 +14,8 @@ from barkd_py.devnet.node import Node
 from barkd_py.errors import ChainUnavailable, StoreError
 from barkd_py.onchain.errors import OnchainStoreMismatch
 from barkd_py.onchain.keychain import Keychain, bdk_network, wallet_descriptor
-from barkd_py.onchain.wallet import BirthdayRefused, OnchainWallet, check_birthday
+from barkd_py.onchain.store import BlockRow, OnchainChange, WalletRow
+from barkd_py.onchain.wallet import BirthdayRefused, OnchainWallet
 from tests.fakes.chains import FALLBACK, Clock, bitcoind_source, esplora_source
 from tests.fakes.node_rpc import NodeRpc
 from tests.fakes.onchain_store import MemoryOnchainStore
@@ -61,32 +62,6 @@ def test_window_reaches_past_the_last_revealed_address(seed: Seed) -> None:
 
 
 # --- birthdays ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("reads_blocks", "recovering", "birthday_height", "text"),
-    [
-        (True, True, None, "You need to set the --birthday-height field when recovering from mnemonic."),
-        (True, False, 5, "Can't set --birthday-height if --mnemonic is not set."),
-        (False, False, 5, "Can't set --birthday-height if --mnemonic is not set."),
-        (False, True, None, None),
-        (False, True, 5, None),
-        (True, False, None, None),
-        (True, True, 5, None),
-    ],
-)
-def test_birthday_must_fit(
-    reads_blocks: bool, recovering: bool, birthday_height: int | None, text: str | None
-) -> None:
-    def check() -> None:
-        check_birthday(reads_blocks=reads_blocks, recovering=recovering, birthday_height=birthday_height)
-
-    if text is None:
-        check()
-    else:
-        with pytest.raises(BirthdayRefused) as refusal:
-            check()
-        assert str(refusal.value) == text
 
 
 @pytest.fixture
@@ -230,6 +205,19 @@ async def test_nothing_stored_is_no_wallet(
 async def test_other_network_is_refused(source: ChainSource, stored: MemoryOnchainStore, seed: Seed) -> None:
     with pytest.raises(OnchainStoreMismatch, match="loaded regtest, expected signet"):
         await OnchainWallet.open(stored, source, seed, Network.SIGNET)
+
+
+async def test_mutinynet_wallet_is_a_signet_wallet(seed: Seed) -> None:
+    """The wallet around this one remembers the network by its bitcoin name only."""
+    descriptor = wallet_descriptor(seed, Network.MUTINYNET)
+    genesis = BlockRow(0, bytes(GENESIS_HASHES[Network.MUTINYNET]))
+    store = MemoryOnchainStore()
+    await store.append(OnchainChange(WalletRow("signet", str(descriptor), None), (genesis,)))
+    nowhere = EsploraSource("http://esplora", fallback_fee_rate=FALLBACK)
+    for network in (Network.SIGNET, Network.MUTINYNET):
+        wallet = await OnchainWallet.open(store, nowhere, seed, network)
+        assert (await wallet.next_address()).startswith("tb1p")
+    await nowhere.close()
 
 
 async def test_other_mnemonic_is_refused(source: ChainSource, stored: MemoryOnchainStore) -> None:
