@@ -56,7 +56,7 @@ class _Protocol(HttpToolsProtocol):
 class ApiServer(uvicorn.Server):
     """One listener."""
 
-    def __init__(self, app: BarkdApi, listener: socket.socket) -> None:
+    def __init__(self, app: BarkdApi, listener: socket.socket, *, drain_secs: int = DRAIN_SECS) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -71,7 +71,7 @@ class ApiServer(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                timeout_graceful_shutdown=DRAIN_SECS,
+                timeout_graceful_shutdown=drain_secs,
             )
         )
         self._listener = listener

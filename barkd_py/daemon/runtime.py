@@ -235,16 +235,16 @@ class Runtime:
         self._datadir.path.chmod(0o700)
         config = self._settle_config(request, config_existed=config_existed)
         _check_birthday(request, config)
-        phrase = request.mnemonic or generate_mnemonic().words
+        seed = generate_mnemonic() if request.mnemonic is None else parse_mnemonic(request.mnemonic)
         lock = self._datadir.lock_wallet().acquire()
         try:
-            self._datadir.write_mnemonic(" ".join(phrase.split()))
+            self._datadir.write_mnemonic(seed.words)
             await self._backend.create(
                 self._datadir.path,
                 NewWallet(
                     network=request.network,
                     config=config,
-                    mnemonic=phrase,
+                    mnemonic=seed.words,
                     birthday_height=request.birthday_height,
                     recover=request.mnemonic is not None,
                     without_server=request.force,

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barkd_py.api.auth import AuthToken, InvalidToken, authorize, load_or_create_token, load_token, store_token
+from barkd_py.api.auth import (
+    AuthToken,
+    InvalidToken,
+    authorize,
+    load_or_create_token,
+    load_token,
+    store_token,
+)
 from barkd_py.datadir import Datadir
 from barkd_py.errors import AuthError
 

@@ -16,8 +16,10 @@ JSON_VALUES = st.recursive(
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=("Cs",))),
-    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=5), children, max_size=4),
+    | st.text(),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=5), children, max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -101,7 +103,10 @@ def test_a_positional_body_is_read_in_the_order_of_the_fields() -> None:
         (b'{"wide" 1}', "expected `:` at line 1 column 9"),
         (b'{"wide":1', "EOF while parsing an object at line 1 column 9"),
         (b'{"a":"\\x"}', "invalid escape at line 1 column 8"),
-        (b'{"a":"\x01"}', "control character (\\u0000-\\u001F) found while parsing a string at line 1 column 7"),
+        (
+            b'{"a":"\x01"}',
+            "control character (\\u0000-\\u001F) found while parsing a string at line 1 column 7",
+        ),
         (b'{"a":"\\udc00"}', "lone leading surrogate in hex escape at line 1 column 12"),
         (b'{"a":[1,]}', "expected value at line 1 column 9"),
         (b'{"a":[1 2]}', "expected `,` or `]` at line 1 column 9"),

@@ -111,10 +111,9 @@ async def test_events_come_as_they_happen(api: RunningApi) -> None:
 
 
 async def test_without_a_wallet_the_socket_closes(tmp_path: Path) -> None:
-    async with running_api(tmp_path / "d") as api:
-        async with await _connect(api) as socket:
-            with pytest.raises(websockets.ConnectionClosed):
-                await _receive(socket)
+    async with running_api(tmp_path / "d") as api, await _connect(api) as socket:
+        with pytest.raises(websockets.ConnectionClosed):
+            await _receive(socket)
 
 
 async def test_deletion_closes_the_socket_and_a_new_wallet_can_be_made(api: RunningApi) -> None:

@@ -56,7 +56,10 @@ async def test_a_board_is_pending_with_its_net_amount(api: RunningApi) -> None:
     [
         (100, "error building tx: Output below the dust limit: 0"),
         (50_000, "error building tx: Insufficient funds: 0 BTC available of 0.00050001 BTC needed"),
-        (2**64 - 1, "error building tx: Insufficient funds: 0 BTC available of 184467440737.09551615 BTC needed"),
+        (
+            2**64 - 1,
+            "error building tx: Insufficient funds: 0 BTC available of 184467440737.09551615 BTC needed",
+        ),
     ],
 )
 async def test_a_board_that_cannot_be_is_a_500(api: RunningApi, amount_sat: int, message: str) -> None:
@@ -203,9 +206,7 @@ def _ark_destination(address: str) -> object:
         ("custom", "anything"),
     ],
 )
-async def test_every_kind_of_payment_method_may_be_asked_for(
-    api: RunningApi, kind: str, value: str
-) -> None:
+async def test_every_kind_of_payment_method_may_be_asked_for(api: RunningApi, kind: str, value: str) -> None:
     answer = await api.http.get("/api/v1/history", params={"type": kind, "value": value})
     assert (answer.status_code, answer.json()) == (200, [])
 
@@ -216,9 +217,7 @@ async def test_every_kind_of_payment_method_may_be_asked_for(
 async def test_a_message_signed_by_an_address_verifies_with_it(api: RunningApi) -> None:
     address = await api.wallet.new_address()
     other = await api.wallet.new_address()
-    signed = await api.http.post(
-        "/api/v1/message/sign", json={"message": "hello ark", "address": address}
-    )
+    signed = await api.http.post("/api/v1/message/sign", json={"message": "hello ark", "address": address})
     signature = signed.json()["signature"]
 
     async def verify(message: str, **who: str) -> object:

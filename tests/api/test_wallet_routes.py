@@ -92,9 +92,7 @@ async def test_the_setting_decides_for_every_client(api: RunningApi, a_vtxo: Wal
     assert answer.json()["state"] == {"type": "spent"}
 
 
-async def test_a_vtxo_by_any_spelling_of_its_id(
-    api: RunningApi, a_vtxo: WalletVtxo, full_vtxo: Vtxo
-) -> None:
+async def test_a_vtxo_by_any_spelling_of_its_id(api: RunningApi, a_vtxo: WalletVtxo, full_vtxo: Vtxo) -> None:
     api.wallet.add_vtxo(a_vtxo, full_vtxo)
     text = str(a_vtxo.id)
     for spelling in (text, text.upper(), text.replace(":", "%3A")):
@@ -175,9 +173,7 @@ async def test_ark_payments_that_are_refused(api: RunningApi) -> None:
     assert status == 500
     assert await _send(api, destination=address, amount_sat=2**64 - 1) == (
         500,
-        {
-            "message": "Insufficient money available. Needed 184467440737.09551615 BTC but 0 BTC is available"
-        },
+        {"message": "Insufficient money available. Needed 184467440737.09551615 BTC but 0 BTC is available"},
     )
     assert api.wallet.movements == []
 
@@ -202,16 +198,18 @@ INVOICE = (
     "dq5xysxxatsyp3k7enxv4jsxqzpu9qrsgquk0rl77nj30yxdy8j9vdx85fkpmdla2087ne0xh8nhedh8w27kyke0lp53ut353s06fv3qfegext0eh0ymjpf39tuven09"
     "sam30g4vgpfna3rh"
 )
-LNURL = (
-    "lnurl1dp68gurn8ghj7um9wfmxjcm99e3k7mf0v9cxj0m385ekvcenxc6r2c35xvukxefcv5mkvv34x5ekzd3ev56nyd3hxqurzepexejxxepnxscrvwfnv9nxzcn9xq6xyefhvgcxxcmyxymnserxfq5fns"
-)
+LNURL = "lnurl1dp68gurn8ghj7um9wfmxjcm99e3k7mf0v9cxj0m385ekvcenxc6r2c35xvukxefcv5mkvv34x5ekzd3ev56nyd3hxqurzepexejxxepnxscrvwfnv9nxzcn9xq6xyefhvgcxxcmyxymnserxfq5fns"
 
 
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
         ({"destination": INVOICE, "comment": "x"}, 400, "comment is not supported for BOLT-11 invoices"),
-        ({"destination": "lno1zcss9mk8y3wkklfvevcrszlmu23kfrxh49px20665dqwmn4p72pksese", "comment": "x"}, 400, "comment is not supported for BOLT-12 offers"),
+        (
+            {"destination": "lno1zcss9mk8y3wkklfvevcrszlmu23kfrxh49px20665dqwmn4p72pksese", "comment": "x"},
+            400,
+            "comment is not supported for BOLT-12 offers",
+        ),
         ({"destination": "user@example.com"}, 400, "bad request: amount is required for Lightning addresses"),
         ({"destination": LNURL}, 400, "bad request: amount is required for LNURL"),
         ({"destination": "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"}, 500, "amount missing"),
@@ -234,7 +232,10 @@ async def test_other_destinations(
     assert await _send(api, **body) == (status, {"message": message})
 
 
-@pytest.mark.parametrize("destination", [INVOICE, "lno1zcss9mk8y3wkklfvevcrszlmu23kfrxh49px20665dqwmn4p72pksese", "user@example.com", LNURL])
+@pytest.mark.parametrize(
+    "destination",
+    [INVOICE, "lno1zcss9mk8y3wkklfvevcrszlmu23kfrxh49px20665dqwmn4p72pksese", "user@example.com", LNURL],
+)
 async def test_lightning_is_refused_by_name(api: RunningApi, destination: str) -> None:
     status, answer = await _send(api, destination=destination, amount_sat=1000)
     assert status == 500
@@ -256,7 +257,8 @@ async def test_history_under_its_three_names(api: RunningApi) -> None:
     api.wallet.add_movement()
     api.wallet.add_movement()
     answers = [
-        (await api.http.get(f"/api/v1/{path}")).json() for path in ("history", "wallet/history", "wallet/movements")
+        (await api.http.get(f"/api/v1/{path}")).json()
+        for path in ("history", "wallet/history", "wallet/movements")
     ]
     assert [movement["id"] for movement in answers[0]] == [2, 1]
     assert answers[0] == answers[1] == answers[2]

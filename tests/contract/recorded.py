@@ -21,7 +21,9 @@ FILLINGS = {
     "bitcoin_address": REGTEST_ADDRESS,
     "unknown_vtxo": UNKNOWN_VTXO,
     "mainnet_address": MAINNET_ADDRESS,
-    "other_ark_address": str(next(case["address"] for case in vector_cases("address", "valid") if case["testnet"])),
+    "other_ark_address": str(
+        next(case["address"] for case in vector_cases("address", "valid") if case["testnet"])
+    ),
 }
 
 _KINDS = {

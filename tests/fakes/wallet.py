@@ -385,7 +385,8 @@ class FakeWallet:
         minimum = ARK_INFO.min_board_amount_sat
         if amount_sat < minimum:
             raise InvalidInput(
-                f"board amount of {format_btc(amount_sat)} does not meet minimum value of {format_btc(minimum)}"
+                f"board amount of {format_btc(amount_sat)} does not meet minimum value of "
+                f"{format_btc(minimum)}"
             )
         fee_sat = board_fee(ARK_INFO.fees, amount_sat)
         return FeeEstimate(amount_sat, fee_sat, amount_sat - fee_sat)

@@ -105,8 +105,8 @@ def _parse_method(kind: str, value: str, network: Network) -> PaymentMethod:
         case PaymentMethodKind.INVOICE if not is_invoice(value) and not value.lower().startswith("lni1"):
             problem = "invalid invoice: cannot parse invoice"
         case PaymentMethodKind.OFFER if not is_offer(value):
-            reason = "Bech32(Parse(Char(InvalidChar)))" if "1" in value else "Bech32(Parse(Char(MissingSeparator)))"
-            problem = f"invalid offer: {reason}"
+            reason = "InvalidChar" if "1" in value else "MissingSeparator"
+            problem = f"invalid offer: Bech32(Parse(Char({reason})))"
         case PaymentMethodKind.LIGHTNING_ADDRESS if not is_lightning_address(value):
             problem = "invalid lightning address: InvalidLightningAddress"
         case PaymentMethodKind.LNURL:

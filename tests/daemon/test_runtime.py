@@ -1,0 +1,295 @@
+"""Creating, opening and deleting the wallet, with a backend in memory and a real data directory."""
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from barkd_py.bitcoin.units import Network
+from barkd_py.config import ConfigError
+from barkd_py.daemon.runtime import (
+    Bitcoind,
+    CookieAuth,
+    CreateWallet,
+    CreationFailed,
+    Esplora,
+    FingerprintMismatch,
+    Runtime,
+    UserPassAuth,
+    WalletAlreadySet,
+)
+from barkd_py.datadir import Datadir, DatadirLocked, UnexpectedContents
+from barkd_py.errors import BarkdError, ServerUnavailable, WalletNotLoaded, chain_text
+from tests.fakes.wallet import FakeBackend
+from tests.support.api_server import MNEMONIC
+
+REQUEST = CreateWallet(
+    Network.REGTEST, ark_server="http://127.0.0.1:3535", chain_source=Esplora("http://127.0.0.1:3000")
+)
+
+
+class Setup:
+    def __init__(self, directory: Path) -> None:
+        self.datadir = Datadir(directory)
+        self.datadir.prepare()
+        (directory / "barkd.lock").touch()
+        (directory / "auth_token").touch()
+        self.backend = FakeBackend()
+        self.runtime = Runtime(self.datadir, self.backend, environment={})
+
+    def files(self) -> set[str]:
+        return {entry.name for entry in self.datadir.path.iterdir()} - {"barkd.lock", "auth_token"}
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    return Setup(tmp_path / "d")
+
+
+async def _refusal(setup: Setup, request: CreateWallet) -> str:
+    with pytest.raises(BarkdError) as refused:
+        await setup.runtime.create(request)
+    return chain_text(refused.value)
+
+
+# --- create
+
+
+async def test_a_new_wallet_is_loaded_and_working(setup: Setup) -> None:
+    fingerprint = await setup.runtime.create(REQUEST)
+    assert setup.runtime.fingerprint == fingerprint
+    assert setup.backend.opened[-1].started
+    assert setup.files() == {"config.toml", "mnemonic", "db.sqlite", "LOCK"}
+    modes = {
+        name: (setup.datadir.path / name).stat().st_mode & 0o777
+        for name in ("config.toml", "mnemonic", "db.sqlite")
+    }
+    assert set(modes.values()) == {0o600}
+    new = setup.backend.created[-1]
+    assert len(new.mnemonic.split()) == 12
+    assert (new.recover, new.without_server, new.birthday_height) == (False, False, None)
+    assert new.mnemonic not in repr(new)
+    await setup.runtime.close()
+
+
+async def test_a_wallet_from_words_is_a_recovery(setup: Setup) -> None:
+    spaced = "  ".join(MNEMONIC.split())
+    bitcoind = Bitcoind("127.0.0.1:18443", UserPassAuth("u", 'p"\n'))
+    await setup.runtime.create(replace(REQUEST, chain_source=bitcoind, mnemonic=spaced, birthday_height=7))
+    new = setup.backend.created[-1]
+    assert (new.recover, new.birthday_height) == (True, 7)
+    assert setup.datadir.mnemonic.read_text() == MNEMONIC
+    assert new.config.bitcoind_address == "http://127.0.0.1:18443"
+    assert new.config.bitcoind_pass == 'p"\n'
+    await setup.runtime.close()
+
+
+@pytest.mark.parametrize(
+    ("network", "server", "esplora"),
+    [
+        (Network.MAINNET, "https://ark.second.tech/", "https://mempool.second.tech/api"),
+        (Network.SIGNET, "https://ark.signet.2nd.dev/", "https://esplora.signet.2nd.dev/"),
+    ],
+)
+async def test_networks_bring_their_defaults(
+    setup: Setup, network: Network, server: str, esplora: str
+) -> None:
+    await setup.runtime.create(CreateWallet(network))
+    config = setup.backend.created[-1].config
+    assert (config.server_address, config.esplora_address) == (server, esplora)
+    await setup.runtime.close()
+
+
+async def test_a_given_bitcoind_keeps_the_default_esplora_out(setup: Setup) -> None:
+    await setup.runtime.create(
+        CreateWallet(Network.MAINNET, chain_source=Bitcoind("http://h", CookieAuth("/c")))
+    )
+    config = setup.backend.created[-1].config
+    assert (config.esplora_address, str(config.bitcoind_cookiefile)) == (None, "/c")
+    await setup.runtime.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"chain_source": None},
+            "invalid config options: You need to provide a chain source using either --esplora or --bitcoind",
+        ),
+        ({"ark_server": None}, "missing --ark arg"),
+        ({"gap_limit": 100_001}, "invalid config options: --gap-limit 100001 is above the maximum of 100000"),
+        ({"ark_server": ""}, "invalid ark server URL: invalid url: empty string"),
+        ({"ark_server": "http://["}, "invalid ark server URL: invalid url: invalid authority"),
+        ({"chain_source": Esplora("http://x:99999")}, "invalid esplora URL: invalid url: invalid authority"),
+        ({"birthday_height": 5}, "Can't set --birthday-height if --mnemonic is not set."),
+        (
+            {"mnemonic": MNEMONIC, "chain_source": Bitcoind("http://h", CookieAuth("/c"))},
+            "You need to set the --birthday-height field when recovering from mnemonic.",
+        ),
+    ],
+)
+async def test_requests_that_make_no_wallet(setup: Setup, change: dict[str, object], message: str) -> None:
+    request = replace(REQUEST, **change)  # type: ignore[arg-type]
+    assert await _refusal(setup, request) == f"Error while creating wallet: {message}"
+    assert setup.files() == set()
+    assert setup.runtime.fingerprint is None
+
+
+async def test_a_second_wallet_is_refused_before_its_words_are_looked_at(setup: Setup) -> None:
+    await setup.runtime.create(REQUEST)
+    with pytest.raises(WalletAlreadySet):
+        await setup.runtime.create(replace(REQUEST, mnemonic="nonsense"))
+    await setup.runtime.close()
+
+
+async def test_bad_words_leave_the_directory_alone(setup: Setup) -> None:
+    (setup.datadir.path / "foreign").touch()
+    message = await _refusal(setup, replace(REQUEST, mnemonic="two words", force=True))
+    assert message.startswith("bad request: Invalid mnemonic: mnemonic has an invalid word count: 2.")
+    assert setup.files() == {"foreign"}
+
+
+async def test_foreign_files_are_in_the_way_unless_forced(setup: Setup) -> None:
+    (setup.datadir.path / "foreign").touch()
+    with pytest.raises(UnexpectedContents):
+        await setup.runtime.create(REQUEST)
+    assert setup.files() == {"foreign"}
+    await setup.runtime.create(replace(REQUEST, force=True))
+    assert "foreign" not in setup.files()
+    assert setup.backend.created[-1].without_server
+    await setup.runtime.close()
+
+
+async def test_a_failed_creation_leaves_the_token_and_the_lock_only(setup: Setup) -> None:
+    setup.backend.create_failure = ServerUnavailable("no server")
+    assert await _refusal(setup, REQUEST) == "Error while creating wallet: no server"
+    assert setup.files() == set()
+    setup.backend.create_failure = None
+    await setup.runtime.create(REQUEST)
+    await setup.runtime.close()
+
+
+async def test_a_failed_creation_keeps_the_config_that_was_there(setup: Setup) -> None:
+    setup.datadir.config.write_text('esplora_address = "http://e"\nserver_address = "http://s"\n')
+    setup.backend.create_failure = ServerUnavailable("no server")
+    with pytest.raises(CreationFailed):
+        await setup.runtime.create(CreateWallet(Network.REGTEST))
+    assert setup.files() == {"config.toml", "LOCK"}
+    setup.backend.create_failure = None
+    await setup.runtime.create(CreateWallet(Network.REGTEST))
+    assert setup.backend.created[-1].config.esplora_address == "http://e"
+    await setup.runtime.close()
+
+
+async def test_a_config_that_is_no_toml(setup: Setup) -> None:
+    setup.datadir.config.write_text("this is = not toml = x\n")
+    message = await _refusal(setup, CreateWallet(Network.REGTEST))
+    assert message.startswith(
+        f"Error while creating wallet: error loading existing config file at {setup.datadir.config}: "
+        "error building config: TOML parse error at line 1, column 6\n"
+    )
+    assert setup.datadir.config.exists()
+
+
+async def test_a_wallet_that_does_not_open_after_creation_is_kept(setup: Setup) -> None:
+    setup.backend.open_failure = ServerUnavailable("not now")
+    assert await _refusal(setup, REQUEST) == "not now"
+    assert {"mnemonic", "db.sqlite", "config.toml"} <= setup.files()
+    again = await _refusal(setup, REQUEST)
+    assert again.startswith("Datadir has unexpected contents: ")
+    setup.backend.open_failure = None
+    assert await setup.runtime.open_existing()
+    await setup.runtime.close()
+
+
+async def test_creation_goes_on_without_its_caller(setup: Setup) -> None:
+    caller = asyncio.create_task(setup.runtime.create(REQUEST))
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await setup.runtime.close()  # waits for it
+    assert len(setup.backend.created) == 1
+    assert setup.backend.opened[-1].closed
+
+
+# --- open
+
+
+async def test_without_a_mnemonic_there_is_nothing_to_open(setup: Setup) -> None:
+    assert not await setup.runtime.open_existing()
+    with pytest.raises(WalletNotLoaded):
+        _ = setup.runtime.wallet
+
+
+async def test_a_wallet_survives_a_restart(setup: Setup) -> None:
+    fingerprint = await setup.runtime.create(replace(REQUEST, gap_limit=300))
+    await setup.runtime.close()
+    again = Runtime(setup.datadir, setup.backend, environment={"BARK_SERVER_ADDRESS": "http://env"})
+    assert await again.open_existing()
+    assert again.fingerprint == fingerprint
+    config = again.config
+    assert config is not None
+    assert (config.vtxo_key_gap_limit, config.server_address) == (300, "http://env")
+    await again.close()
+
+
+async def test_broken_words_do_not_open(setup: Setup) -> None:
+    setup.datadir.write_mnemonic("two words")
+    with pytest.raises(ConfigError) as broken:
+        await setup.runtime.open_existing()
+    assert chain_text(broken.value).startswith("broken mnemonic: mnemonic has an invalid word count: 2.")
+
+
+async def test_a_wallet_in_use_elsewhere_does_not_open(setup: Setup) -> None:
+    await setup.runtime.create(REQUEST)
+    await setup.runtime.close()
+    lock = setup.datadir.lock_wallet().acquire()
+    with pytest.raises(DatadirLocked) as locked:
+        await setup.runtime.open_existing()
+    assert str(locked.value).endswith(f"(holder PID: {os.getpid()})")
+    lock.release()
+    assert await setup.runtime.open_existing()
+    await setup.runtime.close()
+
+
+# --- delete
+
+
+async def test_deletion_unloads_and_wipes(setup: Setup) -> None:
+    fingerprint = await setup.runtime.create(REQUEST)
+    wallet = setup.backend.opened[-1]
+    (setup.datadir.path / "debug.log").touch()
+    outcome = await setup.runtime.delete(fingerprint, dangerous=True)
+    assert (outcome.deleted, outcome.fingerprint) == (True, fingerprint)
+    assert wallet.closed
+    assert setup.runtime.fingerprint is None
+    assert setup.files() == set()
+    assert (setup.datadir.path / "auth_token").exists()
+    await setup.runtime.create(REQUEST)
+    await setup.runtime.close()
+
+
+async def test_the_wrong_fingerprint_deletes_nothing(setup: Setup) -> None:
+    fingerprint = await setup.runtime.create(REQUEST)
+    for wrong in ("00000000", fingerprint.upper() if fingerprint.upper() != fingerprint else "x", ""):
+        with pytest.raises(FingerprintMismatch):
+            await setup.runtime.delete(wrong, dangerous=True)
+    assert setup.runtime.fingerprint == fingerprint
+    await setup.runtime.close()
+
+
+async def test_without_a_wallet_leftovers_are_wiped_whatever_the_fingerprint(setup: Setup) -> None:
+    (setup.datadir.path / "mnemonic").touch()
+    outcome = await setup.runtime.delete("anything", dangerous=True)
+    assert (outcome.deleted, outcome.fingerprint) == (False, None)
+    assert setup.files() == set()
+
+
+async def test_nothing_is_created_while_the_daemon_stops(setup: Setup) -> None:
+    setup.runtime.begin_stop()
+    with pytest.raises(BarkdError, match="shutting down"):
+        await setup.runtime.create(REQUEST)
+    assert setup.files() == set()
