@@ -1,14 +1,41 @@
 """Boards that meet crashes, outages, refusals, lies and double spends."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import pytest
 
 from barkd_py.ark.cosign import BadCosignature
-from barkd_py.bitcoin.units import FeeRate
+from barkd_py.bitcoin.address import parse_address
+from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
+from barkd_py.bitcoin.units import BlockRef, FeeRate
+from barkd_py.chain.source import (
+    BroadcastError,
+    BroadcastErrorKind,
+    Confirmed,
+    Mempool,
+    NotFound,
+    TxStatus,
+)
 from barkd_py.devnet.ark_server.settings import ServerSettings
-from barkd_py.errors import BarkdError, ServerRejected, ServerUnavailable, chain_text
+from barkd_py.errors import (
+    BarkdError,
+    ChainError,
+    ChainUnavailable,
+    ServerRejected,
+    ServerUnavailable,
+    chain_text,
+)
 from barkd_py.server_rpc.errors import ConversionError
-from barkd_py.wallet.actions.board import BoardTooLarge, BoardTooSmall
-from barkd_py.wallet.actions.executor import ActionExecutor, Until
+from barkd_py.wallet.actions.board import (
+    Boards,
+    BoardTooLarge,
+    BoardTooSmall,
+    Dead,
+    Pushed,
+    Undecided,
+    probe,
+)
 from barkd_py.wallet.movements import BOARD, Movement, MovementStatus
 from barkd_py.wallet.vtxos import StateKind
 from barkd_py.wallet.wallet import Wallet
@@ -184,15 +211,21 @@ async def test_every_step_may_run_twice(net: Net, bob: Owner) -> None:
     await bob.fund_onchain(150_000)
     wallet = bob.wallet
     machine = Twice(wallet.board_machine)
-    executor = ActionExecutor(wallet.store, wallet.locks)
-    net.fault("RegisterBoardVtxo", kind="error", code="INTERNAL")
-    pending = await wallet.board_amount(AMOUNT_SAT)
-    async with wallet.store.read() as tx:
-        (row,) = await tx.actions.list()
+    twice = Boards(
+        wallet.store,
+        wallet.executor,
+        machine,  # type: ignore[arg-type]
+        wallet.keychain,
+        wallet.server,
+        wallet.chain,
+        wallet.onchain,
+        wallet.locks,
+    )
+    pending = await twice.board_amount(AMOUNT_SAT)
     await net.mine()
     await wallet.chain.fetch_tip()
-    await executor.drive(machine, row.id, until=Until.PARK)
-    await executor.drive(machine, row.id, until=Until.PARK)
+    await twice.drive_all()
+    assert machine.steps == ["Broadcasting", "Confirming", "Confirming"]
     assert await wallet.pending_boards() == ()
     assert await bob.spendable_sat() == pending.amount_sat
     assert len(await boards(wallet)) == 1
@@ -219,36 +252,94 @@ async def test_registration_goes_on_until_it_succeeds(net: Net, bob: Owner, stag
 # --- double spends
 
 
-async def _double_spend(net: Net, bob: Owner, *, confirmed: bool) -> None:
-    """Board while nothing can be broadcast, and spend the coins otherwise."""
+async def test_a_funding_input_that_is_spent_for_good_ends_the_board(net: Net, bob: Owner) -> None:
     wallet = bob.wallet
     assert wallet.onchain is not None
     await bob.fund_onchain(150_000)
-    address = await wallet.onchain.next_address()
-    script = _script(wallet, address)
+    script = parse_address(await wallet.onchain.next_address(), wallet.network)
     other = await wallet.onchain.build_drain(script, FeeRate(2_000))
     await wallet.board_amount(AMOUNT_SAT)
-    raw = other.tx.serialize().hex()
-    if confirmed:
-        await net.devnet.node.mine_exactly([other.tx])
-    else:
-        await net.devnet.node.broadcast(raw)
+    await net.devnet.node.mine_exactly([other.tx])
     await wallet.chain.fetch_tip()
-
-
-def _script(wallet: Wallet, address: str) -> bytes:
-    from barkd_py.bitcoin.address import parse_address
-
-    return parse_address(address, wallet.network)
-
-
-async def test_a_funding_input_that_is_spent_for_good_ends_the_board(net: Net, bob: Owner) -> None:
-    await _double_spend(net, bob, confirmed=True)
-    await bob.wallet.boards.drive_all()
-    assert await bob.wallet.pending_boards() == ()
-    (movement,) = await boards(bob.wallet)
+    await wallet.boards.drive_all()
+    assert await wallet.pending_boards() == ()
+    (movement,) = await boards(wallet)
     assert movement.status is MovementStatus.FAILED
     assert movement.effective_balance_sat == 0
-    (vtxo,) = await bob.wallet.list_vtxos(include_all=True)
+    (vtxo,) = await wallet.list_vtxos(include_all=True)
     assert vtxo.state.kind is StateKind.SPENT
-    assert (await bob.wallet.balance()).total_sat == 0
+    assert (await wallet.balance()).total_sat == 0
+    await wallet.onchain.sync()
+    assert (await wallet.onchain.balance()).total_sat == other.tx.outputs[0].value_sat
+
+
+async def test_a_board_survives_a_reorg(net: Net, bob: Owner) -> None:
+    wallet = bob.wallet
+    await bob.fund_onchain(150_000)
+    net.fault("RegisterBoardVtxo", kind="error", code="INTERNAL")
+    await wallet.board_amount(AMOUNT_SAT)
+    await complete(net, wallet)
+    await net.devnet.node.reorg(1)
+    await wallet.chain.fetch_tip()
+    await wallet.boards.drive_all()
+    assert len(await wallet.pending_boards()) == 1
+    await complete(net, wallet)
+    assert await bob.spendable_sat() == NET_SAT
+
+
+# --- the conflict probe
+
+PARENT = Tx(2, (), (TxOut(1_000, b""),))
+FUNDING = Tx(2, (TxIn(PARENT.outpoint(0)),), (TxOut(900, b""),))
+BLOCK = BlockRef(5, BlockHash(bytes(32)))
+
+
+@dataclass
+class ProbedChain:
+    """Says what the test sets about the parent and the broadcast."""
+
+    parent: TxStatus | ChainUnavailable = field(default_factory=Mempool)
+    spent: bool | ChainUnavailable = False
+    broadcast: ChainError | None = None
+    offered: list[Tx] = field(default_factory=list)
+
+    async def tx_status(self, txid: Txid) -> TxStatus:
+        assert txid == PARENT.txid
+        if isinstance(self.parent, ChainUnavailable):
+            raise self.parent
+        return self.parent
+
+    async def is_spent_confirmed(self, outpoint: OutPoint) -> bool:
+        if isinstance(self.spent, ChainUnavailable):
+            raise self.spent
+        return self.spent
+
+    async def broadcast_package(self, txs: Sequence[Tx]) -> None:
+        self.offered.extend(txs)
+        if self.broadcast is not None:
+            raise self.broadcast
+
+
+def refusal(kind: BroadcastErrorKind) -> BroadcastError:
+    return BroadcastError(kind, "no")
+
+
+@pytest.mark.parametrize(
+    ("chain", "result"),
+    [
+        (ProbedChain(), Pushed),
+        (ProbedChain(parent=Confirmed(BLOCK)), Pushed),
+        (ProbedChain(parent=NotFound()), Undecided),
+        (ProbedChain(parent=ChainUnavailable("down")), Undecided),
+        (ProbedChain(parent=Confirmed(BLOCK), spent=True), Dead),
+        (ProbedChain(parent=Confirmed(BLOCK), spent=ChainUnavailable("down")), Undecided),
+        (ProbedChain(broadcast=refusal(BroadcastErrorKind.KNOWN)), Pushed),
+        (ProbedChain(broadcast=refusal(BroadcastErrorKind.MISSING_OR_SPENT)), Dead),
+        (ProbedChain(broadcast=refusal(BroadcastErrorKind.LOW_FEE)), Undecided),
+        (ProbedChain(broadcast=refusal(BroadcastErrorKind.OTHER)), Undecided),
+        (ProbedChain(broadcast=ChainUnavailable("down")), Undecided),
+    ],
+)
+async def test_only_proof_condemns_a_funding_transaction(chain: ProbedChain, result: type) -> None:
+    assert isinstance(await probe(chain, FUNDING), result)  # type: ignore[arg-type]
+    assert bool(chain.offered) == (isinstance(chain.parent, Mempool | Confirmed) and chain.spent is False)
