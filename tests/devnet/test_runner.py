@@ -333,3 +333,13 @@ def test_missing_extra_is_named() -> None:
     assert "pip install 'barkd-py[devnet]'" in result.stderr
     # A real node does not need it.
     subprocess.run([sys.executable, "-c", without_kernel + "import barkd_py.devnet.runner"], check=True)
+
+
+async def test_faults_of_the_documentation_can_be_set(levers: httpx.AsyncClient) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "devnet.md").read_text()
+    examples = [json.loads(line) for line in page.splitlines() if line.startswith('{"target"')]
+    assert len(examples) == 4
+    for example in examples:
+        await pull(levers, "/faults", **example)
+    listed = await get(levers, "/faults")
+    assert (len(listed["esplora"]), len(listed["ark-server"])) == (2, 2)
