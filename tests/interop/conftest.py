@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.interop.captaind import captaind_on
 from tests.support.processes import Bark, Daemon, Devnet, start_devnet
 
 
@@ -32,11 +33,18 @@ def bitcoind_exec() -> str:
 
 
 @pytest.fixture(scope="module")
-def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
-    """Our devnet with its built-in node."""
-    running = start_devnet(tmp_path_factory.mktemp("devnet"))
-    yield running
-    running.process.kill()
+def devnet(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Devnet]:
+    """Our devnet with its built-in node, or a real Ark server on a real bitcoind where one is named."""
+    directory = tmp_path_factory.mktemp("devnet")
+    captaind = os.environ.get("CAPTAIND_EXEC")
+    if captaind is None:
+        running = start_devnet(directory)
+        yield running
+        running.process.kill()
+    else:
+        on_bitcoind: Devnet = request.getfixturevalue("devnet_on_bitcoind")
+        with captaind_on(on_bitcoind, captaind, os.environ["CAPTAIND_CONFIG"], directory) as running:
+            yield running
 
 
 @pytest.fixture(scope="module")
