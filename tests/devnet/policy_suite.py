@@ -53,7 +53,7 @@ async def test_package_is_judged_as_the_node_does(purse: Purse, case: PackageCas
         assert holds(result, filled(expected, names)), (result, filled(expected, names))
         assert ("error" in result) == ("error" in expected)
         if "fees" in expected:
-            assert (tx.txid in _pool(purse))
+            assert tx.txid in _pool(purse)
             assert result["fees"].keys() >= expected["fees"].keys()
     replaced: Any = answer["replaced-transactions"]
     assert sorted(replaced) == sorted(filled(case.replaced, names))

@@ -60,9 +60,7 @@ async def get(levers: httpx.AsyncClient, path: str) -> Any:
 async def protocol_versions(url: str) -> tuple[int, int]:
     async with grpc.aio.insecure_channel(url.removeprefix("http://")) as channel:
         stub: Any = ArkServiceStub(channel)  # type: ignore[no-untyped-call]
-        reply = await stub.Handshake(
-            bark_server_pb2.HandshakeRequest(bark_version="0.8.0")
-        )
+        reply = await stub.Handshake(bark_server_pb2.HandshakeRequest(bark_version="0.8.0"))
         return reply.min_protocol_version, reply.max_protocol_version
 
 
