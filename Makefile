@@ -18,7 +18,7 @@ run: $(STAMP)  ## a whole regtest with two wallets that pay each other
 	@$(BIN)/python -m barkd_py.devnet.tour
 
 test: $(STAMP)  ## every hermetic test
-	$(BIN)/python -m pytest -m 'not interop and not bench'
+	$(BIN)/python -m pytest -n 4 --dist loadfile -m 'not interop and not bench'
 
 interop: $(STAMP)  ## against the real bark wallet and a real bitcoind
 	tests/interop/run
