@@ -13,6 +13,7 @@ Source: protocol sheet 07 §9.
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import ipaddress
 import logging
@@ -433,6 +434,7 @@ def _run_daemon(options: Options) -> None:
     _check_origins(options.allowed_origins)
     log.info("Starting barkd version %s () with datadir %s", VERSION, options.datadir.path)
     lock = options.datadir.lock_process().acquire()
+    gc.disable()  # nothing of what is imported and set up from here on is garbage; see _serve
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(options, host))
@@ -473,6 +475,8 @@ async def _serve(options: Options, host: ipaddress.IPv4Address | ipaddress.IPv6A
         server = ApiServer(BarkdApi(state), listener)
         if token is None:
             log.warning("No auth token configured — all authentication is disabled")
+        gc.freeze()
+        gc.enable()
         log.info("Server starting on http://%s", describe_address(listener))
         serving = asyncio.create_task(server.run_until_stopped())
         stopping = asyncio.create_task(stop.wait())

@@ -48,7 +48,8 @@ async def test_addresses_are_numbered_from_zero(api: RunningApi) -> None:
     missing = await api.http.get("/api/v1/wallet/addresses/index/4294967295")
     assert (missing.status_code, missing.json()["message"]) == (
         500,
-        "Failed to get address at index 4294967295: VTXO key 4294967295 does not exist, please derive it first",
+        "Failed to get address at index 4294967295: VTXO key 4294967295 does not exist, "
+        "please derive it first",
     )
 
 
@@ -198,7 +199,10 @@ INVOICE = (
     "dq5xysxxatsyp3k7enxv4jsxqzpu9qrsgquk0rl77nj30yxdy8j9vdx85fkpmdla2087ne0xh8nhedh8w27kyke0lp53ut353s06fv3qfegext0eh0ymjpf39tuven09"
     "sam30g4vgpfna3rh"
 )
-LNURL = "lnurl1dp68gurn8ghj7um9wfmxjcm99e3k7mf0v9cxj0m385ekvcenxc6r2c35xvukxefcv5mkvv34x5ekzd3ev56nyd3hxqurzepexejxxepnxscrvwfnv9nxzcn9xq6xyefhvgcxxcmyxymnserxfq5fns"
+LNURL = (
+    "lnurl1dp68gurn8ghj7um9wfmxjcm99e3k7mf0v9cxj0m385ekvcenxc6r2c35xvukxefcv5mkvv34x5ekzd3ev56n"
+    "yd3hxqurzepexejxxepnxscrvwfnv9nxzcn9xq6xyefhvgcxxcmyxymnserxfq5fns"
+)
 
 
 @pytest.mark.parametrize(

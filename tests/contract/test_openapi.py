@@ -129,7 +129,7 @@ def test_every_operation_is_served_or_known_to_be_missing(version: str) -> None:
 
 def test_operations_known_to_be_missing_are_missing() -> None:
     assert not NOT_SERVED_YET & _operations(OURS).keys()
-    assert NOT_SERVED_YET <= _operations(_load("0.8.0")).keys()
+    assert _operations(_load("0.8.0")).keys() >= NOT_SERVED_YET
 
 
 def test_no_operation_is_invented() -> None:
