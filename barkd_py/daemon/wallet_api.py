@@ -17,6 +17,7 @@ from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import BlockRef, FeeRate, Network
 from barkd_py.config import WalletConfig
+from barkd_py.wallet.exits.states import ExitFeeEstimate, ExitFilter, ExitProgress, ExitStatus
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
 from barkd_py.wallet.vtxos import WalletVtxo
@@ -139,6 +140,70 @@ class OnchainApi(Protocol):
     async def sync(self) -> None: ...
 
 
+class ExitsApi(Protocol):
+    """Emergency exits. Errors are those of `barkd_py.wallet.exits.errors`, each with a tag."""
+
+    async def start(self, vtxo_ids: Sequence[VtxoId]) -> None:
+        """Start exits, in this order; an error leaves the earlier ones started.
+
+        VTXOs that are exiting already, spent, exited, or locked by anything but a round are passed over.
+        Raises NotFound (UnknownVtxo) before anything is started; DustLimit, NonStandardExit,
+        TipRetrievalFailure.
+        """
+
+    async def start_all(self) -> None:
+        """Start an exit of every spendable or locked VTXO that can be exited."""
+
+    async def cancel(self, vtxo_id: VtxoId) -> None:
+        """Call an exit off. Canceling twice is a success.
+
+        Raises NotExiting, CannotCancelExit, ExitTxAlreadyBroadcast, TransactionRetrievalFailure.
+        """
+
+    async def progress(self, fee_rate: FeeRate | None = None) -> ExitProgress:
+        """Bring the on-chain wallet and every live exit forward now.
+
+        fee_rate: for children that are made or replaced; None: the fast one. Not enough funds and the like
+        are errors of single exits, in the answer. Raises ChainError if the chain source is away.
+        """
+
+    async def statuses(
+        self, which: ExitFilter, *, with_history: bool = False, with_packages: bool = False
+    ) -> Sequence[ExitStatus]:
+        """By VTXO id. Never waits for the network."""
+
+    async def status(
+        self, vtxo_id: VtxoId, *, with_history: bool = False, with_packages: bool = False
+    ) -> ExitStatus:
+        """Also of a finished exit. Raises NotExiting."""
+
+    async def claim(
+        self, vtxo_ids: Sequence[VtxoId] | None, script_pubkey: bytes, fee_rate: FeeRate | None = None
+    ) -> Txid:
+        """Spend matured exits to one script; stored, then broadcast.
+
+        vtxo_ids: None for all that are claimable. fee_rate: None: the regular one.
+        Raises NotExiting, VtxoNotClaimable, ClaimMissingInputs, ClaimFeeExceedsOutput,
+        ClaimMissingSignableClause, BroadcastError (nothing has changed then), ChainUnavailable (it may be
+        under way; it is broadcast again until it is seen, or refused).
+        """
+
+    async def estimate_fee(
+        self,
+        vtxo_ids: Sequence[VtxoId] | None,
+        *,
+        fee_rate: FeeRate | None = None,
+        margin: float = 1.2,
+        script_pubkey: bytes | None = None,
+    ) -> ExitFeeEstimate:
+        """What exits would cost from here on. vtxo_ids: None for all spendable ones.
+
+        fee_rate: for both legs; None: fast for the transactions, regular for the claim.
+        script_pubkey: where the claim goes, if that is known.
+        Raises InvalidFeeMargin, UnknownExitVtxo, VtxoAlreadyExited, SpentVtxo, SweptVtxo, NonStandardExit.
+        """
+
+
 class WalletApi(Protocol):
     """One open wallet."""
 
@@ -158,6 +223,9 @@ class WalletApi(Protocol):
 
     @property
     def onchain(self) -> OnchainApi | None: ...
+
+    @property
+    def exits(self) -> ExitsApi: ...
 
     @property
     def is_connected(self) -> bool:
