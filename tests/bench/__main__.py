@@ -1,0 +1,42 @@
+"""``python -m tests.bench``: figures, not assertions.
+
+Ratios within one run count, not the absolute figures: both programs share this machine with the load and with
+devnet. Nothing else should run meanwhile.
+"""
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from tests.bench.core import measure_core
+from tests.bench.daemons import measure_daemons
+from tests.bench.report import Report
+from tests.bench.storage import measure_storage
+
+PARTS = ("core", "storage", "daemons")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], help="what to measure; everything by default"
+    )
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args()
+    parts = arguments.parts or PARTS
+    report = Report()
+    try:
+        if "core" in parts:
+            measure_core(report)
+        if "storage" in parts:
+            asyncio.run(measure_storage(report))
+        if "daemons" in parts:
+            asyncio.run(measure_daemons(report))
+    finally:
+        report.show()
+        if arguments.json is not None:
+            report.write(arguments.json)
+
+
+if __name__ == "__main__":
+    main()
