@@ -81,8 +81,9 @@ class Registration:
             self.wake()
 
     async def close(self) -> None:
-        self._closed = True
-        self._stop_listening()
+        if not self._closed:
+            self._closed = True
+            self._stop_listening()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -1,0 +1,439 @@
+"""Receiving: what is believed, what is dropped, what waits, and what a crash may repeat."""
+
+import asyncio
+import dataclasses
+from typing import Any
+
+import pytest
+
+from barkd_py.ark.mailbox import MailboxAuthorization
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.keys import PublicKey
+from barkd_py.bitcoin.tx import Tx, Txid
+from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.errors import BarkdError, ChainUnavailable, ServerUnavailable
+from barkd_py.server_rpc.api import (
+    ArkoorDelivery,
+    IncomingLightningPayment,
+    LightningFailureReason,
+    LightningSendFinished,
+    MailboxContent,
+    MailboxMessage,
+    MailboxPage,
+    RecoveryVtxoIds,
+    RoundParticipationCompleted,
+    UnknownMessage,
+)
+from barkd_py.wallet.mailbox import MAX_ANCHOR_MISSES, AnchorNotFound, CheckpointsOutOfOrder, Mailbox
+from barkd_py.wallet.movements import ARKOOR_RECEIVE
+from barkd_py.wallet.wallet import Wallet
+from tests.wallet.flows.conftest import BOB, Net, Owner
+from tests.wallet.flows.crashes import Crash, CrashingStore, When, opener
+from tests.wallet.samples import user_vtxos
+
+
+class MailboxServer:
+    """Serves messages that the test wrote; everything else goes to the real server.
+
+    row_limit: of a page. Like captaind it cuts the last group there.
+    """
+
+    def __init__(self, real: object, *groups: tuple[int, MailboxContent], row_limit: int = 100) -> None:
+        self._real = real
+        self.groups = list(groups)
+        self.row_limit = row_limit
+        self.reads: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def read_mailbox(self, mailbox_id: PublicKey, authorization: bytes, checkpoint: int) -> MailboxPage:
+        self.reads.append(checkpoint)
+        messages, rows = [], self.row_limit
+        for number, content in self.groups:
+            if number <= checkpoint or not rows:
+                continue
+            if isinstance(content, ArkoorDelivery):
+                content = ArkoorDelivery(content.vtxos[:rows])
+                rows -= len(content.vtxos)
+            else:
+                rows -= 1
+            messages.append(MailboxMessage(number, content))
+        return MailboxPage(tuple(messages), have_more=False)
+
+
+class Chain:
+    """The real chain source, with trouble about transactions."""
+
+    def __init__(self, real: object) -> None:
+        self._real = real
+        self.trouble: BarkdError | None = None
+        self.unknown: set[Txid] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def get_tx(self, txid: Txid) -> Tx | None:
+        if self.trouble is not None:
+            raise self.trouble
+        return None if txid in self.unknown else await self._real.get_tx(txid)  # type: ignore[attr-defined]
+
+
+def mailbox(wallet: Wallet, server: object = None, chain: object = None, gap_limit: int = 20) -> Mailbox:
+    return Mailbox(
+        wallet.store,
+        server or wallet.server,  # type: ignore[arg-type]
+        chain or wallet.chain,  # type: ignore[arg-type]
+        wallet.keychain,
+        wallet.addresses,
+        wallet.registration,
+        wallet.locks,
+        gap_limit=gap_limit,
+    )
+
+
+async def pay(alice: Owner, bob: Owner, *amounts_sat: int) -> list[str]:
+    addresses = []
+    for amount_sat in amounts_sat:
+        addresses.append(await bob.wallet.new_address())
+        await alice.wallet.send_arkoor(addresses[-1], amount_sat)
+    return addresses
+
+
+async def delivered(owner: Owner) -> tuple[bytes, ...]:
+    """All VTXOs in the owner's mailbox, without touching it."""
+    key = owner.wallet.keychain.mailbox_key
+    page = await owner.wallet.server.read_mailbox(key.public_key, owner.wallet.mailbox._authorize(60), 0)
+    return tuple(
+        blob
+        for message in page.messages
+        if isinstance(message.content, ArkoorDelivery)
+        for blob in message.content.vtxos
+    )
+
+
+# --- reading
+
+
+async def test_what_was_read_is_not_read_again(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000)
+    first = await bob.wallet.sync_mailbox()
+    assert first > 0
+    assert await bob.wallet.sync_mailbox() == first
+    await pay(alice, bob, 2_000)
+    assert await bob.wallet.sync_mailbox() > first
+    assert await bob.spendable_sat() == 3_000
+    assert len(await bob.wallet.list_movements()) == 2
+
+
+async def test_two_readers_at_once_make_one_movement(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000)
+    await asyncio.gather(*(bob.wallet.sync_mailbox() for _ in range(3)))
+    assert await bob.spendable_sat() == 1_000
+    assert len(await bob.wallet.list_movements()) == 1
+
+
+class TestSmallPages:
+    @pytest.fixture
+    def server_settings(self) -> ServerSettings:
+        return ServerSettings(max_mailbox_items=2, group_complete_pages=False)
+
+    async def test_everything_arrives(self, alice: Owner, bob: Owner) -> None:
+        await pay(alice, bob, *range(1_000, 1_005))
+        await bob.wallet.sync_mailbox()
+        assert await bob.spendable_sat() == sum(range(1_000, 1_005))
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (3, 1, 4), (8,), (1,) * 8, (5, 3), (2, 5, 1)])
+async def test_groups_that_pages_cut_arrive_whole(alice: Owner, bob: Owner, sizes: tuple[int, ...]) -> None:
+    await pay(alice, bob, *(1_000 + number for number in range(8)))
+    blobs = list(await delivered(bob))
+    groups = []
+    for number, size in enumerate(sizes, start=1):
+        groups.append((number * 10, ArkoorDelivery(tuple(blobs[:size]))))
+        del blobs[:size]
+    row_limit = max(5, *sizes)
+    server = MailboxServer(bob.wallet.server, *groups, row_limit=row_limit)
+    assert await mailbox(bob.wallet, server).sync() == len(sizes) * 10
+    assert await bob.spendable_sat() == sum(1_000 + number for number in range(8))
+    assert len(await bob.wallet.list_movements()) == len(sizes)
+
+
+async def test_a_single_payment_takes_two_reads(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000)
+    server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery(await delivered(bob))))
+    await mailbox(bob.wallet, server).sync()
+    assert server.reads == [0, 7]
+
+
+async def test_checkpoints_that_go_back_are_not_believed(bob: Owner) -> None:
+    server = MailboxServer(bob.wallet.server, (7, UnknownMessage()), (5, UnknownMessage()))
+    with pytest.raises(CheckpointsOutOfOrder):
+        await mailbox(bob.wallet, server).sync()
+    assert await bob.wallet.mailbox.checkpoint() == 0
+
+
+# --- kinds of messages
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        UnknownMessage(),
+        RecoveryVtxoIds((bytes(36), b"short")),
+        RoundParticipationCompleted(b"short"),
+        RoundParticipationCompleted(bytes(32)),
+        IncomingLightningPayment(bytes(32), 5),
+        LightningSendFinished(bytes(32), None, LightningFailureReason.UNSPECIFIED),
+        ArkoorDelivery(()),
+        ArkoorDelivery((b"garbage",)),
+    ],
+)
+async def test_messages_that_bring_nothing_are_acknowledged(bob: Owner, content: MailboxContent) -> None:
+    server = MailboxServer(bob.wallet.server, (9, content))
+    assert await mailbox(bob.wallet, server).sync() == 9
+    assert await bob.wallet.list_movements() == ()
+
+
+async def test_a_round_that_cannot_be_looked_at_now_waits_and_blocks_what_follows(bob: Owner) -> None:
+    server = MailboxServer(
+        bob.wallet.server, (3, RoundParticipationCompleted(bytes(32))), (4, UnknownMessage())
+    )
+    box = mailbox(bob.wallet, server)
+    seen: list[bytes] = []
+
+    async def fails(unlock_hash: bytes) -> None:
+        seen.append(unlock_hash)
+        raise ServerUnavailable("away")
+
+    box.on_round_completed = fails
+    with pytest.raises(ServerUnavailable):
+        await box.sync()
+    assert await box.checkpoint() == 0
+
+    async def works(unlock_hash: bytes) -> None:
+        seen.append(unlock_hash)
+
+    box.on_round_completed = works
+    assert await box.sync() == 4
+    assert seen == [bytes(32)] * 2
+
+
+async def test_hints_about_lightning_are_acknowledged_whatever_comes_of_them(bob: Owner) -> None:
+    server = MailboxServer(
+        bob.wallet.server,
+        (3, IncomingLightningPayment(b"p" * 32, 5)),
+        (4, LightningSendFinished(b"q" * 32, b"x" * 32, LightningFailureReason.UNSPECIFIED)),
+    )
+    box = mailbox(bob.wallet, server)
+    seen: list[object] = []
+
+    async def incoming(payment_hash: bytes) -> None:
+        seen.append(payment_hash)
+        raise ServerUnavailable("away")
+
+    async def finished(payment_hash: bytes, preimage: bytes | None) -> None:
+        seen.append((payment_hash, preimage))
+        raise ServerUnavailable("away")
+
+    box.on_incoming_lightning = incoming
+    box.on_lightning_send_finished = finished
+    assert await box.sync() == 4
+    assert seen == [b"p" * 32, (b"q" * 32, b"x" * 32)]
+
+
+# --- what is believed
+
+
+async def test_one_bad_vtxo_does_not_spoil_the_good_ones(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000, 2_000)
+    good, tampered = (Vtxo.decode(blob) for blob in await delivered(bob))
+    signed = tampered.encode()
+    broken = bytearray(signed)
+    broken[-100] ^= 1
+    htlc = next(vtxo for vtxo in user_vtxos() if vtxo.policy.kind != "pubkey")
+    foreign = next(vtxo for vtxo in user_vtxos() if vtxo.policy.kind == "pubkey")
+    inflated = dataclasses.replace(tampered, amount_sat=tampered.amount_sat + 1)
+    blobs = (
+        b"",
+        bytes(broken),
+        htlc.encode(),
+        foreign.encode(),
+        inflated.encode(),
+        good.encode(),
+        good.encode(),
+    )
+    server = MailboxServer(bob.wallet.server, (9, ArkoorDelivery(blobs)))
+    assert await mailbox(bob.wallet, server).sync() == 9
+    assert [vtxo.id for vtxo in await bob.wallet.list_vtxos(include_all=True)] == [good.id]
+    (movement,) = await bob.wallet.list_movements()
+    assert movement.output_vtxos == (good.id,)
+    assert movement.effective_balance_sat == 1_000
+
+
+async def test_what_belongs_to_somebody_else_is_dropped(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000)
+    server = MailboxServer(alice.wallet.server, (9, ArkoorDelivery(await delivered(bob))))
+    before = await alice.spendable_sat()
+    assert await mailbox(alice.wallet, server).sync() == 9
+    assert await alice.spendable_sat() == before
+
+
+async def test_payments_are_told_by_the_address_they_came_in_on(alice: Owner, bob: Owner) -> None:
+    first, second = await pay(alice, bob, 1_000, 2_000)
+    await alice.wallet.send_arkoor(first, 3_000)
+    server = MailboxServer(bob.wallet.server, (9, ArkoorDelivery(await delivered(bob))))
+    await mailbox(bob.wallet, server).sync()
+    (movement,) = await bob.wallet.list_movements()
+    assert {entry.method.value: entry.amount_sat for entry in movement.received_on} == {
+        first: 4_000,
+        second: 2_000,
+    }
+
+
+async def test_a_spent_vtxo_that_is_delivered_again_stays_spent(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000)
+    blobs = await delivered(bob)
+    await bob.wallet.sync_mailbox()
+    await bob.wallet.send_arkoor(await alice.wallet.new_address(), 1_000)
+    reached = await bob.wallet.mailbox.checkpoint()
+    server = MailboxServer(bob.wallet.server, (reached + 1, ArkoorDelivery(blobs)))
+    assert await mailbox(bob.wallet, server).sync() == reached + 1
+    assert await bob.spendable_sat() == 0
+    received = [
+        movement for movement in await bob.wallet.list_movements() if movement.subsystem == ARKOOR_RECEIVE
+    ]
+    assert len(received) == 1
+
+
+async def test_an_expired_vtxo_is_kept(net: Net, alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000)
+    (blob,) = await delivered(bob)
+    chain = Chain(bob.wallet.chain)
+    tip = await bob.wallet.chain.tip()
+
+    async def far_tip() -> object:
+        return dataclasses.replace(tip, height=Vtxo.decode(blob).expiry_height)
+
+    chain.tip = far_tip  # type: ignore[attr-defined]
+    await mailbox(bob.wallet, chain=chain).sync()
+    assert await bob.spendable_sat() == 1_000
+
+
+async def test_a_payment_to_an_address_of_an_earlier_life_is_found(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    for _ in range(15):
+        await bob.wallet.new_address()
+    await pay(alice, bob, 1_000)
+    async with net.wallet("bob-again", BOB, vtxo_key_gap_limit=15) as again:
+        await again.wallet.sync_mailbox()
+        assert await again.spendable_sat() == 1_000
+        (movement,) = await again.wallet.list_movements()
+        assert movement.received_on[0].method.value == await bob.wallet.address_at(15)
+    async with net.wallet("bob-short-sighted", BOB, vtxo_key_gap_limit=14) as short:
+        await short.wallet.sync_mailbox()
+        assert await short.spendable_sat() == 0
+
+
+# --- trouble with the world
+
+
+async def test_a_chain_source_that_is_down_drops_nothing(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000)
+    chain = Chain(bob.wallet.chain)
+    chain.trouble = ChainUnavailable("down")
+    box = mailbox(bob.wallet, chain=chain)
+    with pytest.raises(ChainUnavailable):
+        await box.sync()
+    assert await box.checkpoint() == 0
+    assert await bob.wallet.list_movements() == ()
+    chain.trouble = None
+    await box.sync()
+    assert await bob.spendable_sat() == 1_000
+
+
+async def test_an_anchor_that_stays_unknown_blocks_for_a_while_only(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000, 2_000)
+    first = Vtxo.decode((await delivered(bob))[0])
+    chain = Chain(bob.wallet.chain)
+    chain.unknown.add(first.anchor_point.txid)
+    server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery((first.encode(),))), (8, UnknownMessage()))
+    box = mailbox(bob.wallet, server, chain)
+    for _ in range(MAX_ANCHOR_MISSES - 1):
+        with pytest.raises(AnchorNotFound):
+            await box.sync()
+        assert await box.checkpoint() == 0
+    assert await box.sync() == 8
+    async with bob.wallet.store.read() as tx:
+        assert await tx.properties.recovery_ids() == (first.id,)  # not forgotten
+
+
+async def test_registration_is_best_effort(net: Net, alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000)
+    net.fault("RegisterVtxoTransactions", kind="error", code="INTERNAL", client="barkd", count=None)
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == 1_000
+    net.honest()
+    await bob.wallet.registration.catch_up()
+    (vtxo,) = await bob.wallet.list_vtxos(include_all=False)
+    assert vtxo.registered
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_kill_at_any_commit_receives_once(alice: Owner, bob: Owner, when: When) -> None:
+    total_sat = 0
+    for number in range(5):
+        await pay(alice, bob, 1_000)
+        await bob.wallet.close()
+        stores: list[CrashingStore] = []
+        wallet = await bob.open(opener(stores))
+        await wallet.server.info()
+        stores[0].arm(number, when)
+        crashed = False
+        try:
+            await wallet.sync_mailbox()
+        except Crash:
+            crashed = True
+        wallet = await bob.restart()
+        await wallet.sync_mailbox()
+        total_sat += 1_000
+        assert await bob.spendable_sat() == total_sat
+        assert len(await wallet.list_movements()) == total_sat // 1_000
+        if not crashed:
+            break
+    assert number == 1  # one commit: coins, movement and checkpoint together
+
+
+# --- the server's copies
+
+
+async def test_catching_up_posts_and_registers_everything(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000, 2_000, 3_000)
+    await bob.wallet.sync_mailbox()
+    await bob.wallet.registration.catch_up()
+    vtxos = await bob.wallet.list_vtxos(include_all=True)
+    assert all(vtxo.registered for vtxo in vtxos)
+    recovery = bob.wallet.keychain.recovery_mailbox_key
+    authorization = MailboxAuthorization.sign(recovery, expiry=2**40).encode()
+    page = await bob.wallet.server.read_mailbox(recovery.public_key, authorization, 0)
+    posted = {
+        VtxoId(vtxo_id)
+        for message in page.messages
+        if isinstance(message.content, RecoveryVtxoIds)
+        for vtxo_id in message.content.vtxo_ids
+    }
+    assert posted == {vtxo.id for vtxo in vtxos}
+
+
+async def test_one_id_that_the_server_refuses_does_not_spoil_the_others(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    await pay(alice, bob, 1_000, 2_000, 3_000)
+    refused = Vtxo.decode((await delivered(bob))[1]).id
+    net.fault("PostRecoveryVtxoIds", kind="error", code="INTERNAL", contains=refused.hex(), count=None)
+    await bob.wallet.sync_mailbox()
+    await bob.wallet.registration.catch_up()
+    assert {vtxo.id for vtxo in await bob.wallet.list_vtxos(include_all=True) if not vtxo.registered} == {
+        refused
+    }
