@@ -27,7 +27,18 @@ from barkd_py.api.errors import error_reply
 from barkd_py.api.json_body import BodyRejected
 from barkd_py.api.params import ParameterRejected
 from barkd_py.api.reply import EMPTY, Reply, json_reply, text_reply
-from barkd_py.api.routers import bitcoin, boards, fees, history, message, notifications, onchain, ping, wallet
+from barkd_py.api.routers import (
+    bitcoin,
+    boards,
+    exits,
+    fees,
+    history,
+    message,
+    notifications,
+    onchain,
+    ping,
+    wallet,
+)
 from barkd_py.api.routing import ClientGone, Operation, OperationRoute, RequestRefused, receive_body
 from barkd_py.errors import AuthError
 from barkd_py.version import VERSION
@@ -37,6 +48,7 @@ log = logging.getLogger(__name__)
 ROUTERS: Final[Sequence[APIRouter]] = (
     ping.router,
     boards.router,
+    exits.router,
     fees.router,
     history.router,
     message.router,

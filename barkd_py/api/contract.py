@@ -20,6 +20,14 @@ class Contract(enum.Enum):
     UNSTATED = "auto"
     """Nobody said. New words are used on the paths that only 0.8.0 has, old ones where they would clash."""
 
+    def on_old_path(self) -> "Contract":
+        """Whose words to use on a path that 0.1.4 has, where the two cannot both be satisfied."""
+        return Contract.V0_1_4 if self is Contract.UNSTATED else self
+
+    def on_new_path(self) -> "Contract":
+        """Whose words to use on a path that came after 0.1.4."""
+        return Contract.V0_8_0 if self is Contract.UNSTATED else self
+
 
 def contract_of(user_agent: str) -> Contract:
     """What the client says about itself; from 0.6 on clients know the words of 0.8.0."""

@@ -140,6 +140,15 @@ class OnchainApi(Protocol):
     async def sync(self) -> None: ...
 
 
+class PackageFee(Protocol):
+    """What an exit transaction and the child that pays for it cost together."""
+
+    @property
+    def fee_sat(self) -> int: ...
+    @property
+    def fee_rate(self) -> FeeRate: ...
+
+
 class ExitsApi(Protocol):
     """Emergency exits. Errors are those of `barkd_py.wallet.exits.errors`, each with a tag."""
 

@@ -2,19 +2,6 @@
 
 NOT_SERVED_YET = frozenset(
     {
-        ("post", "/api/v1/exits/cancel/{vtxo_id}"),
-        ("post", "/api/v1/exits/claim/all"),
-        ("post", "/api/v1/exits/claim/vtxos"),
-        ("get", "/api/v1/exits/fee"),
-        ("post", "/api/v1/exits/progress"),
-        ("post", "/api/v1/exits/start/all"),
-        ("post", "/api/v1/exits/start/vtxos"),
-        ("get", "/api/v1/exits/status"),
-        ("get", "/api/v1/exits/status/all"),
-        ("get", "/api/v1/exits/status/finished"),
-        ("get", "/api/v1/exits/status/live"),
-        ("get", "/api/v1/exits/status/vtxo/{vtxo_id}"),
-        ("get", "/api/v1/exits/status/{vtxo_id}"),
         ("get", "/api/v1/fees/lightning/pay"),
         ("get", "/api/v1/fees/lightning/receive"),
         ("post", "/api/v1/fees/offboard"),

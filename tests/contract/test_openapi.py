@@ -34,6 +34,12 @@ def _operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any
 OURS = generate.document()
 VERSIONS = ("0.1.4", "0.8.0")
 
+# 0.8.0 gave the names of these two to the paths that replace them.
+RENAMED = {
+    ("0.1.4", "/api/v1/exits/status"): "get_all_exit_status_deprecated",
+    ("0.1.4", "/api/v1/exits/status/{vtxo_id}"): "get_exit_status_by_vtxo_id_deprecated",
+}
+
 
 def _resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     while "$ref" in schema:
@@ -148,7 +154,7 @@ def _served() -> list[tuple[str, str, str]]:
 def test_an_operation_satisfies_the_published_one(version: str, method: str, path: str) -> None:
     theirs = _load(version)
     their, our = _operations(theirs)[method, path], _operations(OURS)[method, path]
-    assert their["operationId"] == our["operationId"]
+    assert our["operationId"] == RENAMED.get((version, path), their["operationId"])
     assert set(their.get("tags", [])) <= set(our.get("tags", []))
 
     our_parameters = {(p["in"], p["name"]): p for p in our.get("parameters", [])}

@@ -4,6 +4,7 @@ It keeps the rules that clients can see (what is refused, in which order things 
 others. Coins appear by `add_vtxo` and `fund`, not by any protocol.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ from barkd_py.errors import (
     StoreError,
 )
 from barkd_py.wallet.balance import Balance
+from barkd_py.wallet.exits import errors as exit_errors
+from barkd_py.wallet.exits import states as exits
 from barkd_py.wallet.movements import (
     ARKOOR_SEND,
     BOARD,
@@ -199,6 +202,160 @@ class FakeOnchain:
         self.syncs += 1
 
 
+class FakeExits:
+    """Exits that go where a test puts them, by `statuses_by_id`; only starting and canceling do something."""
+
+    WEIGHT_WU = 1105
+    """Of the one transaction that each exit has, with its child; also of a claim."""
+
+    def __init__(self, wallet: "FakeWallet") -> None:
+        self._wallet = wallet
+        self.statuses_by_id: dict[VtxoId, exits.ExitStatus] = {}
+        self.broadcast: dict[VtxoId, Txid] = {}
+        """Last exit transactions that were seen on the chain."""
+        self.progressed_with: list[FeeRate | None] = []
+        self.claims: list[tuple[tuple[VtxoId, ...], bytes, FeeRate | None]] = []
+        self.failure: BarkdError | None = None
+        """Raised by everything that needs the chain."""
+
+    def put(self, status: exits.ExitStatus) -> None:
+        self.statuses_by_id[status.vtxo_id] = status
+
+    def _reach_out(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def _find(self, vtxo_id: VtxoId) -> exits.ExitStatus:
+        if vtxo_id not in self.statuses_by_id:
+            raise exit_errors.NotExiting(vtxo_id)
+        return self.statuses_by_id[vtxo_id]
+
+    async def start(self, vtxo_ids: Sequence[VtxoId]) -> None:
+        vtxos = [await self._wallet.get_vtxo(vtxo_id) for vtxo_id in vtxo_ids]
+        self._reach_out()
+        for vtxo in vtxos:
+            known = self.statuses_by_id.get(vtxo.id)
+            if not isinstance(vtxo.state, Spendable):
+                continue
+            if known is not None and not isinstance(known.state, exits.Canceled):
+                continue
+            if vtxo.amount_sat < DUST_SAT:
+                raise exit_errors.DustLimit(vtxo.id, vtxo.amount_sat)
+            self.put(exits.ExitStatus(vtxo.id, exits.Start(self._wallet.tip)))
+
+    async def start_all(self) -> None:
+        await self.start([vtxo_id for vtxo_id, _ in self._wallet.stored.items()])
+
+    async def cancel(self, vtxo_id: VtxoId) -> None:
+        found = self._find(vtxo_id)
+        if isinstance(found.state, exits.Canceled):
+            return
+        if not isinstance(found.state, exits.Start):
+            raise exit_errors.CannotCancelExit(vtxo_id, found.state.type)
+        self._reach_out()
+        if vtxo_id in self.broadcast:
+            raise exit_errors.ExitTxAlreadyBroadcast(vtxo_id, self.broadcast[vtxo_id])
+        history = (*found.history, found.state)
+        self.put(replace(found, state=exits.Canceled(self._wallet.tip), history=history))
+
+    async def progress(self, fee_rate: FeeRate | None = None) -> exits.ExitProgress:
+        self._reach_out()
+        self.progressed_with.append(fee_rate)
+        listed = [status for status in self._sorted() if not isinstance(status.state, exits.Claimed)]
+        heights = [
+            state.claimable_height if isinstance(state, exits.AwaitingDelta) else state.claimable_since.height
+            for state in (status.state for status in listed)
+            if isinstance(state, exits.AwaitingDelta | exits.Claimable | exits.ClaimInProgress)
+        ]
+        return exits.ExitProgress(
+            exits=tuple(replace(status, history=(), packages=()) for status in listed),
+            is_done=not any(isinstance(status.state, exits.Pending) for status in listed),
+            claimable_height=max(heights, default=None),
+        )
+
+    async def statuses(
+        self, which: exits.ExitFilter, *, with_history: bool = False, with_packages: bool = False
+    ) -> Sequence[exits.ExitStatus]:
+        return [
+            _shown(status, with_history, with_packages)
+            for status in self._sorted()
+            if which is exits.ExitFilter.ALL
+            or (which is exits.ExitFilter.LIVE) == exits.is_live(status.state)
+        ]
+
+    def _sorted(self) -> Sequence[exits.ExitStatus]:
+        return [self.statuses_by_id[vtxo_id] for vtxo_id in sorted(self.statuses_by_id, key=str)]
+
+    async def status(
+        self, vtxo_id: VtxoId, *, with_history: bool = False, with_packages: bool = False
+    ) -> exits.ExitStatus:
+        return _shown(self._find(vtxo_id), with_history, with_packages)
+
+    async def claim(
+        self, vtxo_ids: Sequence[VtxoId] | None, script_pubkey: bytes, fee_rate: FeeRate | None = None
+    ) -> Txid:
+        if vtxo_ids is None:
+            claimed = [each.vtxo_id for each in self._sorted() if isinstance(each.state, exits.Claimable)]
+        else:
+            claimed = list(vtxo_ids)
+        for vtxo_id in claimed:
+            if not isinstance(self._find(vtxo_id).state, exits.Claimable):
+                raise exit_errors.VtxoNotClaimable(vtxo_id)
+        if not claimed:
+            raise exit_errors.ClaimMissingInputs
+        total_sat = sum([(await self._wallet.get_vtxo(vtxo_id)).amount_sat for vtxo_id in claimed])
+        needed_sat = (fee_rate or FeeRate(750)).fee_wu(self.WEIGHT_WU) + DUST_SAT
+        if needed_sat > total_sat:
+            raise exit_errors.ClaimFeeExceedsOutput(needed_sat, total_sat)
+        self._reach_out()
+        self.claims.append((tuple(claimed), script_pubkey, fee_rate))
+        return some_tx(7000 + len(self.claims), TxOut(total_sat, script_pubkey)).txid
+
+    async def estimate_fee(
+        self,
+        vtxo_ids: Sequence[VtxoId] | None,
+        *,
+        fee_rate: FeeRate | None = None,
+        margin: float = 1.2,
+        script_pubkey: bytes | None = None,
+    ) -> exits.ExitFeeEstimate:
+        if not 0 <= margin <= 1e15:
+            raise exit_errors.InvalidFeeMargin(repr(margin))
+        self._reach_out()
+        wanted = self._wallet.stored if vtxo_ids is None else dict.fromkeys(vtxo_ids)
+        for vtxo_id in wanted:
+            self._check_can_exit(vtxo_id)
+        rate = fee_rate or FeeRate(1251)
+        fee_sat = rate.fee_wu(self.WEIGHT_WU)
+        return exits.ExitFeeEstimate(
+            broadcast_fee_sat=math.ceil(len(wanted) * fee_sat * margin),
+            claim_fee_sat=fee_sat if wanted else 0,
+            fee_rate=rate,
+            txs_to_broadcast=len(wanted),
+            is_fundable=True,
+        )
+
+    def _check_can_exit(self, vtxo_id: VtxoId) -> None:
+        if vtxo_id not in self._wallet.stored:
+            raise exit_errors.UnknownExitVtxo(vtxo_id)
+        status = self.statuses_by_id.get(vtxo_id)
+        match None if status is None else status.state:
+            case exits.Claimed():
+                raise exit_errors.VtxoAlreadyExited(vtxo_id)
+            case exits.VtxoAlreadySpent():
+                raise exit_errors.SpentVtxo(vtxo_id)
+            case exits.VtxoSwept():
+                raise exit_errors.SweptVtxo(vtxo_id)
+
+
+def _shown(status: exits.ExitStatus, with_history: bool, with_packages: bool) -> exits.ExitStatus:
+    return replace(
+        status,
+        history=status.history if with_history else (),
+        packages=status.packages if with_packages else (),
+    )
+
+
 class FakeWallet:
     """See the module."""
 
@@ -208,6 +365,7 @@ class FakeWallet:
         self.revision = 1
         self.notifications = Notifications()
         self.onchain: FakeOnchain | None = FakeOnchain()
+        self.exits = FakeExits(self)
         self.ark_info: ArkInfo | None = ARK_INFO
         self.tip = 100
         self.keys: list[SecretKey] = []

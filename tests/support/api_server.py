@@ -58,6 +58,7 @@ async def running_api(
     expose_mnemonic: bool = False,
     with_wallet: bool = False,
     wait_secs: float = 30.0,
+    rest_contract: str | None = None,
 ) -> AsyncIterator[RunningApi]:
     """Serve the API of a data directory. with_wallet: a fake wallet is created and loaded first."""
     datadir = Datadir(directory)
@@ -74,6 +75,7 @@ async def running_api(
         allowed_origins=allowed_origins,
         expose_mnemonic=expose_mnemonic,
         wait_secs=wait_secs,
+        rest_contract=rest_contract,
     )
     listener = bind(ipaddress.ip_address("127.0.0.1"), 0)
     port = listener.getsockname()[1]

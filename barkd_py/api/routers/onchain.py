@@ -9,6 +9,7 @@ from barkd_py.api.errors import BadRequest, Failure, failing
 from barkd_py.api.responses import EMPTY, FAILED, REFUSED
 from barkd_py.api.routing import new_router
 from barkd_py.api.schemas import onchain as schemas
+from barkd_py.api.values import parse_destination_script
 from barkd_py.bitcoin.address import InvalidAddress, WrongNetworkAddress, parse_address
 from barkd_py.bitcoin.tx import Txid
 from barkd_py.bitcoin.units import MAX_MONEY_SAT, Network, format_btc
@@ -46,7 +47,7 @@ async def onchain_address(onchain: Onchain) -> object:
 
 @router.post("/send", response_model=schemas.Send, responses=REFUSED, summary="Send on-chain")
 async def onchain_send(body: schemas.OnchainSendRequest, wallet: Wallet, onchain: Onchain) -> object:
-    script = _parse_destination(body.destination, wallet.network)
+    script = parse_destination_script(body.destination, wallet.network)
     with failing("Failed to send onchain payment"):
         await _refuse_impossible(onchain, body.amount_sat)
         return await _txid(onchain.send_many([(script, body.amount_sat)]))
@@ -62,7 +63,7 @@ async def onchain_send_many(body: schemas.OnchainSendManyRequest, wallet: Wallet
 
 @router.post("/drain", response_model=schemas.Send, responses=REFUSED, summary="Send everything on-chain")
 async def onchain_drain(body: schemas.OnchainDrainRequest, wallet: Wallet, onchain: Onchain) -> object:
-    script = _parse_destination(body.destination, wallet.network)
+    script = parse_destination_script(body.destination, wallet.network)
     with failing("Failed to drain onchain wallet"):
         return await _txid(onchain.drain(script))
 
@@ -84,15 +85,6 @@ async def _refuse_impossible(onchain: OnchainApi, amount_sat: int) -> None:
             f"error building tx: Insufficient funds: {format_btc(balance.total_sat)} available "
             f"of {format_btc(amount_sat)} needed"
         )
-
-
-def _parse_destination(text: str, network: Network) -> bytes:
-    try:
-        return parse_address(text, network)
-    except InvalidAddress as error:
-        raise BadRequest("Invalid destination address") from error
-    except WrongNetworkAddress as error:
-        raise BadRequest("Address is not valid for configured network") from error
 
 
 def _parse_recipient(text: str, network: Network) -> tuple[bytes, int]:

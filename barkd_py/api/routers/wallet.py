@@ -6,7 +6,7 @@ from fastapi import Query
 
 from barkd_py.api import render
 from barkd_py.api.deps import ClientContract, CurrentRuntime, State, Wallet
-from barkd_py.api.errors import BadRequest, Failure, Missing, Unprocessable, failing
+from barkd_py.api.errors import BadRequest, Failure, Unprocessable, failing
 from barkd_py.api.reply import json_bytes_reply
 from barkd_py.api.responses import (
     EMPTY,
@@ -21,7 +21,8 @@ from barkd_py.api.routing import new_router
 from barkd_py.api.schemas import history as history_schemas
 from barkd_py.api.schemas import wallet as schemas
 from barkd_py.api.schemas.common import U32
-from barkd_py.ark.vtxo import BadVtxoId, Vtxo, VtxoId
+from barkd_py.api.values import parse_vtxo_id, vtxo_not_found
+from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import GAP_LIMIT_MAX
@@ -209,11 +210,11 @@ async def vtxos(
     "/vtxos/{id}", response_model=schemas.WalletVtxoInfo, responses=REFUSED_OR_NOT_FOUND, summary="Get a VTXO"
 )
 async def get_vtxo(id: str, wallet: Wallet, contract: ClientContract) -> object:
-    vtxo_id = _parse_vtxo_id(id)
+    vtxo_id = parse_vtxo_id(id, "Invalid VTXO id")
     try:
         return render.vtxo(await wallet.get_vtxo(vtxo_id), contract)
     except NotFound:
-        raise _vtxo_not_found(vtxo_id) from None
+        raise vtxo_not_found(vtxo_id) from None
 
 
 @router.get(
@@ -223,22 +224,11 @@ async def get_vtxo(id: str, wallet: Wallet, contract: ClientContract) -> object:
     summary="Get the encoding of a VTXO",
 )
 async def get_vtxo_encoded(id: str, wallet: Wallet) -> object:
-    vtxo_id = _parse_vtxo_id(id)
+    vtxo_id = parse_vtxo_id(id, "Invalid VTXO id")
     try:
         return {"encoded": (await wallet.encoded_vtxo(vtxo_id)).hex()}
     except NotFound:
-        raise _vtxo_not_found(vtxo_id) from None
-
-
-def _parse_vtxo_id(text: str) -> VtxoId:
-    try:
-        return VtxoId.parse(text)
-    except BadVtxoId as error:
-        raise BadRequest("Invalid VTXO id") from error
-
-
-def _vtxo_not_found(vtxo_id: VtxoId) -> Missing:
-    return Missing(f"VTXO not found: The VTXO with id {vtxo_id} cannot be found", str(vtxo_id))
+        raise vtxo_not_found(vtxo_id) from None
 
 
 @router.post(

@@ -1,0 +1,29 @@
+"""Values that several routers read from their requests, and what is said when they are wrong."""
+
+from barkd_py.api.errors import BadRequest, Missing
+from barkd_py.ark.vtxo import BadVtxoId, VtxoId
+from barkd_py.bitcoin.address import InvalidAddress, WrongNetworkAddress, parse_address
+from barkd_py.bitcoin.units import Network
+
+
+def parse_destination_script(text: str, network: Network) -> bytes:
+    """The script of a bitcoin address. Raises BadRequest."""
+    try:
+        return parse_address(text, network)
+    except InvalidAddress as error:
+        raise BadRequest("Invalid destination address") from error
+    except WrongNetworkAddress as error:
+        raise BadRequest("Address is not valid for configured network") from error
+
+
+def parse_vtxo_id(text: str, problem: str) -> VtxoId:
+    """problem: what a text that is no id is called. Raises BadRequest."""
+    try:
+        return VtxoId.parse(text)
+    except BadVtxoId as error:
+        raise BadRequest(problem) from error
+
+
+def vtxo_not_found(vtxo_id: VtxoId) -> Missing:
+    """The error about a VTXO that the wallet does not have."""
+    return Missing(f"VTXO not found: The VTXO with id {vtxo_id} cannot be found", str(vtxo_id))
