@@ -8,13 +8,18 @@ Heights are block heights, `tip_height` is the tip when the state was entered. S
 
 import enum
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainSerializer
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
-from barkd_py.bitcoin.units import BlockRef, FeeRate
+from barkd_py.bitcoin.tx import Tx
+from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.source import PackageFee
 from barkd_py.wallet.exits.errors import ExitError
+from barkd_py.wallet.store.payloads import BlockRefJson, OutPointText, TxidText
+
+TxidSet = Annotated[frozenset[TxidText], PlainSerializer(lambda txids: sorted(map(str, txids)))]
 
 # --- where a child comes from
 
@@ -23,7 +28,7 @@ from barkd_py.wallet.exits.errors import ExitError
 class WalletOrigin:
     """Our on-chain wallet made it."""
 
-    confirmed_in: BlockRef | None = None
+    confirmed_in: BlockRefJson | None = None
     type: Literal["wallet"] = "wallet"
 
 
@@ -38,7 +43,7 @@ class MempoolOrigin:
 class BlockOrigin:
     """Somebody else made it, and it is confirmed."""
 
-    confirmed_in: BlockRef
+    confirmed_in: BlockRefJson
     type: Literal["block"] = "block"
 
 
@@ -59,7 +64,7 @@ class VerifyInputs:
 class AwaitingInputConfirmation:
     """A transaction that it spends from is not in a block. txids: those; their order means nothing."""
 
-    txids: frozenset[Txid]
+    txids: TxidSet
     type: Literal["awaiting-input-confirmation"] = "awaiting-input-confirmation"
 
 
@@ -78,8 +83,8 @@ class AwaitingConfirmation:
     fee: of both together; None if it is not known.
     """
 
-    child_txid: Txid
-    origin: ExitTxOrigin
+    child_txid: TxidText
+    origin: Annotated[ExitTxOrigin, Field(discriminator="type")]
     in_mempool: bool = True
     fee: PackageFee | None = None
     type: Literal["awaiting-confirmation"] = "awaiting-confirmation"
@@ -89,9 +94,9 @@ class AwaitingConfirmation:
 class TxConfirmed:
     """It is in a block. child_txid: None if it was mined although nobody has spent its anchor."""
 
-    child_txid: Txid | None
-    block: BlockRef
-    origin: ExitTxOrigin
+    child_txid: TxidText | None
+    block: BlockRefJson
+    origin: Annotated[ExitTxOrigin, Field(discriminator="type")]
     type: Literal["confirmed"] = "confirmed"
 
 
@@ -104,8 +109,8 @@ ExitTxStatus = (
 class ExitTx:
     """One transaction of the chain from the anchor to the VTXO."""
 
-    txid: Txid
-    status: ExitTxStatus
+    txid: TxidText
+    status: Annotated[ExitTxStatus, Field(discriminator="type")]
 
 
 # --- states of an exit
@@ -133,7 +138,7 @@ class AwaitingDelta:
     """Every exit transaction is confirmed; the delay of the claim runs. confirmed_block: of the last one."""
 
     tip_height: int
-    confirmed_block: BlockRef
+    confirmed_block: BlockRefJson
     claimable_height: int
     type: Literal["awaiting-delta"] = "awaiting-delta"
 
@@ -143,8 +148,8 @@ class Claimable:
     """The output may be spent. claimable_since: the block at the claimable height."""
 
     tip_height: int
-    claimable_since: BlockRef
-    last_scanned_block: BlockRef | None = None
+    claimable_since: BlockRefJson
+    last_scanned_block: BlockRefJson | None = None
     type: Literal["claimable"] = "claimable"
 
 
@@ -153,8 +158,8 @@ class ClaimInProgress:
     """A transaction that spends the output waits for a block."""
 
     tip_height: int
-    claimable_since: BlockRef
-    claim_txid: Txid
+    claimable_since: BlockRefJson
+    claim_txid: TxidText
     type: Literal["claim-in-progress"] = "claim-in-progress"
 
 
@@ -163,8 +168,8 @@ class Claimed:
     """The output is spent: by our claim, or by whoever else may."""
 
     tip_height: int
-    txid: Txid
-    block: BlockRef
+    txid: TxidText
+    block: BlockRefJson
     type: Literal["claimed"] = "claimed"
 
 
@@ -181,7 +186,7 @@ class VtxoSwept:
     """An output on the way to the VTXO was spent for good by something else, as after the expiry."""
 
     tip_height: int
-    spent_inputs: tuple[OutPoint, ...]
+    spent_inputs: tuple[OutPointText, ...]
     type: Literal["vtxo-swept"] = "vtxo-swept"
 
 
@@ -211,6 +216,20 @@ Pending = Start | Processing | AwaitingDelta
 
 def is_live(state: ExitState) -> bool:
     return not isinstance(state, Finished)
+
+
+CANCELABLE_STATUSES = (VerifyInputs, AwaitingInputConfirmation, AwaitingCpfpBroadcast)
+
+
+def is_cancelable(state: ExitState) -> bool:
+    """Whether the VTXO itself is not on its way yet. The chain may know better."""
+    match state:
+        case Start() | Processing(transactions=()):
+            return True
+        case Processing(transactions=(*_, last)):
+            return isinstance(last.status, CANCELABLE_STATUSES)
+        case _:
+            return False
 
 
 # --- what others are told
