@@ -10,6 +10,9 @@
 A transaction is the unit in which a crash may happen: either all of it is stored, or nothing. So nothing in
 it awaits anything but the store. Notifications that it causes are collected and go out after the commit.
 
+A task that is cancelled is cancelled between two statements, never within one: SQLAlchemy gives up a
+connection whose statement was cut off, and with SQLite such a connection takes the write lock along.
+
 `Store.revision` grows with each commit. Whoever keeps an answer beside the revision at which it was read
 knows when to ask again; this is what makes reads cheap (`cache`).
 """
@@ -20,6 +23,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any, TypeVar
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -41,6 +45,8 @@ from barkd_py.wallet.store.rounds import RoundRepository
 from barkd_py.wallet.store.vtxos import VtxoRepository
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 Clock = Callable[[], datetime]
 CommitListener = Callable[[Sequence[WalletEvent]], None]
@@ -170,8 +176,8 @@ class Store:
             self._writing_task = task
             try:
                 with _translated():
-                    async with self._writer.connect() as connection, connection.begin() as unit:
-                        tx = Transaction(connection, self._clock())
+                    async with _unit(self._writer) as (connection, unit):
+                        tx = Transaction(_Steady(connection), self._clock())
                         yield tx
                         await _uninterrupted(self._commit(connection, unit, tx.events))
             finally:
@@ -181,8 +187,8 @@ class Store:
     async def read(self) -> AsyncIterator[Transaction]:
         """A consistent view of one moment. Writing through it fails."""
         with _translated():
-            async with self._reader.connect() as connection, connection.begin():
-                yield Transaction(connection, self._clock())
+            async with _unit(self._reader) as (connection, _):
+                yield Transaction(_Steady(connection), self._clock())
 
     async def _commit(
         self, connection: AsyncConnection, unit: AsyncTransaction, events: Sequence[WalletEvent]
@@ -213,11 +219,39 @@ def _translated() -> Iterator[None]:
         raise StoreError(f"cannot reach the database: {error}") from None
 
 
-async def _uninterrupted(work: Coroutine[object, object, None]) -> None:
+class _Steady(AsyncConnection):
+    """A view of a connection, for the repositories: every statement runs to its end."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        super().__init__(connection.engine, connection.sync_connection)
+        self._steadied = connection
+
+    async def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return await _uninterrupted(self._steadied.execute(*args, **kwargs))
+
+
+@asynccontextmanager
+async def _unit(engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, AsyncTransaction]]:
+    """A connection in a transaction; what is not committed is rolled back."""
+    connection = engine.connect()
+
+    async def begin() -> AsyncTransaction:
+        await connection.start()
+        return await connection.begin()
+
+    try:
+        unit = await _uninterrupted(begin())
+        yield connection, unit
+    finally:
+        if connection.sync_connection is not None:
+            await _uninterrupted(connection.close())
+
+
+async def _uninterrupted(work: Coroutine[Any, Any, _T]) -> _T:
     """Await the work to its end even if this task is cancelled, then be cancelled."""
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         while not task.done():
             with suppress(asyncio.CancelledError):

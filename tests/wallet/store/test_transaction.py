@@ -15,6 +15,7 @@ from barkd_py.errors import StoreError
 from barkd_py.wallet.movements import ARKOOR_RECEIVE
 from barkd_py.wallet.notifications import MovementCreated, WalletEvent
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.store.engine import DatabaseInUse
 from tests.wallet.samples import Clock, insert, make_id, make_vtxo, states
 
@@ -286,3 +287,25 @@ async def test_a_kill_in_mid_transaction_leaves_the_old_state(database: str) -> 
             assert await tx.mailbox.checkpoint() == 0
     finally:
         await store.close()
+
+
+async def test_a_cancelled_transaction_leaves_nothing_locked(store: Store) -> None:
+    """Wherever the cancellation strikes: SQLAlchemy drops a connection whose statement is cut off."""
+
+    async def work() -> None:
+        async with store.transaction() as tx:
+            for number in range(3):
+                await tx.actions.save(f"action{number}", ActionKind.BOARD, "{}")
+
+    for steps in range(60):
+        task = asyncio.create_task(work())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if steps % 3 == 0:
+            await asyncio.sleep(steps / 20_000)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with asyncio.timeout(5), store.transaction() as tx:
+            assert len(await tx.actions.list()) in (0, 3)
+            for row in await tx.actions.list():
+                await tx.actions.delete(row.id)
