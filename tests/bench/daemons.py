@@ -179,6 +179,7 @@ async def _measure_load(report: Report, who: str, daemon: Daemon, size: str) -> 
 
 
 async def _measure_addresses(report: Report, who: str, daemon: Daemon) -> None:
+    await _first_balance(daemon)  # on a new connection: those of before may have idled for too long
     taken = []
     for _ in range(ADDRESSES):
         began = time.perf_counter()
