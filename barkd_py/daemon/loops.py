@@ -122,10 +122,11 @@ class Daemon:
         """One pass; each thing on its own. Source: sheet 09 §1.4.
 
         Upstream leaves unfinished arkoor payments to the next start. They are few, and driving them is cheap.
+        And it stops asking for fee rates while the server is away, which is when exits need them.
         """
         wallet = self._wallet
+        await self._attempt("fee rates", wallet.chain.update_fee_rates)
         if self.connected:
-            await self._attempt("fee rates", wallet.chain.update_fee_rates)
             await self._attempt("boards", wallet.boards.drive_all)
             await self._attempt("arkoor sends", wallet.arkoor.drive_all)
             await self._attempt("recovery catch-up", wallet.registration.catch_up)

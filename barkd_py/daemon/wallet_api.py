@@ -130,7 +130,7 @@ class OnchainApi(Protocol):
     async def utxos(self) -> Sequence[OnchainUtxo]: ...
 
     async def transactions(self) -> Sequence[OnchainTx]:
-        """Unconfirmed first, then confirmed from the oldest to the newest."""
+        """Oldest first: confirmed ones by height, then unconfirmed ones by when they were first seen."""
 
     async def send_many(self, recipients: Sequence[tuple[bytes, int]]) -> Txid:
         """Pay (script, amount) pairs at the regular fee rate; stored before it is broadcast."""

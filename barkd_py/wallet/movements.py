@@ -73,6 +73,17 @@ LIGHTNING_SEND = Subsystem("bark.lightning_send", "send")
 LIGHTNING_RECEIVE = Subsystem("bark.lightning_receive", "receive")
 ROUND_REFRESH = Subsystem("bark.round", "refresh")
 
+# What each part of the wallet writes into the metadata of its movements. Some of it is kept nowhere else
+# (VTXOs that could not be delivered), so a user's patch must not reach it.
+_OWN_METADATA: Mapping[str, frozenset[str]] = {
+    "bark.arkoor": frozenset({"undelivered_vtxos"}),
+    "bark.board": frozenset({"chain_anchor", "onchain_fee_sat"}),
+    "bark.offboard": frozenset({"offboard_txid", "offboard_tx", "offboard_vtxos"}),
+    "bark.lightning_send": frozenset({"payment_hash", "htlc_vtxos", "payment_preimage"}),
+    "bark.lightning_receive": frozenset({"payment_hash", "htlc_vtxos", "payment_preimage"}),
+    "bark.round": frozenset({"funding_txid"}),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Movement:
@@ -186,9 +197,17 @@ def finish_with_update(
 
 
 def patch_metadata(movement: Movement, patch: JsonValue, now: datetime) -> Movement:
-    """The movement after a user's merge patch; it touches nothing but `metadata` and `updated_at`."""
+    """The movement after a user's merge patch; it touches nothing but `metadata` and `updated_at`.
+
+    Of the metadata it touches only what is the user's: the wallet's own keys stay as they are, whether the
+    patch names them or resets everything. (Upstream lets users overwrite them.)
+    """
+    own = _OWN_METADATA.get(movement.subsystem.name, frozenset())
     patched = merge_patch(dict(movement.metadata), patch)
-    return replace(movement, metadata=patched if isinstance(patched, dict) else {}, updated_at=now)
+    kept = {key: value for key, value in movement.metadata.items() if key in own}
+    if isinstance(patched, dict):
+        kept |= {key: value for key, value in patched.items() if key not in own}
+    return replace(movement, metadata=kept, updated_at=now)
 
 
 def merge_patch(target: JsonValue, patch: JsonValue) -> JsonValue:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from barkd_py.wallet.movements import (
     ARKOOR_SEND,
+    BOARD,
+    LIGHTNING_SEND,
     JsonValue,
     Movement,
     MovementDestination,
@@ -167,3 +169,27 @@ def test_a_metadata_patch_touches_nothing_else() -> None:
     after = patch_metadata(before, {"status": "failed", "id": 7}, T1)
     assert after.metadata == {"a": 1, "status": "failed", "id": 7}
     assert after == replace(before, metadata=after.metadata, updated_at=T1)
+
+
+OWN = {"payment_hash": "aa", "payment_preimage": None}
+
+
+@pytest.mark.parametrize(
+    ("patch", "result"),
+    [
+        ({"payment_hash": "bb"}, OWN),
+        ({"payment_hash": None}, OWN),
+        ({"payment_preimage": {"x": 1}, "htlc_vtxos": ["x"], "note": "n"}, {**OWN, "note": "n"}),
+        ({"chain_anchor": "mine"}, {**OWN, "chain_anchor": "mine"}),  # only boards have that from the wallet
+        (None, OWN),
+        ([1], OWN),
+    ],
+)
+def test_a_patch_does_not_reach_what_the_wallet_wrote(patch: JsonValue, result: JsonValue) -> None:
+    before = movement(subsystem=LIGHTNING_SEND, metadata=OWN)
+    assert patch_metadata(before, patch, T1).metadata == result
+
+
+def test_a_reset_leaves_the_wallets_part_only() -> None:
+    before = movement(subsystem=BOARD, metadata={"chain_anchor": "x:0", "onchain_fee_sat": 3, "note": "n"})
+    assert patch_metadata(before, None, T1).metadata == {"chain_anchor": "x:0", "onchain_fee_sat": 3}
