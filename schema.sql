@@ -32,6 +32,12 @@ CREATE TABLE exit_child (
     CONSTRAINT pk_exit_child PRIMARY KEY (exit_txid)
 );
 
+CREATE TABLE exit_claim (
+    txid TEXT NOT NULL,
+    tx BLOB NOT NULL,
+    CONSTRAINT pk_exit_claim PRIMARY KEY (txid)
+);
+
 CREATE TABLE exit_state (
     vtxo_id TEXT NOT NULL,
     kind TEXT NOT NULL,

@@ -27,6 +27,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("exit_txid", name=op.f("pk_exit_child")),
     )
     op.create_table(
+        "exit_claim",
+        sa.Column("txid", sa.Text(), nullable=False),
+        sa.Column("tx", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("txid", name=op.f("pk_exit_claim")),
+    )
+    op.create_table(
         "mailbox_checkpoint",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("value", sa.BigInteger(), nullable=False),

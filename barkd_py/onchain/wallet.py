@@ -166,6 +166,17 @@ class OnchainWallet:
         """Oldest first: confirmed ones by height, then unconfirmed ones by when they were first seen."""
         return (await self._read()).transactions
 
+    def unconfirmed_spenders(self, outpoint: OutPoint) -> tuple[Tx, ...]:
+        """The unconfirmed transactions that count and spend this output, whosever it is."""
+        rows = self._state.transactions.values()
+        return tuple(
+            row.tx
+            for row in rows
+            if row.confirmation is None
+            and row.last_seen is not None
+            and any(tx_in.prevout == outpoint for tx_in in row.tx.inputs)
+        )
+
     def is_mine(self, script_pubkey: bytes) -> bool:
         """Whether the script is one of ours, revealed or among the next ones."""
         return self._keychain.index_of(script_pubkey) is not None

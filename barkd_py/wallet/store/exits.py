@@ -1,5 +1,6 @@
-"""Exits and the children that pay for their transactions. Source: sheet 06 §2.8."""
+"""Exits, the children that pay for their transactions, and the claims. Source: sheet 06 §2.8."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,8 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.bitcoin.tx import Txid
-from barkd_py.wallet.store.tables import exit_child
+from barkd_py.bitcoin.tx import Tx, Txid
+from barkd_py.wallet.store.rows import chunks
+from barkd_py.wallet.store.tables import exit_child, exit_claim
 from barkd_py.wallet.store.tables import exit_state as t
 
 LIVE_KINDS = frozenset({"start", "processing", "awaiting-delta", "claimable", "claim-in-progress"})
@@ -73,11 +75,34 @@ class ExitRepository:
         await self._upsert(exit_child, exit_child.c.exit_txid == str(row.exit_txid), key, values)
 
     async def find_child(self, exit_txid: Txid) -> ExitChildRow | None:
-        rows = await self._connection.execute(
-            sa.select(exit_child).where(exit_child.c.exit_txid == str(exit_txid))
-        )
+        found = await self.find_children([exit_txid])
+        return found[0] if found else None
+
+    async def find_children(self, exit_txids: Sequence[Txid]) -> tuple[ExitChildRow, ...]:
+        """The children of these exit transactions, as far as there are any."""
+        found: list[ExitChildRow] = []
+        for chunk in chunks([str(txid) for txid in exit_txids]):
+            rows = await self._connection.execute(
+                sa.select(exit_child).where(exit_child.c.exit_txid.in_(chunk))
+            )
+            found += [ExitChildRow(Txid.from_hex(row.exit_txid), row.child_tx, row.origin) for row in rows]
+        return tuple(found)
+
+    async def delete_child(self, exit_txid: Txid) -> None:
+        await self._connection.execute(sa.delete(exit_child).where(exit_child.c.exit_txid == str(exit_txid)))
+
+    async def save_claim(self, claim_tx: Tx) -> None:
+        """Store a signed claim; it may be stored already."""
+        key = {"txid": str(claim_tx.txid)}
+        await self._upsert(exit_claim, exit_claim.c.txid == key["txid"], key, {"tx": claim_tx.serialize()})
+
+    async def find_claim(self, txid: Txid) -> Tx | None:
+        rows = await self._connection.execute(sa.select(exit_claim).where(exit_claim.c.txid == str(txid)))
         row = rows.one_or_none()
-        return None if row is None else ExitChildRow(Txid.from_hex(row.exit_txid), row.child_tx, row.origin)
+        return None if row is None else Tx.parse(row.tx)
+
+    async def delete_claim(self, txid: Txid) -> None:
+        await self._connection.execute(sa.delete(exit_claim).where(exit_claim.c.txid == str(txid)))
 
     async def _upsert(
         self, table: sa.Table, where: sa.ColumnElement[bool], key: dict[str, Any], values: dict[str, Any]

@@ -287,6 +287,14 @@ exit_child = sa.Table(
     sa.Column("origin", sa.Text, nullable=False),
 )
 
+# Claims of ours, so that one whose broadcast was cut short is sent again.
+exit_claim = sa.Table(
+    "exit_claim",
+    metadata,
+    sa.Column("txid", sa.Text, primary_key=True),
+    sa.Column("tx", sa.LargeBinary, nullable=False),
+)
+
 # --- on-chain wallet; see `barkd_py.onchain.store`. Hashes are in internal order here.
 
 onchain_wallet = sa.Table(
