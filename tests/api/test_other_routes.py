@@ -88,7 +88,7 @@ async def test_the_onchain_wallet_shows_and_spends_its_coins(api: RunningApi) ->
     assert (await api.http.post("/api/v1/onchain/addresses/next")).json() == {"address": "bcrt1pfake1"}
     sent = await api.http.post("/api/v1/onchain/send", json={"destination": ADDRESS, "amount_sat": 20_000})
     txids = [entry["txid"] for entry in (await api.http.get("/api/v1/onchain/transactions")).json()]
-    assert txids[0] == sent.json()["txid"]
+    assert txids[-1] == sent.json()["txid"]
     utxos = (await api.http.get("/api/v1/onchain/utxos")).json()
     assert [(utxo["amount_sat"], utxo["confirmation_height"]) for utxo in utxos] == [(979_999, None)]
     drained = await api.http.post("/api/v1/onchain/drain", json={"destination": ADDRESS})

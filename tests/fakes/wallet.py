@@ -172,7 +172,7 @@ class FakeOnchain:
         return tuple(self.coins.values())
 
     async def transactions(self) -> Sequence[OnchainTx]:
-        return sorted(self.txs, key=lambda entry: entry.confirmation is not None)
+        return sorted(self.txs, key=lambda entry: entry.confirmation is None)
 
     async def send_many(self, recipients: Sequence[tuple[bytes, int]]) -> Txid:
         if not recipients:
@@ -205,8 +205,10 @@ class FakeOnchain:
 class FakeExits:
     """Exits that go where a test puts them, by `statuses_by_id`; only starting and canceling do something."""
 
-    WEIGHT_WU = 1105
-    """Of the one transaction that each exit has, with its child; also of a claim."""
+    PACKAGE_WEIGHT_WU = 1105
+    """Of the one transaction that each exit has, with its child."""
+
+    CLAIM_WEIGHT_WU = 480
 
     def __init__(self, wallet: "FakeWallet") -> None:
         self._wallet = wallet
@@ -304,7 +306,7 @@ class FakeExits:
         if not claimed:
             raise exit_errors.ClaimMissingInputs
         total_sat = sum([(await self._wallet.get_vtxo(vtxo_id)).amount_sat for vtxo_id in claimed])
-        needed_sat = (fee_rate or FeeRate(750)).fee_wu(self.WEIGHT_WU) + DUST_SAT
+        needed_sat = (fee_rate or FeeRate(750)).fee_wu(self.CLAIM_WEIGHT_WU) + DUST_SAT
         if needed_sat > total_sat:
             raise exit_errors.ClaimFeeExceedsOutput(needed_sat, total_sat)
         self._reach_out()
@@ -326,10 +328,10 @@ class FakeExits:
         for vtxo_id in wanted:
             self._check_can_exit(vtxo_id)
         rate = fee_rate or FeeRate(1251)
-        fee_sat = rate.fee_wu(self.WEIGHT_WU)
+        package_fee_sat = rate.fee_wu(self.PACKAGE_WEIGHT_WU)
         return exits.ExitFeeEstimate(
-            broadcast_fee_sat=math.ceil(len(wanted) * fee_sat * margin),
-            claim_fee_sat=fee_sat if wanted else 0,
+            broadcast_fee_sat=math.ceil(len(wanted) * package_fee_sat * margin),
+            claim_fee_sat=rate.fee_wu(self.CLAIM_WEIGHT_WU) if wanted else 0,
             fee_rate=rate,
             txs_to_broadcast=len(wanted),
             is_fundable=True,
@@ -338,6 +340,8 @@ class FakeExits:
     def _check_can_exit(self, vtxo_id: VtxoId) -> None:
         if vtxo_id not in self._wallet.stored:
             raise exit_errors.UnknownExitVtxo(vtxo_id)
+        if isinstance(self._wallet.stored[vtxo_id][0].state, Spent):
+            raise exit_errors.SpentVtxo(vtxo_id)
         status = self.statuses_by_id.get(vtxo_id)
         match None if status is None else status.state:
             case exits.Claimed():
