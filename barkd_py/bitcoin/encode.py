@@ -257,7 +257,7 @@ def decode_hex(text: str) -> bytes:
     if len(text) % 2:
         raise DecodeError.io(f"odd hex string length {len(text)}")
     # bytes.fromhex skips white space, which is not hex.
-    if not text.isascii() or any(character.isspace() for character in text):
+    if text and not (text.isascii() and text.isalnum()):
         raise DecodeError.io(_SHORT)
     try:
         return bytes.fromhex(text)

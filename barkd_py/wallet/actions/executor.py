@@ -168,20 +168,22 @@ class ActionExecutor:
                 log.warning("%s %s did not finish: %s", machine.kind, checkpoint.id, chain_text(error))
 
     async def _drive(self, machine: Machine[S], action_id: str, until: Until) -> None:
+        async with self._store.read() as tx:
+            checkpoint = await tx.actions.find(action_id)
+        if checkpoint is None:
+            return
+        state = machine.decode(checkpoint.payload)
         failures = 0
         while True:
-            async with self._store.read() as tx:
-                checkpoint = await tx.actions.find(action_id)
-            if checkpoint is None:
-                return
-            state = machine.decode(checkpoint.payload)
             outcome = await machine.step(action_id, state)
             match outcome:
                 case Next():
-                    await self._save(machine, action_id, outcome.state, outcome.writes)
+                    state = outcome.state
+                    await self._save(machine, action_id, state, outcome.writes)
                     failures = 0
                 case Park():
-                    await self._save(machine, action_id, outcome.state, outcome.writes)
+                    state = outcome.state
+                    await self._save(machine, action_id, state, outcome.writes)
                     if until is Until.DONE and outcome.wake_after_secs is not None:
                         await self._sleep(outcome.wake_after_secs)
                     elif outcome.error is not None:
