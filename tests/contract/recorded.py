@@ -15,11 +15,21 @@ RECORDING = Path(__file__).parent / "recorded-barkd-0.8.0.json"
 
 REGTEST_ADDRESS = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 UNKNOWN_VTXO = "ab" * 32 + ":0"
+SPENDABLE_VTXO = "11" * 32 + ":0"
+EXIT_VTXO = "22" * 32 + ":0"
+SMALL_VTXO = "33" * 32 + ":1"
+SPENT_VTXO = "44" * 32 + ":0"
+OTHER_VTXO = "55" * 32 + ":0"
 
 MAINNET_ADDRESS = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
 FILLINGS = {
     "bitcoin_address": REGTEST_ADDRESS,
+    "own_bitcoin_address": REGTEST_ADDRESS,
     "unknown_vtxo": UNKNOWN_VTXO,
+    "spendable_vtxo": SPENDABLE_VTXO,
+    "exit_vtxo": EXIT_VTXO,
+    "small_vtxo": SMALL_VTXO,
+    "spent_vtxo": SPENT_VTXO,
     "mainnet_address": MAINNET_ADDRESS,
     "other_ark_address": str(
         next(case["address"] for case in vector_cases("address", "valid") if case["testnet"])
@@ -28,7 +38,10 @@ FILLINGS = {
 
 _KINDS = {
     **{name: re.escape(value) for name, value in FILLINGS.items()},
+    "hex": "(?:[0-9a-f]{2})+",
     "hex64": "[0-9a-f]{64}",
+    "txid": "[0-9a-f]{64}",
+    "vtxo_id": "[0-9a-f]{64}:[0-9]+",
     "base64": "[A-Za-z0-9+/]+=*",
     "datadir": ".+",
     "int": "-?[0-9]+",

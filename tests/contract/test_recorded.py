@@ -48,8 +48,10 @@ def _selected(state: str) -> list[Case]:
 
 
 def _left_out(case: Case) -> bool:
-    if _NOT_SERVED.fullmatch(case.path) or case.path == "/api/v1/exits/status/vtxo":
+    if _NOT_SERVED.fullmatch(case.path):
         return True
+    if case.path == "/api/v1/exits/status" and case.query is not None:
+        return True  # barkd loses the query on the way to the new path; see tests/api/test_exits.py
     if case.path == "/nope" and isinstance(case.body, dict):
         return True  # barkd repeats the request's body in its answer; that is nobody's business
     if case.path in ("/api/v1/wallet", "/api/v1/wallet/create") and case.method == "POST" and case.auth:
@@ -76,7 +78,7 @@ def _headers(case: Case) -> list[tuple[str, str | bytes]]:
     return headers
 
 
-async def _check(api: RunningApi, case: Case) -> None:
+async def check(api: RunningApi, case: Case) -> None:
     answer = await api.raw(case.method, case.target, _headers(case), case.body_bytes)
     assert answer.status == case.status, answer.text
     assert answer.header("content-type") == case.content_type
@@ -98,14 +100,15 @@ async def _check(api: RunningApi, case: Case) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def without_wallet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningApi]:
-    async with running_api(tmp_path_factory.mktemp("datadir")) as api:
+    # What was recorded is 0.8.0, and the requests do not say so.
+    async with running_api(tmp_path_factory.mktemp("datadir"), rest_contract="0.8.0") as api:
         yield api
 
 
 @pytest.mark.parametrize("case", _selected("no wallet"), ids=lambda case: case.name)
 @pytest.mark.asyncio(loop_scope="module")
 async def test_without_a_wallet(without_wallet: RunningApi, case: Case) -> None:
-    await _check(without_wallet, case)
+    await check(without_wallet, case)
 
 
 async def test_with_allowed_origins(tmp_path: Path) -> None:
@@ -113,26 +116,26 @@ async def test_with_allowed_origins(tmp_path: Path) -> None:
     origins = frozenset({b"http://a.example", b"https://b.example:8443"})
     async with running_api(tmp_path, allowed_origins=origins) as api:
         for case in _selected(state):
-            await _check(api, case)
+            await check(api, case)
 
 
 async def test_without_authentication(tmp_path: Path) -> None:
     async with running_api(tmp_path, token=None) as api:
         for case in _selected("no wallet; started with --no-auth"):
-            await _check(api, case)
+            await check(api, case)
 
 
 async def test_with_the_mnemonic_exposed(tmp_path: Path) -> None:
     async with running_api(tmp_path, expose_mnemonic=True) as api:
         for case in _selected("no wallet; started with --expose-mnemonic"):
-            await _check(api, case)
+            await check(api, case)
 
 
 async def test_with_a_foreign_file_in_the_datadir(tmp_path: Path) -> None:
     (tmp_path / "foreign.txt").touch()
     async with running_api(tmp_path) as api:
         for case in _selected("no wallet; a file foreign.txt lies in the datadir"):
-            await _check(api, case)
+            await check(api, case)
     assert (tmp_path / "foreign.txt").exists()
 
 
@@ -140,7 +143,7 @@ async def test_with_a_config_file_in_the_datadir(tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
     async with running_api(tmp_path) as api:
         for case in _selected("no wallet; config.toml exists"):
-            await _check(api, case)
+            await check(api, case)
     assert not (tmp_path / "config.toml").exists()
 
 
@@ -148,7 +151,9 @@ def _refusals() -> list[Case]:
     return [
         case
         for case in refusals_with_a_wallet()
-        if not _NOT_SERVED.fullmatch(case.path) and case.name not in NEEDS_THE_WALLET
+        if not _NOT_SERVED.fullmatch(case.path)
+        and case.name not in NEEDS_THE_WALLET
+        and not case.path.startswith("/api/v1/exits/")  # test_recorded_exits.py
     ]
 
 
@@ -161,4 +166,4 @@ async def with_wallet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
 @pytest.mark.parametrize("case", _refusals(), ids=lambda case: case.name)
 @pytest.mark.asyncio(loop_scope="module")
 async def test_refused_with_a_wallet(with_wallet: RunningApi, case: Case) -> None:
-    await _check(with_wallet, case)
+    await check(with_wallet, case)
