@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_core import to_json
 
 from barkd_py.api import render
 from barkd_py.api.contract import Contract
@@ -253,11 +254,13 @@ def test_what_is_rendered_is_what_openapi_describes(contract: Contract) -> None:
     for state in shown:
         exit_ = ExitStatus(samples.vtxo_id(1), state, tuple(shown), samples.PACKAGES)
         json = render.exit_status(exit_, contract, FAST, with_history=True)
-        schemas.ExitTransactionStatus.model_validate(json, strict=True, extra="forbid")
+        text = to_json(json)
+        schemas.ExitTransactionStatus.model_validate_json(text, strict=True, extra="forbid")
     for error in samples.ERRORS:
         progress = states.ExitProgress((ExitStatus(samples.vtxo_id(1), shown[0], error=error),), False, None)
         json = render.exit_progress(progress, contract, FAST)
-        schemas.ExitProgressResponse.model_validate(json, strict=True, extra="forbid")
+        text = to_json(json)
+        schemas.ExitProgressResponse.model_validate_json(text, strict=True, extra="forbid")
 
 
 def test_packages_tell_the_fee_to_clients_of_both_versions() -> None:
