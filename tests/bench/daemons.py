@@ -45,7 +45,9 @@ class Subject:
     def daemon(self, datadir: Path) -> Daemon:
         daemon = Daemon(datadir)
         options = ("--datadir", str(datadir), "--port", str(daemon.port), "--no-auth")
-        daemon.process = Process((*self.command, *options), daemon.process.log)
+        # Compiled modules are kept, as they are where the program is installed.
+        env = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(datadir.parent / "pycache")}
+        daemon.process = Process((*self.command, *options), daemon.process.log, env)
         return daemon
 
 
