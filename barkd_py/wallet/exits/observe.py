@@ -35,7 +35,15 @@ from barkd_py.wallet.exits.errors import (
     TipRetrievalFailure,
     TransactionRetrievalFailure,
 )
-from barkd_py.wallet.exits.machine import SPEND_CONFIRMATIONS, ChildView, ClaimTerms, ExitView, TxView
+from barkd_py.wallet.exits.machine import (
+    SPEND_CONFIRMATIONS,
+    ChildView,
+    ClaimTerms,
+    ExitView,
+    TxView,
+    origin_of,
+)
+from barkd_py.wallet.exits.states import ExitTxOrigin
 
 T = TypeVar("T")
 
@@ -72,10 +80,11 @@ class ChainMemory:
 
 @dataclass(frozen=True, slots=True)
 class KnownChild:
-    """A child that is stored. is_ours: our wallet made it."""
+    """A child that is stored, or was found. is_ours: our wallet made it. origin: as it is stored."""
 
     tx: Tx
     is_ours: bool
+    origin: ExitTxOrigin
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +245,9 @@ class Look:
         child = stored
         if child is None or child.tx.txid != spend.txid:
             child_tx = await self._get_tx(spend.txid)
-            child = self.found[tx.txid] = KnownChild(child_tx, self._is_ours(child_tx))
+            is_ours = self._is_ours(child_tx)
+            origin = origin_of(ChildView(spend.txid, is_ours, spend.status))
+            child = self.found[tx.txid] = KnownChild(child_tx, is_ours, origin)
         if isinstance(spend.status, Mempool):
             fee = await self._fee(tx.txid, spend.txid) if isinstance(status, Mempool) else None
             return ChildView(spend.txid, child.is_ours, spend.status, fee)
