@@ -16,7 +16,7 @@ from barkd_py.ark.attestations import attest, vtxo_status_message
 from barkd_py.ark.validation import validate
 from barkd_py.ark.vtxo import Vtxo, VtxoId, VtxoInvalid
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, InvalidInput, StateConflict, chain_text
+from barkd_py.errors import BarkdError, ChainError, InvalidInput, StateConflict, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, VtxoSpendState
 from barkd_py.wallet.keychain import MAX_GAP_LIMIT, GapLimitTooHigh, Keychain
 from barkd_py.wallet.registration import Registration
@@ -32,7 +32,9 @@ class NothingToImport(InvalidInput):
 
 
 class ImportInvalid(InvalidInput):
-    """The VTXO contradicts itself, its anchor or this wallet's server; the cause says how."""
+    """The VTXO is not proven: it contradicts itself, its anchor or this wallet's server, or the chain source
+    does not answer; the cause says how.
+    """
 
     def __init__(self, vtxo_id: VtxoId) -> None:
         super().__init__(f"vtxo {vtxo_id} failed to validate")
@@ -57,9 +59,15 @@ class ImportInFlight(StateConflict):
         self.state = state
 
 
-class AnchorUnknown(VtxoInvalid):
-    def __init__(self, txid: object) -> None:
-        super().__init__(f"chain anchor transaction {txid} not found")
+class Unproven(BarkdError):
+    """Why a VTXO is not believed, in a word; the cause says more."""
+
+
+class AnchorUnknown(Unproven):
+    """The chain source does not know the transaction that the VTXO hangs off."""
+
+    def __init__(self) -> None:
+        super().__init__("anchor not found")
 
 
 class ForeignServer(VtxoInvalid):
@@ -88,10 +96,9 @@ class VtxoImport:
     async def run(
         self, vtxos: Sequence[Vtxo], *, gap_limit: int | None, skip_status_check: bool, allow_partial: bool
     ) -> tuple[WalletVtxo, ...]:
-        """The stored VTXOs, those that were stored before included, in the order given.
+        """The stored VTXOs, those that were stored before included; in the order given, as often as given.
 
-        Raises NothingToImport, GapLimitTooHigh, ImportInvalid, ImportNotOurs, ImportInFlight, ChainError,
-        ServerError.
+        Raises NothingToImport, GapLimitTooHigh, ImportInvalid, ImportNotOurs, ImportInFlight, ServerError.
         """
         gap = self._default_gap_limit if gap_limit is None else gap_limit
         if not vtxos:
@@ -130,22 +137,32 @@ class VtxoImport:
             new.append(NewVtxo(vtxo, state))
         async with self._store.transaction() as tx:
             await tx.vtxos.insert(new)
-            stored = await tx.vtxos.get_many([vtxo_id for vtxo_id in wanted if vtxo_id not in skipped])
+            found = await tx.vtxos.get_many([vtxo_id for vtxo_id in wanted if vtxo_id not in skipped])
         self._registration.wake()
-        return stored
+        stored = {vtxo.id: vtxo for vtxo in found}
+        return tuple(stored[vtxo.id] for vtxo in vtxos if vtxo.id in stored)
 
     async def _validate(self, vtxo: Vtxo) -> None:
-        """Raises ImportInvalid, ChainError."""
+        """Raises ImportInvalid."""
+        try:
+            await self._prove(vtxo)
+        except Unproven as error:
+            raise ImportInvalid(vtxo.id) from error
+
+    async def _prove(self, vtxo: Vtxo) -> None:
+        """Raises Unproven."""
         try:
             pins = await self._keychain.pinned_server()
             if pins is not None and vtxo.server_pubkey != pins[0]:
                 raise ForeignServer
             anchor = await self._chain.get_tx(vtxo.anchor_point.txid)
             if anchor is None:
-                raise AnchorUnknown(vtxo.anchor_point.txid)
+                raise AnchorUnknown
             validate(vtxo, anchor)
+        except ChainError as error:
+            raise Unproven("chain error") from error
         except VtxoInvalid as error:
-            raise ImportInvalid(vtxo.id) from error
+            raise Unproven("invalid") from error
 
     async def _state(self, vtxo: Vtxo) -> VtxoState:
         """Raises ImportInFlight, ServerError."""

@@ -88,6 +88,16 @@ class BoardTooSmall(BarkdError):
         )
 
 
+class BoardBelowMinimum(BarkdError):
+    """As BoardTooSmall, in the words of the estimate."""
+
+    def __init__(self, amount_sat: int, minimum_sat: int) -> None:
+        super().__init__(
+            f"board amount of {format_btc(amount_sat)} does not meet minimum value of"
+            f" {format_btc(minimum_sat)}"
+        )
+
+
 class BoardTooLarge(BarkdError):
     def __init__(self, amount_sat: int, maximum_sat: int) -> None:
         super().__init__(
@@ -143,7 +153,9 @@ class BoardFeeEstimate:
 
 
 def estimate_fee(info: ArkInfo, amount_sat: int) -> BoardFeeEstimate:
-    """Raises FeeExceedsAmount, FeeOverflow, BoardTooLarge."""
+    """Raises BoardBelowMinimum, BoardTooLarge, FeeExceedsAmount, FeeOverflow."""
+    if amount_sat < info.min_board_amount_sat:
+        raise BoardBelowMinimum(amount_sat, info.min_board_amount_sat)
     if info.max_vtxo_amount_sat is not None and amount_sat > info.max_vtxo_amount_sat:
         raise BoardTooLarge(amount_sat, info.max_vtxo_amount_sat)
     fee_sat = board_fee(info.fees, amount_sat)

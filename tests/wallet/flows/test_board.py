@@ -28,6 +28,7 @@ from barkd_py.errors import (
 )
 from barkd_py.server_rpc.errors import ConversionError
 from barkd_py.wallet.actions.board import (
+    BoardBelowMinimum,
     Boards,
     BoardTooLarge,
     BoardTooSmall,
@@ -157,6 +158,15 @@ async def test_the_fee_estimate_is_the_fee(net: Net, bob: Owner) -> None:
     pending = await bob.wallet.board_amount(350_000)
     assert pending.amount_sat == estimate.net_amount_sat
     assert (await boards(bob.wallet))[0].offchain_fee_sat == estimate.fee_sat
+
+
+async def test_the_estimate_tells_of_the_minimum(net: Net, bob: Owner) -> None:
+    assert (await bob.wallet.estimate_board_fee(20_000)).net_amount_sat == 19_670
+    with pytest.raises(BoardBelowMinimum) as failure:
+        await bob.wallet.estimate_board_fee(19_999)
+    assert str(failure.value) == (
+        "board amount of 0.00019999 BTC does not meet minimum value of 0.00020000 BTC"
+    )
 
 
 class TestLimitedServer:

@@ -1,5 +1,6 @@
 """Creating, opening, importing, and what works without a server."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,31 @@ from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.bip32 import generate_mnemonic
 from barkd_py.bitcoin.keys import PublicKey, SecretKey, verify_schnorr
 from barkd_py.bitcoin.message import message_digest
+from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.bitcoin.units import Network
-from barkd_py.errors import BarkdError, ChainError, NotFound, ServerUnavailable, StoreError, chain_text
+from barkd_py.chain.source import ChainSource
+from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.errors import (
+    BarkdError,
+    ChainError,
+    ChainUnavailable,
+    InvalidInput,
+    NotFound,
+    ServerUnavailable,
+    StoreError,
+    chain_text,
+)
 from barkd_py.server_rpc.api import VtxoSpendState
 from barkd_py.wallet.keychain import GapLimitTooHigh, ServerKeyChanged, ServerMailboxKeyChanged
+from barkd_py.wallet.selection import NotEnoughVtxos
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxo_import import ImportInFlight, ImportInvalid, ImportNotOurs, NothingToImport
+from barkd_py.wallet.vtxo_import import (
+    ImportInFlight,
+    ImportInvalid,
+    ImportNotOurs,
+    NothingToImport,
+    VtxoImport,
+)
 from barkd_py.wallet.vtxos import Spendable, Spent
 from barkd_py.wallet.wallet import PropertiesMissing, Wallet, WrongMnemonic
 from tests.support.proxies import Dropped, NetworkCall, esplora_proxy
@@ -211,8 +231,9 @@ async def test_unknown_things_are_not_found(alice: Owner) -> None:
 # --- importing
 
 
-async def _alices_vtxo(alice: Owner) -> Vtxo:
-    (stored,) = await alice.wallet.list_vtxos(include_all=False)
+async def _alices_vtxo(alice: Owner, *, below_sat: int = 1_000_000) -> Vtxo:
+    vtxos = await alice.wallet.list_vtxos(include_all=False)
+    (stored,) = [vtxo for vtxo in vtxos if vtxo.amount_sat < below_sat]
     return Vtxo.decode(await alice.wallet.encoded_vtxo(stored.id))
 
 
@@ -230,7 +251,7 @@ async def import_into(owner: Owner, *vtxos: Vtxo, **options: object) -> list[tup
 async def test_a_backup_is_imported_once(net: Net, alice: Owner) -> None:
     vtxo = await _alices_vtxo(alice)
     async with net.wallet("alice-again", ALICE) as again:
-        assert await import_into(again, vtxo, vtxo) == [(vtxo.id, Spendable())]
+        assert await import_into(again, vtxo, vtxo) == [(vtxo.id, Spendable())] * 2  # as often as given
         assert await import_into(again, vtxo) == [(vtxo.id, Spendable())]
         assert await again.spendable_sat() == vtxo.amount_sat
         await again.wallet.send_arkoor(await again.wallet.new_address(), 1_000)
@@ -269,10 +290,122 @@ async def test_what_is_not_backed_is_not_imported(net: Net, alice: Owner) -> Non
         with pytest.raises(ImportInvalid) as failure:
             await import_into(again, vtxo, foreign)
         assert chain_text(failure.value) == (
-            f"vtxo {foreign.id} failed to validate: the VTXO belongs to another Ark server"
+            f"vtxo {foreign.id} failed to validate: invalid: the VTXO belongs to another Ark server"
         )
         assert await again.wallet.list_vtxos(include_all=True) == ()  # all or nothing
         assert await import_into(again, foreign, vtxo, allow_partial=True) == [(vtxo.id, Spendable())]
+
+
+async def test_a_vtxo_with_a_wrong_signature_is_not_imported(net: Net, alice: Owner) -> None:
+    vtxo = await _alices_vtxo(alice)
+    (item,) = vtxo.genesis
+    assert item.transition.signature is not None
+    flipped = item.transition.signature[:-1] + bytes([item.transition.signature[-1] ^ 1])
+    async with net.wallet("alice-again", ALICE) as again:
+        with pytest.raises(ImportInvalid) as failure:
+            await import_into(again, vtxo.with_signatures((flipped,)), skip_status_check=True)
+        assert chain_text(failure.value) == (
+            f"vtxo {vtxo.id} failed to validate: invalid: error verifying one of the genesis transitions "
+            "(idx=0/1 type=cosigned): invalid signature"
+        )
+        assert await again.wallet.list_vtxos(include_all=True) == ()
+
+
+@dataclass
+class AnchorSource:
+    """The real chain source, but what it says of anchors is the test's."""
+
+    real: ChainSource
+    anchor: Tx | ChainError | None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    async def get_tx(self, txid: Txid) -> Tx | None:
+        if isinstance(self.anchor, ChainError):
+            raise self.anchor
+        return self.anchor
+
+
+@pytest.mark.parametrize(
+    ("anchor", "reason"),
+    [
+        (None, "anchor not found"),
+        (ChainUnavailable("no answer"), "chain error: no answer"),
+        (Tx(2, (), ()), "invalid: the VTXO is invalid: chain anchor vout out of range"),
+    ],
+)
+async def test_what_the_chain_does_not_prove_is_not_imported(
+    net: Net, alice: Owner, anchor: Tx | ChainError | None, reason: str
+) -> None:
+    vtxo = await _alices_vtxo(alice)
+    async with net.wallet("alice-again", ALICE) as again:
+        real = again.wallet.vtxo_import
+        doubtful = VtxoImport(
+            again.wallet.store,
+            again.wallet.server,
+            AnchorSource(again.wallet.chain, anchor),  # type: ignore[arg-type]
+            again.wallet.keychain,
+            again.wallet.registration,
+            default_gap_limit=20,
+        )
+        again.wallet.vtxo_import = doubtful
+        with pytest.raises(ImportInvalid) as failure:
+            await import_into(again, vtxo)
+        assert chain_text(failure.value) == f"vtxo {vtxo.id} failed to validate: {reason}"
+        assert isinstance(failure.value, InvalidInput)
+        assert await import_into(again, vtxo, allow_partial=True) == []
+        again.wallet.vtxo_import = real
+        assert await import_into(again, vtxo) == [(vtxo.id, Spendable())]
+
+
+async def test_another_transaction_of_the_same_output_is_no_anchor(net: Net, alice: Owner) -> None:
+    """Its exit transactions would spend an output that is nowhere."""
+    vtxo = await _alices_vtxo(alice)
+    real = await alice.wallet.chain.get_tx(vtxo.anchor_point.txid)
+    assert real is not None
+    substitute = Tx(real.version, real.inputs, real.outputs, real.locktime + 1)
+    async with net.wallet("alice-again", ALICE) as again:
+        again.wallet.vtxo_import = VtxoImport(
+            again.wallet.store,
+            again.wallet.server,
+            AnchorSource(again.wallet.chain, substitute),  # type: ignore[arg-type]
+            again.wallet.keychain,
+            again.wallet.registration,
+            default_gap_limit=20,
+        )
+        with pytest.raises(ImportInvalid):
+            await import_into(again, vtxo, skip_status_check=True)
+        assert await again.wallet.list_vtxos(include_all=True) == ()
+
+
+async def test_a_wider_gap_finds_a_later_key(net: Net, alice: Owner) -> None:
+    for _ in range(30):
+        await alice.wallet.new_address()
+    await alice.board(50_000)
+    vtxo = await _alices_vtxo(alice, below_sat=50_000)
+    async with net.wallet("alice-again", ALICE, vtxo_key_gap_limit=20) as again:
+        with pytest.raises(ImportNotOurs, match="with a 20 gap limit"):
+            await import_into(again, vtxo)
+        assert await import_into(again, vtxo, gap_limit=50) == [(vtxo.id, Spendable())]
+
+
+class TestShortLife:
+    @pytest.fixture
+    def server_settings(self) -> ServerSettings:
+        return ServerSettings(vtxo_lifetime=20)
+
+    async def test_an_expired_vtxo_is_imported_but_not_paid_with(self, net: Net, alice: Owner) -> None:
+        """It can still be exited, and perhaps refreshed; nobody else takes it."""
+        await alice.board(50_000)
+        vtxo = await _alices_vtxo(alice, below_sat=50_000)
+        await net.mine(21)
+        async with net.wallet("alice-again", ALICE) as again:
+            assert await import_into(again, vtxo) == [(vtxo.id, Spendable())]
+            balance = await again.wallet.balance()
+            assert (balance.spendable_sat, balance.needs_refresh_sat) == (0, vtxo.amount_sat)
+            with pytest.raises(NotEnoughVtxos):
+                await again.wallet.send_arkoor(await alice.wallet.new_address(), 1_000)
 
 
 async def test_what_is_in_flight_is_not_imported(net: Net, alice: Owner) -> None:
