@@ -344,7 +344,7 @@ async def test_what_the_chain_does_not_prove_is_not_imported(
         doubtful = VtxoImport(
             again.wallet.store,
             again.wallet.server,
-            AnchorSource(again.wallet.chain, anchor),  # type: ignore[arg-type]
+            AnchorSource(again.wallet.chain, anchor),
             again.wallet.keychain,
             again.wallet.registration,
             default_gap_limit=20,
@@ -369,7 +369,7 @@ async def test_another_transaction_of_the_same_output_is_no_anchor(net: Net, ali
         again.wallet.vtxo_import = VtxoImport(
             again.wallet.store,
             again.wallet.server,
-            AnchorSource(again.wallet.chain, substitute),  # type: ignore[arg-type]
+            AnchorSource(again.wallet.chain, substitute),
             again.wallet.keychain,
             again.wallet.registration,
             default_gap_limit=20,
