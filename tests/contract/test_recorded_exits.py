@@ -15,7 +15,7 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, PackageFee
 from barkd_py.wallet.exits import states
 from barkd_py.wallet.exits.states import ExitStatus
-from barkd_py.wallet.vtxos import Spendable, Spent, VtxoState, WalletVtxo
+from barkd_py.wallet.vtxos import Spent
 from tests.contract.recorded import (
     EXIT_VTXO,
     OTHER_VTXO,
@@ -28,7 +28,7 @@ from tests.contract.recorded import (
 )
 from tests.contract.test_recorded import check
 from tests.fakes import exits as samples
-from tests.fakes.wallet import NOW, SERVER_SECRET, FakeExits, FakeWallet
+from tests.fakes.wallet import FakeExits, FakeWallet, some_vtxo
 from tests.support.api_server import RunningApi, running_api
 
 _CASES = [
@@ -38,47 +38,27 @@ _CASES = [
 ]
 
 
-def _vtxo(vtxo_id: str, amount_sat: int, state: VtxoState) -> WalletVtxo:
-    key = SERVER_SECRET.public_key
-    parsed = VtxoId.parse(vtxo_id)
-    return WalletVtxo(
-        id=parsed,
-        amount_sat=amount_sat,
-        policy_kind="pubkey",
-        user_pubkey=key,
-        server_pubkey=key,
-        expiry_height=1000,
-        exit_delta=12,
-        anchor_point=parsed.outpoint,
-        exit_depth=1,
-        exit_tx_weight_wu=496,
-        registered=True,
-        state=state,
-        created_at=NOW,
-    )
-
-
 def _exit(wallet: FakeWallet, state: states.ExitState, vtxo_id: str = EXIT_VTXO) -> None:
     wallet.exits.put(ExitStatus(VtxoId.parse(vtxo_id), state))
 
 
 def _with_exit(state: states.ExitState) -> Callable[[FakeWallet], None]:
     def put(wallet: FakeWallet) -> None:
-        wallet.add_vtxo(_vtxo(EXIT_VTXO, 49_670, Spendable()))
-        wallet.add_vtxo(_vtxo(SMALL_VTXO, 1_000, Spendable()))
-        wallet.add_vtxo(_vtxo(SPENT_VTXO, 1_000, Spent()))
+        wallet.add_vtxo(some_vtxo(EXIT_VTXO, 49_670))
+        wallet.add_vtxo(some_vtxo(SMALL_VTXO, 1_000))
+        wallet.add_vtxo(some_vtxo(SPENT_VTXO, 1_000, Spent()))
         _exit(wallet, state)
 
     return put
 
 
 def _without_exits(wallet: FakeWallet) -> None:
-    wallet.add_vtxo(_vtxo(EXIT_VTXO, 49_670, Spendable()))
-    wallet.add_vtxo(_vtxo(SPENT_VTXO, 1_000, Spent()))
+    wallet.add_vtxo(some_vtxo(EXIT_VTXO, 49_670))
+    wallet.add_vtxo(some_vtxo(SPENT_VTXO, 1_000, Spent()))
 
 
 def _one_board(wallet: FakeWallet) -> None:
-    wallet.add_vtxo(_vtxo(SPENDABLE_VTXO, 49_670, Spendable()))
+    wallet.add_vtxo(some_vtxo(SPENDABLE_VTXO, 49_670))
 
 
 def _empty(_: FakeWallet) -> None:

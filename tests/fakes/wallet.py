@@ -55,7 +55,7 @@ from barkd_py.wallet.movements import (
     patch_metadata,
 )
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, Notifications
-from barkd_py.wallet.vtxos import Exited, Spendable, Spent, UnknownVtxo, WalletVtxo
+from barkd_py.wallet.vtxos import Exited, Spendable, Spent, UnknownVtxo, VtxoState, WalletVtxo
 
 SERVER_SECRET = SecretKey(b"\x11" * 32)
 MAILBOX_SECRET = SecretKey(b"\x12" * 32)
@@ -142,6 +142,27 @@ def some_tx(number: int, *outputs: TxOut) -> Tx:
     """A transaction that spends a made-up output."""
     prevout = OutPoint(Txid(number.to_bytes(32, "big")), 0)
     return Tx(2, (TxIn(prevout, sequence=0xFFFFFFFD),), outputs, 0)
+
+
+def some_vtxo(vtxo_id: str, amount_sat: int, state: VtxoState = Spendable()) -> WalletVtxo:  # noqa: B008
+    """A VTXO of the wallet's list; there is nothing behind it."""
+    parsed = VtxoId.parse(vtxo_id)
+    key = SERVER_SECRET.public_key
+    return WalletVtxo(
+        id=parsed,
+        amount_sat=amount_sat,
+        policy_kind="pubkey",
+        user_pubkey=key,
+        server_pubkey=key,
+        expiry_height=1000,
+        exit_delta=12,
+        anchor_point=parsed.outpoint,
+        exit_depth=1,
+        exit_tx_weight_wu=496,
+        registered=True,
+        state=state,
+        created_at=NOW,
+    )
 
 
 class FakeOnchain:

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import pytest_asyncio
@@ -13,13 +14,14 @@ from tests.support.processes import Bark, Daemon, Devnet, start_devnet
 
 
 def _program(variable: str, name: str) -> str:
-    found = os.environ.get(variable) or shutil.which(name)
-    if found is None:
-        text = f"{name} is missing: `make interop` installs it, or name it with {variable}"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-    return found
+    return os.environ.get(variable) or shutil.which(name) or _missing(variable, name)
+
+
+def _missing(variable: str, name: str) -> NoReturn:
+    text = f"{name} is missing: `make interop` installs it, or name it with {variable}"
+    if os.environ.get("CI"):
+        pytest.fail(text)
+    pytest.skip(text)
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +32,13 @@ def bark_exec() -> str:
 @pytest.fixture(scope="session")
 def bitcoind_exec() -> str:
     return _program("BITCOIND", "bitcoind")
+
+
+@pytest.fixture(scope="session")
+def barkd_clients() -> Path:
+    """A directory with a directory per version of the published REST client."""
+    found = os.environ.get("BARKD_CLIENTS")
+    return Path(found) if found else _missing("BARKD_CLIENTS", "barkd-client")
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,12 @@
 # the `bark` wallet and `barkd` daemon from their published crate, and a bitcoind from Debian's packages.
 # Prints the environment to use them as `export NAME=path` lines. What is already there is not built again.
 #
-# A program named by BARK_EXEC, BARKD_EXEC, BITCOIND or BITCOIN_CLI is taken as it is.
+# A program named by BARK_EXEC, BARKD_EXEC, BITCOIND or BITCOIN_CLI is taken as it is. BARKD_CLIENTS names a
+# directory with one directory per version of the published REST client, as pip --target makes them.
 set -euo pipefail
 
 BARK_VERSION=0.8.0
+CLIENT_VERSIONS="0.1.4 0.8.0"
 CACHE=${BARKD_PY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/barkd-py}
 mkdir -p "$CACHE"
 
@@ -31,6 +33,19 @@ install_bark() { # root
         --no-default-features --features tls-native-roots --root "$root" >"$CACHE/bark-build.log" 2>&1 ||
         { tail -n 40 "$CACHE/bark-build.log" >&2; return 1; }
     rm -rf "$CACHE/target"
+}
+
+# Upstream's generated REST client, as applications have it. Both versions have one import name.
+install_clients() { # dir
+    local dir=$1 version
+    for version in $CLIENT_VERSIONS; do
+        [ -d "$dir/$version/barkd_client" ] && continue
+        say "fetching barkd-client $version"
+        rm -rf "$dir/$version.new"
+        "${VENV:-.venv}/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --target "$dir/$version.new" "barkd-client==$version" >&2
+        mv "$dir/$version.new" "$dir/$version"
+    done
 }
 
 # Debian stable has no bitcoind; sid's package runs here with sid's own C library beside it.
@@ -61,6 +76,11 @@ install_bitcoind() { # dir
 if [ -z "${BARK_EXEC:-}" ] || [ -z "${BARKD_EXEC:-}" ]; then
     install_bark "$CACHE/bark-$BARK_VERSION"
 fi
+if [ -z "${BARKD_CLIENTS:-}" ]; then
+    BARKD_CLIENTS=$CACHE/clients
+    mkdir -p "$BARKD_CLIENTS"
+    install_clients "$BARKD_CLIENTS"
+fi
 if [ -z "${BITCOIND:-}" ]; then
     if command -v bitcoind >/dev/null; then
         BITCOIND=$(command -v bitcoind)
@@ -72,5 +92,6 @@ if [ -z "${BITCOIND:-}" ]; then
 fi
 echo "export BARK_EXEC=${BARK_EXEC:-$CACHE/bark-$BARK_VERSION/bin/bark}"
 echo "export BARKD_EXEC=${BARKD_EXEC:-$CACHE/bark-$BARK_VERSION/bin/barkd}"
+echo "export BARKD_CLIENTS=$BARKD_CLIENTS"
 echo "export BITCOIND=$BITCOIND"
 echo "export BITCOIN_CLI=${BITCOIN_CLI:-$(dirname "$BITCOIND")/bitcoin-cli}"
