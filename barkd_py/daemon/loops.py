@@ -2,8 +2,9 @@
 
     loop               first run  period                    needs `connected`  body
     server-connection  after I    I                         -                  heartbeat while not connected
-    tip                at once    at most I                 -                  look at the tip, wake `sync`
+    tip                at once    at most I                 -                  look at the tip, wake the next two
     sync               at once    I, or a new tip           partly             `Daemon.sync_once`
+    exits              at once    I, or a new tip           -                  `Daemon.exits_once`
     mailbox            at once    stream; I after its end   yes                drain at every wake-up
 
 I is `daemon_sync_interval_secs`. `connected` is what the loops believe of the server: it is set by a
@@ -11,7 +12,7 @@ heartbeat that succeeded and taken back when the mailbox stream is lost for good
 is false.
 With `daemon_manual_sync` only the first loop runs.
 
-Rounds and exits have loops of their own, which register themselves (`Daemon.add_loop`).
+Rounds have a loop of their own, which registers itself (`Daemon.add_loop`).
 
 Source: protocol sheet 09 §1.1-1.6.
 """
@@ -46,6 +47,7 @@ class Daemon:
         self._interval_secs = float(wallet.config.daemon_sync_interval_secs)
         self._backoff = backoff
         self._new_tip = asyncio.Event()
+        self._new_tip_for_exits = asyncio.Event()
         self._heartbeat_task: asyncio.Task[bool] | None = None
         self._supervisor: Supervisor | None = None
         self._extra: list[Loop] = []
@@ -64,6 +66,7 @@ class Daemon:
             loops += [
                 Loop("tip", self._watch_tip, streams=True),
                 Loop("sync", self._sync),
+                Loop("exits", self._exits),
                 Loop("mailbox", self._mailbox, streams=True),
                 *self._extra,
             ]
@@ -111,6 +114,7 @@ class Daemon:
     def _note_tip(self, tip: BlockRef) -> None:
         self._wallet.note_tip(tip)
         self._new_tip.set()
+        self._new_tip_for_exits.set()
 
     async def _sync(self, shutdown: Shutdown) -> None:
         await self._wallet.sync()
@@ -132,6 +136,15 @@ class Daemon:
             await self._attempt("recovery catch-up", wallet.registration.catch_up)
         if wallet.onchain is not None:
             await self._attempt("on-chain wallet", wallet.onchain.sync)
+
+    async def _exits(self, shutdown: Shutdown) -> None:
+        while not shutdown.requested:
+            await self.exits_once()
+            await shutdown.sleep(self._interval_secs, wake=self._new_tip_for_exits)
+
+    async def exits_once(self) -> None:
+        """Bring emergency exits forward. Upstream does not look when a block comes, but once per interval."""
+        await self._attempt("exits", self._wallet.exits.tick)
 
     async def _attempt(self, what: str, work: Callable[[], Awaitable[object]]) -> None:
         try:

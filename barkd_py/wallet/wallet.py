@@ -4,6 +4,7 @@
 
     keychain, addresses       keys and what is built from them        store           everything that is kept
     boards, arkoor            resumable operations                    mailbox         what comes in
+    exits                     ways out without the server
     registration              the server's copies                     onchain, chain  bitcoin
     server                    the Ark server                          notifications   what happened
 
@@ -49,6 +50,7 @@ from barkd_py.wallet.actions.board import (
 from barkd_py.wallet.actions.executor import ActionExecutor
 from barkd_py.wallet.addresses import Addresses
 from barkd_py.wallet.balance import Balance, BalanceReader
+from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.mailbox import Mailbox
@@ -131,8 +133,15 @@ class Wallet:
         self._stop_publishing = store.on_commit(self._notifications.publish)
         self.registration = Registration(store, server, keychain, vtxos_in_progress, now=now)
         self.addresses = Addresses(store, keychain, server, network)
+        self.exits = Exits(store, chain, onchain, keychain, self.locks, network)
         self.board_machine = BoardMachine(
-            store, chain, server, self.registration, onchain, vtxo_exit_margin=config.vtxo_exit_margin
+            store,
+            chain,
+            server,
+            self.registration,
+            onchain,
+            vtxo_exit_margin=config.vtxo_exit_margin,
+            start_exit=self.exits.start_held,
         )
         self.boards = Boards(
             store, self.executor, self.board_machine, keychain, server, chain, onchain, self.locks
@@ -167,6 +176,7 @@ class Wallet:
             SyncStep("mailbox", self.mailbox.sync),
             SyncStep("arkoor sends", self.arkoor.drive_all),
             SyncStep("boards", self.boards.drive_all),
+            SyncStep("forced exits", self.exits.notice_forced),
             SyncStep("recovery catch-up", self.registration.catch_up),
         ]
         self._balance = BalanceReader(store)

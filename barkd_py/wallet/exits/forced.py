@@ -33,9 +33,10 @@ class OnChainWatch:
     async def find(self, vtxo_ids: Sequence[VtxoId], tip: BlockRef) -> tuple[VtxoId, ...]:
         """Those of the VTXOs whose own transaction is in the mempool or in a block.
 
-        Raises ExitError if the chain source does not answer.
+        Raises ExitError or ChainError if the chain source does not answer.
         """
         await self._learn_roots(vtxo_ids)
+        await self._memory.move_to(self._chain, tip)
         look = Look(self._chain, self._memory, tip, {}, lambda _: False)
         try:
             roots = {self._roots[vtxo_id] for vtxo_id in vtxo_ids}

@@ -68,6 +68,12 @@ class ExitRepository:
             query = query.where(t.c.kind.in_(sorted(LIVE_KINDS)))
         return tuple(map(_exit, await self._connection.execute(query)))
 
+    async def has_live(self) -> bool:
+        rows = await self._connection.execute(
+            sa.select(t.c.vtxo_id).where(t.c.kind.in_(sorted(LIVE_KINDS))).limit(1)
+        )
+        return rows.one_or_none() is not None
+
     async def save_child(self, row: ExitChildRow) -> None:
         """Store the child, or replace the exit transaction's earlier one."""
         values = {"child_tx": row.child_tx, "origin": row.origin}

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.errors import NotFound
+from barkd_py.wallet.store.rows import chunks
 from barkd_py.wallet.store.tables import round_input
 from barkd_py.wallet.store.tables import round_state as t
 
@@ -93,6 +94,16 @@ class RoundRepository:
             sa.select(t.c.id).where(t.c.unlock_hash == unlock_hash).limit(1)
         )
         return rows.one_or_none() is not None
+
+    async def inputs(self, vtxo_ids: Sequence[VtxoId]) -> frozenset[VtxoId]:
+        """Those of the VTXOs that are inputs of a participation."""
+        found: set[VtxoId] = set()
+        for chunk in chunks([str(vtxo_id) for vtxo_id in vtxo_ids]):
+            rows = await self._connection.execute(
+                sa.select(round_input.c.vtxo_id).where(round_input.c.vtxo_id.in_(chunk))
+            )
+            found.update(VtxoId.parse(row.vtxo_id) for row in rows)
+        return frozenset(found)
 
     async def list(self) -> tuple[RoundRow, ...]:
         """Oldest first."""
