@@ -16,7 +16,7 @@ from barkd_py.ark.fees import FeeSchedule, PpmExpiryFeeEntry
 from barkd_py.devnet.ark_server import fields, lookups
 from barkd_py.devnet.ark_server.arkoor import Arkoor, PartRequest
 from barkd_py.devnet.ark_server.boards import BoardRequest, Boards
-from barkd_py.devnet.ark_server.call_context import CallContext, header
+from barkd_py.devnet.ark_server.call_context import CallContext, header, open_stream
 from barkd_py.devnet.ark_server.failures import BadArgument, Failure, Malformed, Missing, RpcStatus
 from barkd_py.devnet.ark_server.lookups import StatusQuery
 from barkd_py.devnet.ark_server.registration import register_transactions
@@ -182,7 +182,7 @@ class ArkService(ArkServiceServicer):
     async def SubscribeRounds(
         self, request: core_pb2.Empty, context: CallContext
     ) -> AsyncIterator[pb.RoundEvent]:
-        await context.send_initial_metadata(())
+        await open_stream(context)
         await asyncio.Event().wait()
         yield pb.RoundEvent()
 

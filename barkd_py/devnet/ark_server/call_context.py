@@ -1,5 +1,6 @@
 """What handlers use of gRPC's context; the library itself comes without types."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import NoReturn, Protocol
 
@@ -19,6 +20,18 @@ class CallContext(Protocol):
         self, code: grpc.StatusCode, details: str, trailing_metadata: Sequence[tuple[str, str]] = ()
     ) -> NoReturn:
         """End the call with a status."""
+
+
+async def open_stream(context: CallContext) -> None:
+    """Accept a call that streams. A caller that is cancelled meanwhile, as by the stop, waits for it all the same.
+
+    gRPC counts the headers as unsent until its call returns, and would send them once more with the status.
+    """
+    opening = asyncio.ensure_future(context.send_initial_metadata(()))
+    try:
+        await asyncio.shield(opening)
+    finally:
+        await opening
 
 
 def header(context: CallContext, name: str) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from barkd_py.ark.mailbox import MailboxType, decode_blinded_id
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.devnet.ark_server import fields
-from barkd_py.devnet.ark_server.call_context import CallContext
+from barkd_py.devnet.ark_server.call_context import CallContext, open_stream
 from barkd_py.devnet.ark_server.failures import BadArgument, Malformed
 from barkd_py.devnet.ark_server.mailboxes import (
     Mailboxes,
@@ -60,7 +60,7 @@ class MailboxService(MailboxServiceServicer):
         self, request: pb.MailboxRequest, context: CallContext
     ) -> AsyncIterator[pb.MailboxMessage]:
         mailbox_id = self._mailboxes.authorize(request.mailbox_id, _authorization(request))
-        await context.send_initial_metadata(())
+        await open_stream(context)
         async for message in self._mailboxes.follow(mailbox_id, request.checkpoint):
             yield _mailbox_message(message)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc.aio
 import pytest
@@ -11,6 +11,7 @@ from barkd_py.ark.mailbox import MailboxAuthorization
 from barkd_py.ark.policy import ServerHtlcSendPolicy
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import SecretKey
+from barkd_py.devnet.ark_server.call_context import CallContext, open_stream
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.server_rpc.protos import mailbox_server_pb2 as mb
 from tests.devnet.ark_server.client import METADATA, Client, Refusal
@@ -267,6 +268,25 @@ async def test_subscription_ends_without_an_error_when_the_server_stops(alice: C
     await stream.wait_for_connection()
     await alice.server.stop()
     assert await reading is grpc.aio.EOF
+
+
+async def test_opening_a_stream_is_never_left_half_done() -> None:
+    sent = asyncio.Event()
+    finished: list[str] = []
+
+    class SlowContext:
+        async def send_initial_metadata(self, _metadata: Sequence[tuple[str, str]]) -> None:
+            await sent.wait()
+            finished.append("sent")
+
+    opening = asyncio.ensure_future(open_stream(cast(CallContext, SlowContext())))
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.sleep(0)
+    sent.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert finished == ["sent"]
 
 
 async def test_messages_survive_a_restart(start_server: StartServer, chain: FakeServerChain) -> None:
