@@ -23,7 +23,7 @@ class CallContext(Protocol):
 
 
 async def open_stream(context: CallContext) -> None:
-    """Accept a call that streams. A caller that is cancelled meanwhile, as by the stop, waits for it all the same.
+    """Accept a call that streams. Whoever is cancelled meanwhile, as by the stop, waits for it all the same.
 
     gRPC counts the headers as unsent until its call returns, and would send them once more with the status.
     """
