@@ -25,7 +25,12 @@ from barkd_py.bitcoin.tx import BlockHash, Tx, Txid, TxOut
 from barkd_py.bitcoin.units import BlockRef, Network
 from barkd_py.devnet.faucet import FAUCET_SCRIPT
 from barkd_py.devnet.index import ChainIndex
-from barkd_py.devnet.node import RPC_INVALID_PARAMETER, ChangeSignal, NodeRefusal
+from barkd_py.devnet.node import (
+    RPC_INVALID_PARAMETER,
+    RPC_TRANSACTION_REJECTED,
+    ChangeSignal,
+    NodeRefusal,
+)
 from barkd_py.devnet.pool import PoolEntry, TxPool
 from barkd_py.errors import ChainUnavailable
 
@@ -363,6 +368,11 @@ class BitcoindNode:
             await self._generate((), None)
         await self.refresh()
         return self.index.tip.ref
+
+    async def check(self, raw_hex: str) -> None:
+        (result,) = await self._rpc.call("testmempoolaccept", [raw_hex])
+        if not result["allowed"] and result.get("reject-reason") != "txn-already-in-mempool":
+            raise NodeRefusal(RPC_TRANSACTION_REJECTED, str(result.get("reject-reason", "package-error")))
 
     async def broadcast(self, raw_hex: str) -> Txid:
         txid = await self._rpc.call("sendrawtransaction", raw_hex)

@@ -250,6 +250,9 @@ class LocalNode:
 
     # -- transactions ----------------------------------------------------------------------------------
 
+    async def check(self, raw_hex: str) -> None:
+        self._mempool.check(raw_hex)
+
     async def broadcast(self, raw_hex: str) -> Txid:
         txid = self._mempool.submit(raw_hex)
         self._after_change()

@@ -58,6 +58,7 @@ def _require_kernel() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--esplora-port", type=click.IntRange(1, 65535), help="As last time, or any, unless given.")
 @click.option("--ark-port", type=click.IntRange(1, 65535), help="As last time, or any, unless given.")
+@click.option("--ark-admin-port", type=click.IntRange(1, 65535), help="As last time, or any, unless given.")
 @click.option("--control-port", type=click.IntRange(1, 65535), help="As last time, or any, unless given.")
 @click.option(
     "--bitcoind",
@@ -66,6 +67,7 @@ def _require_kernel() -> None:
 )
 @click.option("--block-interval", type=click.FloatRange(min=0.1), help="Mine a block every so many seconds.")
 @click.option("--mine-on-tx", is_flag=True, help="Mine a block as soon as a transaction waits.")
+@click.option("--round-interval", type=click.IntRange(min=1), default=10, show_default=True, help="Seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as one line of JSON.")
 @click.option("--verbose", is_flag=True, help="Log everything.")
 @click.pass_context
@@ -87,6 +89,7 @@ def devnet(context: click.Context, /, directory: Path, **options: Any) -> None:
     # Both libraries log each request.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
+    from barkd_py.devnet.ark_server.settings import ServerSettings
     from barkd_py.devnet.runner import DevnetOptions
 
     asked = DevnetOptions(
@@ -94,10 +97,12 @@ def devnet(context: click.Context, /, directory: Path, **options: Any) -> None:
         host=options["host"],
         esplora_port=options["esplora_port"],
         ark_port=options["ark_port"],
+        ark_admin_port=options["ark_admin_port"],
         control_port=options["control_port"],
         bitcoind=options["bitcoind"],
         block_interval_seconds=options["block_interval"],
         mine_on_transaction=options["mine_on_tx"],
+        ark_settings=ServerSettings(round_interval_secs=options["round_interval"]),
     )
     try:
         asyncio.run(_run(asked, as_json=options["as_json"]))
@@ -125,6 +130,7 @@ def _announce(running: "Devnet", *, as_json: bool) -> None:
     click.echo(f"devnet runs at height {running.node.index.tip_height} ({running.node.name}):")
     click.echo(f"  Esplora     {urls.esplora_url}")
     click.echo(f"  Ark server  {urls.ark_server_url}")
+    click.echo(f"  its admin   {urls.ark_admin_url}")
     click.echo(f"  levers      {urls.control_url}")
     if urls.bitcoind_url is not None:
         click.echo(f"  bitcoind    {urls.bitcoind_url} (cookie: {urls.bitcoind_cookie})")
@@ -163,6 +169,13 @@ def fund(directory: Path, address: str, amount_sat: int, no_mine: bool) -> None:
 def reorg(directory: Path, depth: int) -> None:
     """Replace the last DEPTH blocks by one more, all empty."""
     _print(_ask(directory, "POST", "/reorg", {"depth": depth}))
+
+
+@devnet.command("round")
+@click.pass_obj
+def hold_round(directory: Path) -> None:
+    """Let the Ark server hold a round now."""
+    _print(_ask(directory, "POST", "/round"))
 
 
 def _ask(directory: Path, method: str, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -8,14 +8,19 @@
 | POST /reorg | ``depth``, ``transactions`` (hex) | replace the last blocks by one more, empty but for these |
 | GET, POST /time | ``offset_seconds`` or ``advance_seconds`` | move devnet's clock |
 | GET, POST /auto-mine | ``interval_seconds``, ``on_transaction`` | mine without being asked |
+| POST /round | ``go_on`` (false) | hold a round now; or end the window that is open in one |
+| GET /ark-server | | its rounds, participations, offboards and money |
+| POST /ark-server/fee-rate | ``sat_per_vb`` | what offboards cost from now on |
+| POST /ark-server/ban | ``vtxo_id``, ``blocks`` | forbid spending a VTXO; 0 blocks: allow it again |
+| POST /ark-server/double-spend | ``txid`` | a transaction (hex) that conflicts with one of the server's |
 | GET, POST, DELETE /faults | ``target`` and the fault | list, set, clear all |
 | DELETE /faults/{target}/{id} | | clear one |
 
 A refused request changes nothing and answers 400 with ``{"error": "…"}``. There is no authentication: it
-listens on the loopback interface, and the coins are worth nothing.
+listens on the loopback interface, and the coins are worth nothing. The levers of the Ark server are in
+`barkd_py.devnet.ark_levers`.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -33,6 +38,7 @@ from barkd_py.devnet.auto_mine import AutoMiner
 from barkd_py.devnet.clock import DevnetClock
 from barkd_py.devnet.http_faults import HttpFault, HttpFaults
 from barkd_py.devnet.node import Node
+from barkd_py.devnet.request_body import integer, json_body, number, text
 from barkd_py.errors import BarkdError, InvalidInput, NotFound, chain_text
 
 #: More than anybody waits for.
@@ -135,29 +141,29 @@ class _Levers:
         )
 
     async def mine(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await json_body(request)
         script = _script(body["address"]) if "address" in body else None
         if "transactions" in body:
             blocks: Sequence[BlockRef] = [
                 await self._node.mine_exactly(_transactions(body), reward_script=script)
             ]
         else:
-            count = _integer(body, "blocks", default=1, maximum=_MAX_BLOCKS)
+            count = integer(body, "blocks", default=1, maximum=_MAX_BLOCKS)
             blocks = await self._node.mine(count, reward_script=script)
         hashes = [str(block.hash) for block in blocks]
         return JSONResponse({**_tip_json(self._node.index.tip.ref), "blocks": hashes})
 
     async def fund(self, request: Request) -> Response:
-        body = await _body(request)
-        amount_sat = _integer(body, "amount_sat", maximum=MAX_MONEY_SAT)
-        tx = await faucet.pay(self._node, [TxOut(amount_sat, _script(_text(body, "address")))])
+        body = await json_body(request)
+        amount_sat = integer(body, "amount_sat", maximum=MAX_MONEY_SAT)
+        tx = await faucet.pay(self._node, [TxOut(amount_sat, _script(text(body, "address")))])
         if body.get("mine", True):
             await self._node.mine()
         return JSONResponse({"txid": str(tx.txid), "vout": 0, **_tip_json(self._node.index.tip.ref)})
 
     async def reorg(self, request: Request) -> Response:
-        body = await _body(request)
-        depth = _integer(body, "depth", maximum=_MAX_BLOCKS)
+        body = await json_body(request)
+        depth = integer(body, "depth", maximum=_MAX_BLOCKS)
         tip = await self._node.reorg(depth, transactions=_transactions(body))
         return JSONResponse(_tip_json(tip))
 
@@ -166,12 +172,12 @@ class _Levers:
         return JSONResponse({"now": clock(), "offset_seconds": clock.offset_seconds})
 
     async def set_time(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await json_body(request)
         clock = self._parts.clock
         if "advance_seconds" in body:
-            clock.offset_seconds += _seconds(body, "advance_seconds")
+            clock.offset_seconds += number(body, "advance_seconds")
         else:
-            clock.offset_seconds = _seconds(body, "offset_seconds")
+            clock.offset_seconds = number(body, "offset_seconds")
         return await self.time(request)
 
     async def auto_mine(self, _request: Request) -> Response:
@@ -181,10 +187,10 @@ class _Levers:
         )
 
     async def set_auto_mine(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await json_body(request)
         interval = body.get("interval_seconds")
         self._parts.auto_miner.configure(
-            interval_seconds=None if interval is None else _seconds(body, "interval_seconds"),
+            interval_seconds=None if interval is None else number(body, "interval_seconds"),
             on_transaction=bool(body.get("on_transaction", False)),
         )
         return await self.auto_mine(request)
@@ -193,8 +199,8 @@ class _Levers:
         return JSONResponse({name: list(target.list()) for name, target in self._parts.fault_targets.items()})
 
     async def set_fault(self, request: Request) -> Response:
-        body = dict(await _body(request))
-        name = _text(body, "target")
+        body = dict(await json_body(request))
+        name = text(body, "target")
         del body["target"]
         return JSONResponse({"target": name, "id": self._target(name).set(body)})
 
@@ -219,39 +225,6 @@ class _Levers:
 
 def _tip_json(tip: BlockRef) -> dict[str, Any]:
     return {"height": tip.height, "tip_hash": str(tip.hash)}
-
-
-async def _body(request: Request) -> Mapping[str, Any]:
-    """The JSON object of a request; nothing is an empty one. Raises InvalidInput."""
-    raw = await request.body()
-    try:
-        value = json.loads(raw) if raw else {}
-    except ValueError as error:
-        raise InvalidInput(f"the body is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidInput("the body is not a JSON object")
-    return value
-
-
-def _integer(body: Mapping[str, Any], name: str, *, maximum: int, default: int | None = None) -> int:
-    value = body.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:
-        raise InvalidInput(f"{name} must be a number from 1 to {maximum}")
-    return value
-
-
-def _seconds(body: Mapping[str, Any], name: str) -> float:
-    value = body.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InvalidInput(f"{name} must be a number")
-    return float(value)
-
-
-def _text(body: Mapping[str, Any], name: str) -> str:
-    value = body.get(name)
-    if not isinstance(value, str):
-        raise InvalidInput(f"{name} must be a text")
-    return value
 
 
 def _script(address: object) -> bytes:

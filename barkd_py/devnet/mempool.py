@@ -96,17 +96,23 @@ class Mempool:
 
     def submit(self, raw_hex: str) -> Txid:
         """``sendrawtransaction``. Raises NodeRefusal; the pool is as it was then."""
-        try:
-            tx = Tx.from_hex(raw_hex)
-        except TxDecodeError as error:
-            raise NodeRefusal(
-                RPC_DESERIALIZATION_ERROR, "TX decode failed. Make sure the tx has at least one input."
-            ) from error
+        tx = _decode(raw_hex)
+        judged = self._judge_submitted(tx)
+        if judged is not None:
+            self._enter([judged])
+        return tx.txid
+
+    def check(self, raw_hex: str) -> None:
+        """Judge a transaction as `submit` does, and leave the pool as it is. Raises NodeRefusal."""
+        self._judge_submitted(_decode(raw_hex))
+
+    def _judge_submitted(self, tx: Tx) -> _Judged | None:
+        """None for a transaction that is in the pool. Raises NodeRefusal."""
         _refuse_burning(tx)
         if self._is_confirmed(tx):
             raise NodeRefusal(RPC_ALREADY_IN_UTXO_SET, "Transaction outputs already in utxo set")
         if tx.txid in self.pool:
-            return tx.txid
+            return None
         try:
             judged = self._judge_alone(tx)
         except PolicyRefusal as refusal:
@@ -118,8 +124,7 @@ class Mempool:
                 RPC_TRANSACTION_ERROR,
                 "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)",
             )
-        self._enter([judged])
-        return tx.txid
+        return judged
 
     def _is_confirmed(self, tx: Tx) -> bool:
         """Whether the chain holds the transaction and somebody could still spend it."""
@@ -419,6 +424,15 @@ class Mempool:
         policy.check_amounts(entry)
         self._run_scripts(entry, {})
         self.pool.add(entry)
+
+
+def _decode(raw_hex: str) -> Tx:
+    try:
+        return Tx.from_hex(raw_hex)
+    except TxDecodeError as error:
+        raise NodeRefusal(
+            RPC_DESERIALIZATION_ERROR, "TX decode failed. Make sure the tx has at least one input."
+        ) from error
 
 
 def _decode_for_package(raw_hex: str) -> Tx:

@@ -101,6 +101,9 @@ class Node(Protocol):
         Raises NodeRefusal.
         """
 
+    async def check(self, raw_hex: str) -> None:
+        """Judge a transaction as `broadcast` would, without taking it. Raises NodeRefusal."""
+
     async def broadcast(self, raw_hex: str) -> Txid:
         """Submit a transaction, hex as it was received. Raises NodeRefusal."""
 

@@ -12,6 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from barkd_py.bitcoin.tx import TxOut
+from barkd_py.bitcoin.units import SAT_PER_BTC
+from barkd_py.devnet import faucet
+from barkd_py.devnet.ark_levers import ark_server_routes
 from barkd_py.devnet.ark_server.chain import NodeChain
 from barkd_py.devnet.ark_server.faults import Fault, Faults
 from barkd_py.devnet.ark_server.server import ArkServer
@@ -33,6 +37,11 @@ log = logging.getLogger(__name__)
 #: Blocks of a new chain: the faucet can spend the rewards of the first 20.
 _FIRST_BLOCKS = COINBASE_MATURITY + 20
 
+#: What the Ark server gets from the faucet when it has less than one such coin: several, because every open
+#: offboard and round locks some.
+_SERVER_COIN_SAT = 2 * SAT_PER_BTC
+_SERVER_COINS = 20
+
 #: How often a bitcoind is asked what is new; it may be driven by others too.
 _POLL_SECONDS = 0.25
 
@@ -50,6 +59,7 @@ class DevnetOptions:
     esplora_port: int | None = None
     control_port: int | None = None
     ark_port: int | None = None
+    ark_admin_port: int | None = None
     bitcoind: Path | None = None
     block_interval_seconds: float | None = None
     mine_on_transaction: bool = False
@@ -63,6 +73,7 @@ class DevnetUrls:
     esplora_url: str
     control_url: str
     ark_server_url: str
+    ark_admin_url: str
     directory: str
     bitcoind_url: str | None = None
     bitcoind_cookie: str | None = None
@@ -73,6 +84,7 @@ class DevnetUrls:
             "network": "regtest",
             "esplora_url": self.esplora_url,
             "ark_server_url": self.ark_server_url,
+            "ark_admin_url": self.ark_admin_url,
             "control_url": self.control_url,
             "dir": self.directory,
         }
@@ -126,20 +138,26 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
         clock = DevnetClock()
         node = await _start_node(options, clock)
         stack.push_async_callback(node.close)
-        await _mine_first_blocks(node)
+        # The last of them confirms what the Ark server gets.
+        await _mine_up_to(node, _FIRST_BLOCKS - 1)
         ark_port = state.claim_port(options.host, "ark", options.ark_port)
+        ark_admin_port = state.claim_port(options.host, "ark-admin", options.ark_admin_port)
         ark_server = await ArkServer.start(
             _made(options.directory / "ark-server"),
             NodeChain(node),
             settings=options.ark_settings,
             address=_address(options.host, ark_port),
+            admin_address=_address(options.host, ark_admin_port),
             clock=clock,
         )
         stack.push_async_callback(ark_server.stop)
+        await _fund(ark_server, node)
+        await _mine_up_to(node, _FIRST_BLOCKS)
         urls = DevnetUrls(
             esplora_url=_url(options.host, state.ports["esplora"]),
             control_url=_url(options.host, state.ports["control"]),
             ark_server_url=_url(options.host, ark_port),
+            ark_admin_url=_url(options.host, ark_admin_port),
             directory=str(options.directory),
             bitcoind_url=node.rpc_url if isinstance(node, BitcoindNode) else None,
             bitcoind_cookie=str(node.cookie_file) if isinstance(node, BitcoindNode) else None,
@@ -159,6 +177,7 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
                 "ark-server": _ArkServerFaults(ark_server.faults),
             },
             describe=urls.to_json,
+            extra_routes=ark_server_routes(ark_server),
         )
         await stack.enter_async_context(_background(_poll(node), "polling the node"))
         await stack.enter_async_context(_background(miner.run(), "automatic mining"))
@@ -178,11 +197,25 @@ async def _start_node(options: DevnetOptions, clock: DevnetClock) -> Node:
     return await asyncio.to_thread(LocalNode, options.directory / "chain", clock)
 
 
-async def _mine_first_blocks(node: Node) -> None:
+async def _mine_up_to(node: Node, height: int) -> None:
     await node.refresh()
-    missing = _FIRST_BLOCKS - node.index.tip_height
+    missing = height - node.index.tip_height
     if missing > 0:
         await node.mine(missing)
+
+
+async def _fund(ark_server: ArkServer, node: Node) -> None:
+    """Give a poor Ark server the money for rounds and offboards."""
+    if await ark_server.treasury.balance_sat() >= _SERVER_COIN_SAT:
+        return
+    outputs = [TxOut(_SERVER_COIN_SAT, await ark_server.treasury.new_script()) for _ in range(_SERVER_COINS)]
+    try:
+        await faucet.pay(node, outputs)
+    except faucet.FaucetEmpty as error:
+        log.warning("the Ark server has no money for rounds and offboards: %s", error)
+        return
+    await node.mine()
+    await ark_server.follower.catch_up()
 
 
 def _made(directory: Path) -> Path:

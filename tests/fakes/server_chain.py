@@ -6,12 +6,14 @@ from barkd_py.bitcoin.hashes import sha256d
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.devnet.ark_server.chain import ChainBlock
+from barkd_py.errors import ChainError
 
 
 class FakeServerChain:
-    """Blocks of any transactions; nothing is validated."""
+    """Blocks of any transactions; nothing is validated. refusal: of every transaction, if it is set."""
 
     def __init__(self, height: int = 100) -> None:
+        self.refusal: ChainError | None = None
         self._blocks: list[ChainBlock] = []
         self.mempool: dict[Txid, Tx] = {}
         self.broadcasts: list[Tx] = []
@@ -86,7 +88,12 @@ class FakeServerChain:
             tx_in.prevout == outpoint for tx in (*confirmed, *self.mempool.values()) for tx_in in tx.inputs
         )
 
+    async def check(self, tx: Tx) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
     async def broadcast(self, tx: Tx) -> None:
+        await self.check(tx)
         self.broadcasts.append(tx)
         self.add_to_mempool(tx)
 

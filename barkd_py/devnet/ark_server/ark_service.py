@@ -6,8 +6,6 @@ one is reported. RPCs that are missing here answer UNIMPLEMENTED.
 Source: sheet 10 §6; sheet 08 §3.1.
 """
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 
 import grpc
@@ -17,9 +15,12 @@ from barkd_py.devnet.ark_server import fields, lookups
 from barkd_py.devnet.ark_server.arkoor import Arkoor, PartRequest
 from barkd_py.devnet.ark_server.boards import BoardRequest, Boards
 from barkd_py.devnet.ark_server.call_context import CallContext, header, open_stream
-from barkd_py.devnet.ark_server.failures import BadArgument, Failure, Malformed, Missing, RpcStatus
+from barkd_py.devnet.ark_server.failures import BadArgument, Failure, Malformed, RpcStatus
+from barkd_py.devnet.ark_server.fee_rates import FeeRates
 from barkd_py.devnet.ark_server.lookups import StatusQuery
+from barkd_py.devnet.ark_server.offboard_service import OffboardRpcs
 from barkd_py.devnet.ark_server.registration import register_transactions
+from barkd_py.devnet.ark_server.round_service import RoundRpcs, require_hash_locks
 from barkd_py.devnet.ark_server.server_keys import ServerKeys
 from barkd_py.devnet.ark_server.settings import (
     MAX_OFFBOARD_INPUTS,
@@ -38,7 +39,7 @@ _INVALID_STATUS_ATTESTATION = "invalid VTXO status attestation"
 
 
 class ArkService(ArkServiceServicer):
-    """The service. started_at: Unix seconds, from which the times of rounds are counted."""
+    """The service."""
 
     def __init__(
         self,
@@ -47,14 +48,18 @@ class ArkService(ArkServiceServicer):
         store: Store,
         boards: Boards,
         arkoor: Arkoor,
-        started_at: float,
+        rounds: RoundRpcs,
+        offboards: OffboardRpcs,
+        fee_rates: FeeRates,
     ) -> None:
         self._settings = settings
         self._keys = keys
         self._store = store
         self._boards = boards
         self._arkoor = arkoor
-        self._started_at = started_at
+        self._rounds = rounds
+        self._offboards = offboards
+        self._fee_rates = fee_rates
 
     # --- info
 
@@ -66,12 +71,12 @@ class ArkService(ArkServiceServicer):
         )
 
     async def GetArkInfo(self, request: core_pb2.Empty, context: CallContext) -> pb.ArkInfo:
-        return ark_info(self._settings, self._keys)
+        return ark_info(self._settings, self._keys, self._fee_rates)
 
     async def GetOffboardFeeRate(
         self, request: core_pb2.Empty, context: CallContext
     ) -> pb.OffboardFeeRateResponse:
-        return pb.OffboardFeeRateResponse(sat_vkb=self._settings.regular_fee_rate.sat_per_kvb)
+        return self._offboards.fee_rate()
 
     # --- look-ups
 
@@ -169,22 +174,74 @@ class ArkService(ArkServiceServicer):
             ]
         )
 
-    # --- rounds, which this server does not hold yet
+    # --- rounds
 
     async def NextRoundTime(self, request: core_pb2.Empty, context: CallContext) -> pb.NextRoundTimeResponse:
-        interval = self._settings.round_interval_secs
-        rounds = int((time.time() - self._started_at) // interval) + 1
-        return pb.NextRoundTimeResponse(timestamp=int(self._started_at + rounds * interval))
+        return self._rounds.next_round_time()
 
     async def LastRoundEvent(self, request: core_pb2.Empty, context: CallContext) -> pb.RoundEvent:
-        raise Missing("no round event yet", [""])
+        return self._rounds.last_event()
 
     async def SubscribeRounds(
         self, request: core_pb2.Empty, context: CallContext
     ) -> AsyncIterator[pb.RoundEvent]:
         await open_stream(context)
-        await asyncio.Event().wait()
-        yield pb.RoundEvent()
+        async for event in self._rounds.events():
+            yield event
+
+    async def SubmitPayment(
+        self, request: pb.SubmitPaymentRequest, context: CallContext
+    ) -> pb.SubmitPaymentResponse:
+        require_hash_locks(protocol_version(context))
+        return await self._rounds.submit_payment(request)
+
+    async def ProvideVtxoSignatures(
+        self, request: pb.VtxoSignaturesRequest, context: CallContext
+    ) -> core_pb2.Empty:
+        require_hash_locks(protocol_version(context))
+        await self._rounds.provide_signatures(request)
+        return core_pb2.Empty()
+
+    async def SubmitRoundParticipation(
+        self, request: pb.RoundParticipationRequest, context: CallContext
+    ) -> pb.RoundParticipationResponse:
+        require_hash_locks(protocol_version(context))
+        return await self._rounds.submit_participation(request)
+
+    async def RoundParticipationStatus(
+        self, request: pb.RoundParticipationStatusRequest, context: CallContext
+    ) -> pb.RoundParticipationStatusResponse:
+        return await self._rounds.participation_status(request)
+
+    async def RequestLeafVtxoCosign(
+        self, request: pb.LeafVtxoCosignRequest, context: CallContext
+    ) -> pb.LeafVtxoCosignResponse:
+        require_hash_locks(protocol_version(context))
+        return await self._rounds.cosign_leaf(request)
+
+    async def RequestForfeitNonces(
+        self, request: pb.ForfeitNoncesRequest, context: CallContext
+    ) -> pb.ForfeitNoncesResponse:
+        require_hash_locks(protocol_version(context))
+        return await self._rounds.forfeit_nonces(request)
+
+    async def ForfeitVtxos(
+        self, request: pb.ForfeitVtxosRequest, context: CallContext
+    ) -> pb.ForfeitVtxosResponse:
+        require_hash_locks(protocol_version(context))
+        return await self._rounds.forfeit(request)
+
+    # --- offboards
+
+    async def PrepareOffboard(
+        self, request: pb.PrepareOffboardRequest, context: CallContext
+    ) -> pb.PrepareOffboardResponse:
+        return await self._offboards.prepare(request, protocol_version(context))
+
+    async def FinishOffboard(
+        self, request: pb.FinishOffboardRequest, context: CallContext
+    ) -> pb.FinishOffboardResponse:
+        return await self._offboards.finish(request)
 
 
 def _status_query(request: pb.GetVtxoStatusRequest | pb.VtxoStatusQuery) -> StatusQuery:
@@ -217,7 +274,7 @@ def protocol_version(context: CallContext) -> int:
     return int(text)
 
 
-def ark_info(settings: ServerSettings, keys: ServerKeys) -> pb.ArkInfo:
+def ark_info(settings: ServerSettings, keys: ServerKeys, fee_rates: FeeRates) -> pb.ArkInfo:
     """What the server announces."""
     return pb.ArkInfo(
         network=settings.network.bitcoin_name,
@@ -234,7 +291,7 @@ def ark_info(settings: ServerSettings, keys: ServerKeys) -> pb.ArkInfo:
         required_board_confirmations=settings.required_board_confirmations,
         max_user_invoice_cltv_delta=settings.max_user_invoice_cltv_delta,
         min_board_amount=settings.min_board_amount_sat,
-        offboard_feerate_sat_vkb=settings.regular_fee_rate.sat_per_kvb,
+        offboard_feerate_sat_vkb=fee_rates.regular.sat_per_kvb,
         ln_receive_anti_dos_required=settings.ln_receive_anti_dos_required,
         fees=_fee_schedule(settings.fees),
         max_vtxo_exit_depth=settings.max_vtxo_exit_depth,

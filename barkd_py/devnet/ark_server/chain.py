@@ -41,6 +41,9 @@ class ServerChain(Protocol):
     async def is_spent(self, outpoint: OutPoint) -> bool:
         """Whether a known output is spent, in the chain or in the mempool."""
 
+    async def check(self, tx: Tx) -> None:
+        """Ask whether the node would take a transaction. Raises ChainError if it would not."""
+
     async def broadcast(self, tx: Tx) -> None:
         """Submit a transaction. Raises ChainError."""
 
@@ -83,6 +86,9 @@ class NodeChain:
 
     async def is_spent(self, outpoint: OutPoint) -> bool:
         return self._node.index.spend(outpoint) is not None or self._node.pool.spend(outpoint) is not None
+
+    async def check(self, tx: Tx) -> None:
+        await self._node.check(tx.serialize().hex())
 
     async def broadcast(self, tx: Tx) -> None:
         await self._node.broadcast(tx.serialize().hex())

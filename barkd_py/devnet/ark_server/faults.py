@@ -8,11 +8,18 @@ A `Fault` says which calls (`rpc`, and what the request must contain or who must
 | before | nothing | error, drop, delay |
 | after-commit | all of its work; the answer is lost | error, drop, delay |
 | reply | everything; the answer goes out changed | mutate |
-| stream | opened a stream; at each message | error, drop, delay, mutate, swallow |
+| stream | opened a stream; at each message | error, drop, delay, mutate, swallow, repeat |
+| engine | come to a point of its own work (see `POINTS`) | error, drop, delay, mutate, swallow |
+
+A call that is swallowed before it starts is answered with success and an empty message. ``message`` narrows
+faults of a stream to one kind of message, such as ``finished``. At the engine's points, ``rpc`` names the
+point; an error makes the work fail there, and a drop stops the engine for good, as if the server had been
+killed: restart it.
 
 A mutation names a field by its path in the answer, such as ``partial_sig`` or
 ``parts.0.server_partial_sigs.1``: ``set`` a value (hex for bytes), ``flip`` a bit of bytes, ``add`` to a
-number, ``clear`` the field, ``drop`` the element of a list.
+number, ``clear`` the field, ``drop`` the element of a list. At the engine's points, the path leads through
+our own objects: ``leaves.0.unlock_hash``, ``outputs.1.value_sat``.
 
 Source: sheet 10 §14.
 """
@@ -21,17 +28,32 @@ import asyncio
 import enum
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.devnet.ark_server.failures import RpcStatus
 from barkd_py.errors import InvalidInput
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+POINTS = {
+    "round.spec": "a round's tree, before it is proposed (mutate)",
+    "round.book": "before a signed round is booked",
+    "round.sign": "after that, before its funding transaction is signed",
+    "round.broadcast": "before that is broadcast (swallow: it is not)",
+    "round.announce": "before everybody is told",
+    "offboard.tx": "an offboard's transaction, before it is shown (mutate)",
+    "offboard.book": "before a finished offboard is booked",
+    "offboard.broadcast": "before its transaction is broadcast (swallow: it never is)",
+}
+"""Where the engine can be hit."""
 
 
 class BadFault(InvalidInput):
@@ -45,6 +67,7 @@ class Stage(enum.Enum):
     AFTER_COMMIT = "after-commit"
     REPLY = "reply"
     STREAM = "stream"
+    ENGINE = "engine"
 
 
 class Kind(enum.Enum):
@@ -55,13 +78,15 @@ class Kind(enum.Enum):
     DELAY = "delay"
     MUTATE = "mutate"
     SWALLOW = "swallow"
+    REPEAT = "repeat"
 
 
 _ALLOWED = {
-    Stage.BEFORE: {Kind.ERROR, Kind.DROP, Kind.DELAY},
+    Stage.BEFORE: {Kind.ERROR, Kind.DROP, Kind.DELAY, Kind.SWALLOW},
     Stage.AFTER_COMMIT: {Kind.ERROR, Kind.DROP, Kind.DELAY},
     Stage.REPLY: {Kind.MUTATE},
-    Stage.STREAM: {Kind.ERROR, Kind.DROP, Kind.DELAY, Kind.MUTATE, Kind.SWALLOW},
+    Stage.STREAM: {Kind.ERROR, Kind.DROP, Kind.DELAY, Kind.MUTATE, Kind.SWALLOW, Kind.REPEAT},
+    Stage.ENGINE: {Kind.ERROR, Kind.DROP, Kind.DELAY, Kind.MUTATE, Kind.SWALLOW},
 }
 
 _MUTATIONS = ("set", "flip", "add", "clear", "drop")
@@ -71,14 +96,18 @@ class CallDropped(Exception):
     """The call ends without an answer, as if the connection had been lost."""
 
 
+class EngineHalted(Exception):
+    """The engine stops for good, as if the server had been killed at this point."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One misbehaviour.
 
     rpc: method name, ``*`` for all. contains: hex that the request must contain (a VTXO id, a key, a hash),
-    or empty. client: a prefix of the caller's ``x-user-agent``, or empty. skip: matching calls that pass
-    first. count: how many are hit, None for all. code, text, identifiers: of an error. seconds: of a delay.
-    path, mutation, value: of a mutation.
+    or empty. client: a prefix of the caller's ``x-user-agent``, or empty. message: a field that a stream's
+    message must have, or empty. skip: matching calls that pass first. count: how many are hit, None for all.
+    code, text, identifiers: of an error. seconds: of a delay. path, mutation, value: of a mutation.
     """
 
     rpc: str
@@ -86,6 +115,7 @@ class Fault:
     kind: Kind
     contains: str = ""
     client: str = ""
+    message: str = ""
     skip: int = 0
     count: int | None = 1
     code: str = "INTERNAL"
@@ -99,6 +129,8 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in _ALLOWED[self.stage]:
             raise BadFault(f"{self.kind.value} cannot happen at stage {self.stage.value}")
+        if self.stage is Stage.ENGINE and self.rpc not in POINTS:
+            raise BadFault(f"unknown point {self.rpc!r}; there are: {', '.join(POINTS)}")
         if self.code not in grpc.StatusCode.__members__:
             raise BadFault(f"unknown status code: {self.code}")
         if self.kind is Kind.MUTATE and (not self.path or self.mutation not in _MUTATIONS):
@@ -140,7 +172,7 @@ class Call:
     """What faults are matched against. request: its bytes on the wire. client: the ``x-user-agent``."""
 
     rpc: str
-    request: bytes = field(repr=False)
+    request: bytes = field(default=b"", repr=False)
     client: str = ""
 
 
@@ -173,11 +205,11 @@ class Faults:
             for number, armed in self._armed.items()
         ]
 
-    def due(self, call: Call, stage: Stage) -> Sequence[Fault]:
+    def due(self, call: Call, stage: Stage, reply: Message | None = None) -> Sequence[Fault]:
         """The faults that strike now; counted as struck."""
         struck = []
         for armed in self._armed.values():
-            if not _matches(armed.fault, call, stage) or armed.left == 0:
+            if not _matches(armed.fault, call, stage, reply) or armed.left == 0:
                 continue
             if armed.to_skip:
                 armed.to_skip -= 1
@@ -189,12 +221,13 @@ class Faults:
             struck.append(armed.fault)
         return struck
 
-    async def strike(self, call: Call, stage: Stage, reply: Message | None = None) -> bool:
-        """Let the due faults happen. False if the message is to be swallowed. Raises RpcStatus or
-        CallDropped.
+    async def strike(self, call: Call, stage: Stage, reply: Message | None = None) -> int:
+        """Let the due faults happen; how often the message, or the call, is to go on: normally once.
+
+        Raises RpcStatus or CallDropped.
         """
-        passes = True
-        for fault in self.due(call, stage):
+        passes = 1
+        for fault in self.due(call, stage, reply):
             match fault.kind:
                 case Kind.DELAY:
                     await asyncio.sleep(fault.seconds)
@@ -203,20 +236,72 @@ class Faults:
                 case Kind.DROP:
                     raise CallDropped
                 case Kind.SWALLOW:
-                    passes = False
+                    passes = 0
+                case Kind.REPEAT:
+                    passes *= 2
                 case Kind.MUTATE:
                     if reply is not None:
                         mutate(reply, fault.path, fault.mutation, fault.value)
         return passes
 
+    async def pass_point(self, point: str) -> bool:
+        """Pass a point of the engine's; False if what comes next is to be left out.
 
-def _matches(fault: Fault, call: Call, stage: Stage) -> bool:
+        Raises RpcStatus or EngineHalted.
+        """
+        try:
+            return bool(await self.strike(Call(point), Stage.ENGINE))
+        except CallDropped:
+            raise EngineHalted(point) from None
+
+    async def reshape(self, point: str, value: T) -> T:
+        """Pass a point with something that can be mutated there; what became of it.
+
+        Raises RpcStatus, EngineHalted or BadFault.
+        """
+        for fault in self.due(Call(point), Stage.ENGINE):
+            match fault.kind:
+                case Kind.MUTATE:
+                    value = _reshaped(value, fault.path.split("."), fault)
+                case Kind.DELAY:
+                    await asyncio.sleep(fault.seconds)
+                case Kind.ERROR:
+                    raise fault.status()
+                case Kind.DROP:
+                    raise EngineHalted(point)
+        return value
+
+
+def _reshaped(value: Any, path: Sequence[str], fault: Fault) -> Any:
+    """A copy of a dataclass or tuple with what the path leads to changed. Raises BadFault."""
+    step, *rest = path
+    try:
+        if isinstance(value, tuple):
+            index = int(step)
+            if not rest and fault.mutation == "drop":
+                return (*value[:index], *value[index + 1 :])
+            return (*value[:index], _changed_inside(value[index], rest, fault), *value[index + 1 :])
+        return replace(value, **{step: _changed_inside(getattr(value, step), rest, fault)})
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise BadFault(f"cannot {fault.mutation} {fault.path}: {error}") from error
+
+
+def _changed_inside(value: Any, rest: Sequence[str], fault: Fault) -> Any:
+    return _reshaped(value, rest, fault) if rest else _changed(value, fault.mutation, fault.value)
+
+
+def _matches(fault: Fault, call: Call, stage: Stage, reply: Message | None) -> bool:
     return (
         fault.stage is stage
         and fault.rpc in ("*", call.rpc)
         and bytes.fromhex(fault.contains) in call.request
         and call.client.startswith(fault.client)
+        and (not fault.message or (reply is not None and _has(reply, fault.message)))
     )
+
+
+def _has(message: Message, name: str) -> bool:
+    return any(descriptor.name == name for descriptor, _ in message.ListFields())
 
 
 def mutate(message: Message, path: str, mutation: str, value: str | int | None = None) -> None:
@@ -256,6 +341,8 @@ def _changed(current: Any, mutation: str, value: str | int | None) -> Any:
     match mutation, current:
         case "set", bytes():
             return bytes.fromhex(str(value))
+        case "set", PublicKey():
+            return PublicKey.from_hex(str(value))
         case "set", _:
             return value
         case "flip", bytes():

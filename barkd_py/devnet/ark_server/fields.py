@@ -98,3 +98,15 @@ def signature(data: bytes, error_text: str) -> bytes:
     if len(data) != 64:
         raise Malformed(error_text)
     return data
+
+
+def partial_signature(data: bytes) -> bytes:
+    if len(data) != 32:
+        raise Malformed("invalid partial musig signature")
+    return data
+
+
+def hash32(data: bytes, error_text: str) -> bytes:
+    if len(data) != 32:
+        raise Malformed(error_text)
+    return data

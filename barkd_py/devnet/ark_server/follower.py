@@ -12,8 +12,9 @@ Source: sheet 10 §4, §10.1.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Protocol
 
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
@@ -29,12 +30,23 @@ log = logging.getLogger(__name__)
 _RETRY_SECS = 1.0
 
 
+class BlockObserver(Protocol):
+    """Somebody else who keeps rows in step with the chain, in the same transactions."""
+
+    def process(self, connection: Connection, block: ChainBlock) -> None:
+        """Take the next block into account."""
+
+    def roll_back(self, connection: Connection, height: int) -> None:
+        """Take back everything above a height."""
+
+
 class ChainFollower:
     """Keeps the database in step with the chain."""
 
-    def __init__(self, chain: ServerChain, store: Store) -> None:
+    def __init__(self, chain: ServerChain, store: Store, observers: Sequence[BlockObserver] = ()) -> None:
         self._chain = chain
         self._store = store
+        self._observers = observers
         self._busy = asyncio.Lock()
 
     async def run(self) -> None:
@@ -60,9 +72,19 @@ class ChainFollower:
                 # The chain changed under us.
                 processed = await self._fork()
                 continue
-            await self._store.transact(partial(_process, block=block))
+            await self._store.transact(partial(self._process, block=block))
             processed = block.ref
         return processed
+
+    def _process(self, connection: Connection, block: ChainBlock) -> None:
+        _process(connection, block)
+        for observer in self._observers:
+            observer.process(connection, block)
+
+    def _roll_back(self, connection: Connection, height: int) -> None:
+        _roll_back(connection, height)
+        for observer in self._observers:
+            observer.roll_back(connection, height)
 
     async def _fork(self) -> BlockRef:
         """Roll back to the last processed block that is still in the chain; that block.
@@ -78,11 +100,11 @@ class ChainFollower:
             if block_hash is not None and block_hash == await self._chain.block_hash(height):
                 if height != stored.height:
                     log.info("reorg: back from %s to height %d", stored, height)
-                    await self._store.transact(partial(_roll_back, height=height))
+                    await self._store.transact(partial(self._roll_back, height=height))
                 return BlockRef(height, block_hash)
             height = height - 1 if block_hash is not None else None
         log.warning("the chain is not the one that was followed before; starting at its tip")
-        await self._store.transact(partial(_roll_back, height=-1))
+        await self._store.transact(partial(self._roll_back, height=-1))
         return await self._start()
 
     async def _start(self) -> BlockRef:

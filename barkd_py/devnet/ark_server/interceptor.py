@@ -13,10 +13,12 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from barkd_py.devnet.ark_server.call_context import CallContext, header
 from barkd_py.devnet.ark_server.failures import RpcStatus, status_of
 from barkd_py.devnet.ark_server.faults import Call, CallDropped, Faults, Stage
+from barkd_py.server_rpc.protos import bark_server_pb2, mailbox_server_pb2
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +59,10 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         async def answer(request: Message, context: CallContext) -> Message:
             try:
                 call = _call(rpc, request, context)
-                await self._faults.strike(call, Stage.BEFORE)
+                passes = await self._faults.strike(call, Stage.BEFORE)
                 if not inspect.iscoroutinefunction(handler):
                     raise _unimplemented()
-                reply: Message = await handler(request, context)
+                reply: Message = await handler(request, context) if passes else _empty_reply(rpc)
                 await self._faults.strike(call, Stage.AFTER_COMMIT)
                 await self._faults.strike(call, Stage.REPLY, reply)
             except CallDropped:
@@ -79,7 +81,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 if not inspect.isasyncgenfunction(handler):
                     raise _unimplemented()
                 async for message in _until(handler(request, context), self._stopping):
-                    if await self._faults.strike(call, Stage.STREAM, message):
+                    for _ in range(await self._faults.strike(call, Stage.STREAM, message)):
                         yield message
             except CallDropped:
                 await _drop(context)
@@ -104,6 +106,16 @@ def _call(rpc: str, request: Message, context: CallContext) -> Call:
     if client is not None and not _USER_AGENT.fullmatch(client):
         raise RpcStatus(grpc.StatusCode.INVALID_ARGUMENT, "x-user-agent must match `<name>/<version>`")
     return Call(rpc, request.SerializeToString(), client or "")
+
+
+def _empty_reply(rpc: str) -> Message:
+    """The answer of a call that was swallowed."""
+    for file in (bark_server_pb2.DESCRIPTOR, mailbox_server_pb2.DESCRIPTOR):
+        for service in file.services_by_name.values():
+            if rpc in service.methods_by_name:
+                answer: Message = GetMessageClass(service.methods_by_name[rpc].output_type)()
+                return answer
+    raise _unimplemented()
 
 
 def _unimplemented() -> RpcStatus:

@@ -79,5 +79,12 @@ def _mailbox_message(message: Message) -> pb.MailboxMessage:
             return pb.MailboxMessage(
                 checkpoint=message.checkpoint, recovery_vtxo_ids=pb.RecoveryVtxoIdsMessage(vtxo_ids=ids)
             )
+        case MailboxType.ROUND_PARTICIPATION_COMPLETED:
+            (notice,) = message.deliveries
+            assert notice.unlock_hash is not None
+            completed = pb.RoundParticipationCompleted(
+                payment_hashes=[notice.unlock_hash], unlock_hash=notice.unlock_hash
+            )
+            return pb.MailboxMessage(checkpoint=message.checkpoint, round_participation_completed=completed)
         case _:
             raise NotImplementedError(f"nothing posts {message.type.text} yet")

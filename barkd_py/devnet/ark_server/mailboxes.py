@@ -43,8 +43,9 @@ class Delivery:
     """One thing in a mailbox; several with the same checkpoint are one message."""
 
     type: MailboxType
-    vtxo_id: VtxoId | None
-    vtxo: bytes | None
+    vtxo_id: VtxoId | None = None
+    vtxo: bytes | None = None
+    unlock_hash: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,20 @@ class Mailboxes:
         now_ms = int(self._clock() * 1000)
         write = partial(_insert, mailbox_id=mailbox_id, deliveries=deliveries, now_ms=now_ms)
         if await self._store.transact(write):
-            self._wake(mailbox_id)
+            self.wake(mailbox_id)
 
-    def _wake(self, mailbox_id: PublicKey) -> None:
+    def note_rounds(self, connection: Connection, notices: Sequence[tuple[PublicKey, bytes]]) -> None:
+        """Post, inside a transaction, that swaps are part of a round; `wake` the mailboxes after it.
+
+        notices: mailbox and unlock hash.
+        """
+        now_ms = int(self._clock() * 1000)
+        for mailbox_id, unlock_hash in notices:
+            notice = Delivery(MailboxType.ROUND_PARTICIPATION_COMPLETED, unlock_hash=unlock_hash)
+            _insert(connection, mailbox_id, [notice], now_ms)
+
+    def wake(self, mailbox_id: PublicKey) -> None:
+        """Tell those who follow a mailbox that there is something new."""
         event = self._posted.pop(mailbox_id.data, None)
         if event is not None:
             event.set()
@@ -218,6 +230,7 @@ def _insert(
             "type": int(delivery.type),
             "vtxo_id": None if delivery.vtxo_id is None else bytes(delivery.vtxo_id),
             "vtxo": delivery.vtxo,
+            "unlock_hash": delivery.unlock_hash,
         }
         inserted += connection.execute(insert(mailbox).values(values).on_conflict_do_nothing()).rowcount
     return inserted > 0
@@ -249,7 +262,7 @@ def _read(
     groups: dict[int, list[Delivery]] = {}
     for row in rows:
         vtxo_id = None if row.vtxo_id is None else VtxoId(row.vtxo_id)
-        delivery = Delivery(MailboxType(row.type), vtxo_id, row.vtxo)
+        delivery = Delivery(MailboxType(row.type), vtxo_id, row.vtxo, row.unlock_hash)
         groups.setdefault(row.checkpoint, []).append(delivery)
     messages = tuple(Message(checkpoint, tuple(group)) for checkpoint, group in groups.items())
     # The real server counts messages against a limit of rows, so it may deny that there are more.

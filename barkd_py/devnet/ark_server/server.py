@@ -8,32 +8,48 @@ Source: sheet 10.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import grpc
 import grpc.aio
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.devnet.ark_server import vtxo_rows
+from barkd_py.bitcoin.tx import Tx, Txid
+from barkd_py.devnet.ark_server import participation_rows, vtxo_rows
+from barkd_py.devnet.ark_server.admin_service import RoundAdminService
 from barkd_py.devnet.ark_server.ark_service import ArkService
 from barkd_py.devnet.ark_server.arkoor import Arkoor
 from barkd_py.devnet.ark_server.boards import Boards
 from barkd_py.devnet.ark_server.chain import ServerChain
+from barkd_py.devnet.ark_server.delegated import DelegatedParticipations
 from barkd_py.devnet.ark_server.faults import Faults
+from barkd_py.devnet.ark_server.fee_rates import FeeRates
 from barkd_py.devnet.ark_server.flux import FluxLocks
 from barkd_py.devnet.ark_server.follower import ChainFollower
+from barkd_py.devnet.ark_server.forfeits import Forfeits
 from barkd_py.devnet.ark_server.health import HealthHandler
 from barkd_py.devnet.ark_server.interceptor import Interceptor
 from barkd_py.devnet.ark_server.mailbox_service import MailboxService
 from barkd_py.devnet.ark_server.mailboxes import Mailboxes
+from barkd_py.devnet.ark_server.offboard_service import OffboardRpcs
+from barkd_py.devnet.ark_server.offboards import OffboardParts, Offboards
+from barkd_py.devnet.ark_server.participation_rows import Participation
+from barkd_py.devnet.ark_server.round_engine import RoundEngine, RoundParts
+from barkd_py.devnet.ark_server.round_service import RoundRpcs
 from barkd_py.devnet.ark_server.server_keys import ServerKeys, load_or_create_seed
 from barkd_py.devnet.ark_server.settings import MAX_REQUEST_BYTES, ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.devnet.ark_server.store import Store
-from barkd_py.server_rpc.protos.bark_server_pb2_grpc import add_ArkServiceServicer_to_server
+from barkd_py.devnet.ark_server.treasury import Treasury
+from barkd_py.errors import NotFound
+from barkd_py.server_rpc.protos.bark_server_pb2_grpc import (
+    add_ArkServiceServicer_to_server,
+    add_RoundAdminServiceServicer_to_server,
+)
 from barkd_py.server_rpc.protos.mailbox_server_pb2_grpc import add_MailboxServiceServicer_to_server
 
 log = logging.getLogger(__name__)
@@ -70,25 +86,77 @@ class ArkServer:
         self.keys = keys
         self.faults = faults
         self.locks = FluxLocks()
+        self.fee_rates = FeeRates(settings, clock)
         self.mailboxes = Mailboxes(settings, keys, store, clock)
-        self.follower = ChainFollower(chain, store)
+        self.treasury = Treasury(keys.treasury, store, chain)
+        self.follower = ChainFollower(chain, store, [self.treasury])
+        self.forfeits = Forfeits(settings, keys, store, clock)
         self.port = 0
+        self.admin_port = 0
         self._store = store
         self._chain = chain
+        self._clock = clock
         self._stopping = asyncio.Event()
-        boards = Boards(settings, keys, store, chain)
-        arkoor = Arkoor(settings, keys, store, chain, self.locks)
-        self._grpc = grpc.aio.server(
-            interceptors=[Interceptor(faults, rich_errors=settings.rich_errors, stopping=self._stopping)],
-            options=_CHANNEL_OPTIONS,
+        self.rounds = RoundEngine(self._round_parts())
+        self.offboards = Offboards(self._offboard_parts())
+        self._grpc = self._listener()
+        self._admin_grpc = self._listener()
+        self._tasks = contextlib.AsyncExitStack()
+        self._add_services()
+
+    def _round_parts(self) -> RoundParts:
+        return RoundParts(
+            settings=self.settings,
+            keys=self.keys,
+            store=self._store,
+            chain=self._chain,
+            locks=self.locks,
+            treasury=self.treasury,
+            fee_rates=self.fee_rates,
+            mailboxes=self.mailboxes,
+            faults=self.faults,
+            clock=self._clock,
+            prune=self.forfeits.prune,
         )
-        ark_service = ArkService(settings, keys, store, boards, arkoor, started_at=clock())
+
+    def _offboard_parts(self) -> OffboardParts:
+        return OffboardParts(
+            settings=self.settings,
+            keys=self.keys,
+            store=self._store,
+            chain=self._chain,
+            locks=self.locks,
+            treasury=self.treasury,
+            fee_rates=self.fee_rates,
+            faults=self.faults,
+            clock=self._clock,
+        )
+
+    def _listener(self) -> grpc.aio.Server:
+        interceptor = Interceptor(self.faults, rich_errors=self.settings.rich_errors, stopping=self._stopping)
+        return grpc.aio.server(interceptors=[interceptor], options=_CHANNEL_OPTIONS)
+
+    def _add_services(self) -> None:
+        delegated = DelegatedParticipations(self.settings, self._store, self._chain)
+        ark_service = ArkService(
+            self.settings,
+            self.keys,
+            self._store,
+            boards=Boards(self.settings, self.keys, self._store, self._chain),
+            arkoor=Arkoor(self.settings, self.keys, self._store, self._chain, self.locks),
+            rounds=RoundRpcs(self.settings, self.rounds, delegated, self.forfeits),
+            offboards=OffboardRpcs(self.offboards, self.fee_rates),
+            fee_rates=self.fee_rates,
+        )
         add_ArkServiceServicer_to_server(ark_service, self._grpc)  # type: ignore[no-untyped-call]
         add_MailboxServiceServicer_to_server(  # type: ignore[no-untyped-call]
             MailboxService(self.mailboxes), self._grpc
         )
-        self._grpc.add_generic_rpc_handlers((HealthHandler(self._stopping),))
-        self._following: asyncio.Task[None] | None = None
+        add_RoundAdminServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            RoundAdminService(self.rounds), self._admin_grpc
+        )
+        for listener in (self._grpc, self._admin_grpc):
+            listener.add_generic_rpc_handlers((HealthHandler(self._stopping),))
 
     @classmethod
     async def start(
@@ -99,11 +167,13 @@ class ArkServer:
         settings: ServerSettings | None = None,
         faults: Faults | None = None,
         address: str = "127.0.0.1:0",
+        admin_address: str = "127.0.0.1:0",
         clock: Callable[[], float] = time.time,
     ) -> "ArkServer":
         """Open or create a server's data in a directory and serve it.
 
-        address: host and port; port 0 takes a free one, which `port` tells. clock: Unix seconds.
+        address, admin_address: host and port of the service for wallets and of that for administrators; port
+        0 takes a free one, which `port` and `admin_port` tell. clock: Unix seconds.
         """
         keys = ServerKeys.from_seed(load_or_create_seed(directory))
         server = cls(
@@ -115,11 +185,23 @@ class ArkServer:
             clock=clock,
         )
         await server.follower.catch_up()
-        server._following = asyncio.create_task(server.follower.run(), name="ark-server-follower")
+        await server.rounds.resume()
+        await server._start_loops()
         server.port = server._grpc.add_insecure_port(address)
+        server.admin_port = server._admin_grpc.add_insecure_port(admin_address)
         await server._grpc.start()
+        await server._admin_grpc.start()
         log.info("Ark server %s listens on port %d", keys.server_pubkey, server.port)
         return server
+
+    async def _start_loops(self) -> None:
+        for name, loop in (
+            ("follower", self.follower.run()),
+            ("treasury", self.treasury.run()),
+            ("offboards", self.offboards.run()),
+            ("rounds", self.rounds.run()),
+        ):
+            await self._tasks.enter_async_context(_running(loop, f"ark-server-{name}"))
 
     @property
     def url(self) -> str:
@@ -130,10 +212,8 @@ class ArkServer:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        await self._grpc.stop(_STOP_GRACE_SECS)
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait((self._following,))
+        await asyncio.gather(self._grpc.stop(_STOP_GRACE_SECS), self._admin_grpc.stop(_STOP_GRACE_SECS))
+        await self._tasks.aclose()
         await self._store.close()
 
     # --- for whoever controls the server
@@ -152,6 +232,37 @@ class ArkServer:
         """Overwrite the state, for a server that lies. Raises Missing."""
         await self._store.transact(lambda connection: vtxo_rows.set_state(connection, vtxo_id, state))
 
+    async def participations(self) -> list[Participation]:
+        """All swaps, those that wait and those that are done, oldest first."""
+        return await self._store.transact(participation_rows.everything)
+
+    async def double_spend(self, txid: Txid) -> Tx:
+        """A transaction that conflicts with one of the server's own. Raises NotFound."""
+        tx = await self._chain.get_tx(txid)
+        if tx is None:
+            raise NotFound(f"no transaction {txid}", [str(txid)])
+        try:
+            return await self.treasury.double_spend(tx, self.fee_rates.fast)
+        except KeyError as error:
+            raise NotFound(f"transaction {txid} is not the server's", [str(txid)]) from error
+
     async def vtxo_row(self, vtxo_id: VtxoId) -> vtxo_rows.VtxoRow:
         """What the books say. Raises Missing."""
         return await self._store.transact(lambda connection: vtxo_rows.get(connection, vtxo_id))
+
+
+@contextlib.asynccontextmanager
+async def _running(loop: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    """Run a loop while the context lasts; if it ends by itself, the log says why."""
+    task = asyncio.create_task(loop, name=name)
+    task.add_done_callback(_log_end)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+def _log_end(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled():
+        log.error("%s ended", task.get_name(), exc_info=task.exception())

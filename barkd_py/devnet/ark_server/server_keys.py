@@ -10,23 +10,33 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from barkd_py.bitcoin.bip32 import Seed, generate_mnemonic, parse_mnemonic
+from barkd_py.bitcoin.bip32 import ExtendedKey, Seed, generate_mnemonic, parse_mnemonic
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 
 MNEMONIC_FILE = "mnemonic"
 
+#: SipHash-2-4 of the SHA-256 of "rounds", the low 31 bits.
+_TREASURY_INDEX = 1_856_555_996
+
 
 @dataclass(frozen=True, slots=True)
 class ServerKeys:
-    """server: in every policy, and cosigning. mailbox: only takes the blinding off mailbox ids."""
+    """server: in every policy, and cosigning. mailbox: only takes the blinding off mailbox ids. treasury: of
+    the wallet that funds rounds and offboards.
+    """
 
     server: SecretKey
     mailbox: SecretKey
+    treasury: ExtendedKey
 
     @classmethod
     def from_seed(cls, seed: Seed) -> "ServerKeys":
         master = seed.master_key()
-        return cls(master.derive("m/2'/0'").secret_key, master.derive("m/2'/1'").secret_key)
+        return cls(
+            server=master.derive("m/2'/0'").secret_key,
+            mailbox=master.derive("m/2'/1'").secret_key,
+            treasury=master.derive(f"m/{_TREASURY_INDEX}'"),
+        )
 
     @property
     def server_pubkey(self) -> PublicKey:

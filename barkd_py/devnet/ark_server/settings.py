@@ -29,6 +29,10 @@ MAX_POSTED_VTXOS = 100
 MAX_POSTED_RECOVERY_IDS = 20
 MAX_LOOKED_UP_IDS = 1000
 MAX_OFFBOARD_INPUTS = 100
+MAX_FORFEIT_NONCES = 1000
+
+PROTOCOL_VERSION_HASH_LOCKS = 5
+"""From here on clients can take part in rounds."""
 
 BOARD_LIFETIME_SLACK_BLOCKS = 3
 """How far ahead of the server's tip a client's may be when it computes a board's expiry."""
@@ -73,6 +77,12 @@ class ServerSettings:
 
     max_arkoor_fanout: outputs per input of an out-of-round payment, not announced.
     require_board_funding_tx: whether boards must show their funding transaction, as on mainnet.
+    round_submit_secs, round_sign_secs: how long a round waits for participants, and for their signatures.
+    offboard_session_secs: how long a prepared offboard can be finished; it goes by the server's clock.
+    offboard_fee_rate_window_secs: how long an offboard may use a fee rate of the past.
+    fast_fee_rate: of rounds. regular_fee_rate: of offboards, at the start.
+    resume_rounds: whether a start finishes a round that was booked but not signed when the server was
+    killed; the real server does not.
     max_mailbox_items: rows per page of a mailbox. group_complete_pages: never cut what one post brought;
     the real server does, and clients must cope with it.
     rich_errors: whether INTERNAL failures say why.
@@ -88,13 +98,21 @@ class ServerSettings:
     required_board_confirmations: int = 1
     require_board_funding_tx: bool = True
     round_interval_secs: int = 10
+    round_submit_secs: float = 2.0
+    round_sign_secs: float = 5.0
+    round_forfeit_nonces_timeout_secs: float = 30.0
     nb_round_nonces: int = 8
+    offboard_session_secs: float = 30.0
+    offboard_check_secs: float = 1.0
+    offboard_fee_rate_window_secs: float = 15 * 60.0
     htlc_expiry_delta: int = 6
     htlc_send_expiry_delta: int = 258
     max_user_invoice_cltv_delta: int = 250
     ln_receive_anti_dos_required: bool = False
     fees: FeeSchedule = field(default=DEFAULT_FEES)
+    fast_fee_rate: FeeRate = field(default=FeeRate.from_sat_per_vb(25))
     regular_fee_rate: FeeRate = field(default=FeeRate.from_sat_per_vb(10))
+    resume_rounds: bool = True
     max_mailbox_items: int = 100
     group_complete_pages: bool = True
     emulate: Emulation = Emulation.V0_8
@@ -112,7 +130,9 @@ CAPTAIND = replace(
     vtxo_exit_delta=144,
     required_board_confirmations=3,
     require_board_funding_tx=False,
+    round_sign_secs=2.0,
     htlc_expiry_delta=40,
+    resume_rounds=False,
     group_complete_pages=False,
     emulate=Emulation.V0_6,
 )

@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ForeignKey,
     Index,
     Integer,
     LargeBinary,
@@ -78,6 +79,93 @@ mailbox = Table(
     UniqueConstraint("type", "payment_hash"),
     Index(None, "mailbox_id", "checkpoint"),
     sqlite_autoincrement=True,
+)
+
+# A round whose tree is signed by everybody. funding_tx: unsigned first, signed soon after, with the same id.
+# tree: SignedTreeSpec.
+round_ = Table(
+    "round",
+    metadata,
+    Column("funding_txid", LargeBinary(32), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("funding_tx", LargeBinary, nullable=False),
+    Column("is_signed", Boolean, nullable=False),
+    Column("tree", LargeBinary, nullable=False),
+)
+
+# One swap of inputs for outputs. round: null while it waits to be taken into one. forfeited: whether all
+# inputs have been forfeited, and the preimage was given out.
+participation = Table(
+    "participation",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("unlock_hash", LargeBinary(32), nullable=False, unique=True),
+    Column("preimage", LargeBinary(32), nullable=False),
+    Column("round", LargeBinary(32), ForeignKey("round.funding_txid")),
+    Column("scheduled_height", Integer),
+    Column("mailbox_id", LargeBinary(33)),
+    Column("is_forfeited", Boolean, nullable=False, default=False),
+    sqlite_autoincrement=True,
+)
+
+participation_input = Table(
+    "participation_input",
+    metadata,
+    Column("participation", ForeignKey("participation.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("vtxo_id", LargeBinary(36), nullable=False, index=True),
+    Column("forfeit_txid", LargeBinary(32)),
+)
+
+# leaf: in the round's tree; null before there is one.
+participation_output = Table(
+    "participation_output",
+    metadata,
+    Column("participation", ForeignKey("participation.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("amount_sat", BigInteger, nullable=False),
+    Column("policy", LargeBinary, nullable=False),
+    Column("leaf", Integer),
+)
+
+# Offboard transactions that were signed. is_broadcast: whether the node has taken it.
+offboard = Table(
+    "offboard",
+    metadata,
+    Column("txid", LargeBinary(32), primary_key=True),
+    Column("signed_tx", LargeBinary, nullable=False),
+    Column("is_broadcast", Boolean, nullable=False),
+)
+
+# The server's own money on chain. script_index: of the key. spent_by: known before it confirms.
+coin = Table(
+    "coin",
+    metadata,
+    Column("outpoint", LargeBinary(36), primary_key=True),
+    Column("created_by", LargeBinary(32), nullable=False, index=True),
+    Column("value_sat", BigInteger, nullable=False),
+    Column("script_index", Integer, nullable=False),
+    Column("confirmed_height", Integer),
+    Column("spent_by", LargeBinary(32)),
+    Column("spent_height", Integer),
+)
+
+# Transactions of the server's own wallet, which it keeps in the mempool until they confirm.
+# tx: null until it is signed.
+treasury_tx = Table(
+    "treasury_tx",
+    metadata,
+    Column("txid", LargeBinary(32), primary_key=True),
+    Column("tx", LargeBinary),
+    Column("confirmed_height", Integer),
+)
+
+# How many keys of the server's wallet were handed out; one row.
+treasury_keys = Table(
+    "treasury_keys",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("used", Integer, nullable=False),
 )
 
 # The blocks of the active chain that were processed, for finding where a reorg forked off.

@@ -18,6 +18,7 @@ from barkd_py.ark.vtxo import ServerVtxo, Vtxo, VtxoId
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import Tx, Txid
+from barkd_py.devnet.ark_server import participation_rows
 from barkd_py.devnet.ark_server.failures import BadArgument, Failure, Missing
 from barkd_py.devnet.ark_server.states import SPENDABLE_BY_TX, SpendState
 from barkd_py.devnet.ark_server.tables import virtual_tx, vtxo
@@ -237,15 +238,71 @@ def spend(connection: Connection, spends: Iterable[tuple[VtxoId, Txid]]) -> None
         row = find(connection, vtxo_id)
         if row is not None and row.spent_by == txid:
             continue
-        if row is None or row.state not in SPENDABLE_BY_TX or row.spent_by is not None:
-            raise BadArgument(f"vtxo doesn't exist or is unspendable: {vtxo_id}")
-        if row.has_exited:
-            raise BadArgument(f"vtxo {vtxo_id} has exited onchain")
-        connection.execute(
-            update(vtxo)
-            .where(vtxo.c.id == bytes(vtxo_id))
-            .values(spend_state=SpendState.SPENT.value, spent_by=bytes(txid))
-        )
+        if row is None or row.state not in SPENDABLE_BY_TX:
+            raise _unspendable(vtxo_id)
+        _mark_spent(connection, row, spent_by=bytes(txid))
+
+
+def spend_in_round(connection: Connection, vtxo_ids: Iterable[VtxoId], funding_txid: Txid) -> None:
+    """Mark VTXOs swapped in a round; their forfeits are still to come. Raises BadArgument."""
+    for vtxo_id in vtxo_ids:
+        row = find(connection, vtxo_id)
+        if row is not None and row.spent_in_round == funding_txid:
+            continue
+        if row is None or row.state is not SpendState.SPENDABLE or not _is_final(row):
+            raise _unspendable(vtxo_id)
+        _mark_spent(connection, row, spent_in_round=bytes(funding_txid))
+
+
+def spend_in_offboard(
+    connection: Connection, spends: Iterable[tuple[VtxoId, Txid]], offboard_txid: Txid
+) -> None:
+    """Mark VTXOs given up for an offboard, each with its forfeit. Raises BadArgument."""
+    for vtxo_id, forfeit_txid in spends:
+        row = find(connection, vtxo_id)
+        if row is not None and (row.spent_by, row.offboarded_in) == (forfeit_txid, offboard_txid):
+            continue
+        if row is None or row.state is not SpendState.SPENDABLE or not _is_final(row):
+            raise _unspendable(vtxo_id)
+        _mark_spent(connection, row, spent_by=bytes(forfeit_txid), offboarded_in=bytes(offboard_txid))
+
+
+def _is_final(row: VtxoRow) -> bool:
+    return isinstance(row.vtxo.policy, PubkeyPolicy)
+
+
+def _unspendable(vtxo_id: VtxoId) -> BadArgument:
+    return BadArgument(f"vtxo doesn't exist or is unspendable: {vtxo_id}")
+
+
+def _mark_spent(connection: Connection, row: VtxoRow, **columns: bytes) -> None:
+    """Raises BadArgument if it was spent or has exited."""
+    if row.spent_by is not None or row.spent_in_round is not None:
+        raise _unspendable(row.id)
+    if row.has_exited:
+        raise BadArgument(f"vtxo {row.id} has exited onchain")
+    this = vtxo.c.id == bytes(row.id)
+    connection.execute(update(vtxo).where(this).values(spend_state=SpendState.SPENT.value, **columns))
+    participation_rows.delete_pending_with(connection, [row.id])
+
+
+def record_forfeits(connection: Connection, forfeits: Iterable[tuple[VtxoId, Txid]]) -> None:
+    """Note the forfeits of VTXOs that were swapped in a round. Raises BadArgument."""
+    for vtxo_id, txid in forfeits:
+        row = find(connection, vtxo_id)
+        is_swapped = row is not None and row.state is SpendState.SPENT and row.spent_in_round is not None
+        if row is None or not is_swapped or row.spent_by not in (None, txid):
+            raise BadArgument(f"vtxo not round-spent or already forfeited differently: {vtxo_id}")
+        this = vtxo.c.id == bytes(vtxo_id)
+        connection.execute(update(vtxo).where(this).values(spent_by=bytes(txid)))
+
+
+def claim(connection: Connection, vtxo_ids: Iterable[VtxoId]) -> None:
+    """Make outputs of a round spendable: their inputs are forfeited."""
+    for vtxo_id in vtxo_ids:
+        this = vtxo.c.id == bytes(vtxo_id)
+        unclaimed = vtxo.c.spend_state == SpendState.UNCLAIMED.value
+        connection.execute(update(vtxo).where(this, unclaimed).values(spend_state=SpendState.SPENDABLE.value))
 
 
 def register(connection: Connection, vtxos: Iterable[Vtxo]) -> None:

@@ -1,4 +1,4 @@
-"""Handshake, info, look-ups, health, and the rounds that are not held yet. Source: sheet 10 §0, §1, §6.1."""
+"""Handshake, info, look-ups, health, and the time before the first round. Source: sheet 10 §0, §1, §6.1."""
 
 import asyncio
 from contextlib import aclosing
@@ -186,11 +186,11 @@ async def test_older_server_has_no_look_ups_of_many(
     assert CAPTAIND.emulate is Emulation.V0_6
 
 
-# --- what there is of rounds, and health
+# --- before the first round, and health
 
 
 async def test_calls_that_are_not_served_yet_are_unimplemented(alice: Client) -> None:
-    refusal = await alice.refusal(alice.ark.SubmitPayment, pb.SubmitPaymentRequest())
+    refusal = await alice.refusal(alice.ark.FetchBolt12Invoice, pb.FetchBolt12InvoiceRequest())
     assert refusal == Refusal("UNIMPLEMENTED", "", None)
 
 

@@ -1,0 +1,94 @@
+"""The levers of the Ark server, as routes of the control API. See `barkd_py.devnet.control`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.bitcoin.tx import Txid
+from barkd_py.bitcoin.units import FeeRate
+from barkd_py.devnet.ark_server.failures import Missing
+from barkd_py.devnet.ark_server.participation_rows import Participation
+from barkd_py.devnet.ark_server.server import ArkServer
+from barkd_py.devnet.request_body import integer, json_body, number, text
+from barkd_py.errors import InvalidInput, NotFound
+
+_MAX_BAN_BLOCKS = 100_000
+
+
+def ark_server_routes(server: ArkServer) -> Sequence[BaseRoute]:
+    levers = _Levers(server)
+    return (
+        Route("/round", levers.round, methods=["POST"]),
+        Route("/ark-server", levers.state, methods=["GET"]),
+        Route("/ark-server/fee-rate", levers.fee_rate, methods=["POST"]),
+        Route("/ark-server/ban", levers.ban, methods=["POST"]),
+        Route("/ark-server/double-spend", levers.double_spend, methods=["POST"]),
+    )
+
+
+class _Levers:
+    """The handlers."""
+
+    def __init__(self, server: ArkServer) -> None:
+        self._server = server
+
+    async def round(self, request: Request) -> Response:
+        body = await json_body(request)
+        if body.get("go_on"):
+            self._server.rounds.go_on()
+        else:
+            self._server.rounds.trigger()
+        return JSONResponse({"next_round_at": self._server.rounds.next_round_at})
+
+    async def state(self, _request: Request) -> Response:
+        server = self._server
+        return JSONResponse(
+            {
+                "next_round_at": server.rounds.next_round_at,
+                "balance_sat": await server.treasury.balance_sat(),
+                "offboard_sessions": [str(txid) for txid in server.offboards.open_sessions],
+                "participations": [_participation_json(each) for each in await server.participations()],
+            }
+        )
+
+    async def fee_rate(self, request: Request) -> Response:
+        rate = number(await json_body(request), "sat_per_vb")
+        try:
+            self._server.fee_rates.set_regular(FeeRate.from_sat_per_vb(rate))
+        except ValueError as error:
+            raise InvalidInput(str(error)) from None
+        return JSONResponse({})
+
+    async def ban(self, request: Request) -> Response:
+        body = await json_body(request)
+        vtxo_id = VtxoId.parse(text(body, "vtxo_id"))
+        try:
+            if body.get("blocks") == 0:
+                await self._server.unban_vtxo(vtxo_id)
+                return JSONResponse({"banned_until_height": None})
+            until = await self._server.ban_vtxo(vtxo_id, integer(body, "blocks", maximum=_MAX_BAN_BLOCKS))
+        except Missing as error:
+            raise NotFound(str(error), error.identifiers) from None
+        return JSONResponse({"banned_until_height": until})
+
+    async def double_spend(self, request: Request) -> Response:
+        try:
+            txid = Txid.from_hex(text(await json_body(request), "txid"))
+        except ValueError as error:
+            raise InvalidInput("txid must be 64 hex digits") from error
+        return JSONResponse({"transaction": (await self._server.double_spend(txid)).serialize().hex()})
+
+
+def _participation_json(each: Participation) -> dict[str, Any]:
+    return {
+        "unlock_hash": each.swap.unlock_hash.hex(),
+        "inputs": [str(vtxo_id) for vtxo_id in each.swap.inputs],
+        "outputs_sat": [output.amount_sat for output in each.swap.outputs],
+        "scheduled_height": each.swap.scheduled_height,
+        "funding_txid": None if each.round is None else str(each.round),
+        "is_forfeited": each.is_forfeited,
+    }
