@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from barkd_py.errors import StoreError
+from barkd_py.wallet.store import sqlite_driver
 
 READERS = 4
 BUSY_TIMEOUT_SECONDS = 30
@@ -97,12 +98,13 @@ def create_reader(url: URL) -> AsyncEngine:
 
 
 def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
+    database = url.database or ":memory:"
     return create_async_engine(
         url,
         hide_parameters=True,
         pool_size=pool_size,
         max_overflow=0,
-        connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "isolation_level": None},
+        async_creator=lambda: sqlite_driver.connect(database, timeout=BUSY_TIMEOUT_SECONDS),
     )
 
 

@@ -177,7 +177,7 @@ class Store:
             try:
                 with _translated():
                     async with _unit(self._writer) as (connection, unit):
-                        tx = Transaction(_Steady(connection), self._clock())
+                        tx = Transaction(_steady(connection), self._clock())
                         yield tx
                         await _uninterrupted(self._commit(connection, unit, tx.events))
             finally:
@@ -188,7 +188,7 @@ class Store:
         """A consistent view of one moment. Writing through it fails."""
         with _translated():
             async with _unit(self._reader) as (connection, _):
-                yield Transaction(_Steady(connection), self._clock())
+                yield Transaction(_steady(connection), self._clock())
 
     async def _commit(
         self, connection: AsyncConnection, unit: AsyncTransaction, events: Sequence[WalletEvent]
@@ -228,6 +228,11 @@ class _Steady(AsyncConnection):
 
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
         return await _uninterrupted(self._steadied.execute(*args, **kwargs))
+
+
+def _steady(connection: AsyncConnection) -> AsyncConnection:
+    """A connection whose statements run to their end; those of SQLite do so by themselves."""
+    return connection if connection.dialect.name == "sqlite" else _Steady(connection)
 
 
 @asynccontextmanager

@@ -1,5 +1,7 @@
 """What the database does for a read: no sorting and no scanning that grows with the history."""
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 
@@ -10,9 +12,9 @@ from tests.wallet.samples import insert, make_id, make_vtxo
 
 async def plan_of(store: Store, read: str, tx: Transaction) -> list[str]:
     """SQLite's plan of the statements that a read sends, given as an expression in `tx`."""
-    sent: list[tuple[str, object]] = []
+    sent: list[tuple[str, Any]] = []
 
-    def note(*arguments: object) -> None:
+    def note(*arguments: Any) -> None:
         sent.append((str(arguments[2]), arguments[3]))
 
     sa.event.listen(store._reader.sync_engine, "before_cursor_execute", note)
