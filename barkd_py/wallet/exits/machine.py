@@ -286,6 +286,16 @@ def _step_claim_in_progress(state: ClaimInProgress, view: ExitView) -> Step:
             return Step(Claimable(view.tip.height, state.claimable_since))
 
 
+def _can_judge(state: ExitState, view: ExitView) -> bool:
+    """Whether an exit that waits for its claim, or has one, still has a clause that the wallet can sign."""
+    waits = isinstance(state, AwaitingDelta | Claimable | ClaimInProgress)
+    return not waits or view.confirmed_block is None or view.terms is not None
+
+
+def _no_clause(state: ExitState, view: ExitView) -> Step:
+    return Step(state, ClaimMissingSignableClause(view.vtxo_id))
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One state's row: how it is left, and where to."""
@@ -320,7 +330,7 @@ TABLE: Mapping[type, Row] = MappingProxyType(
 def step(state: ExitState, view: ExitView) -> Step:
     """The next state; the same object if nothing changes."""
     row = TABLE[type(state)]
-    taken = row.step(state, view)
+    taken = row.step(state, view) if _can_judge(state, view) else _no_clause(state, view)
     assert taken.state == state or type(taken.state) in row.to, f"{state} -> {taken.state}"
     return taken
 
