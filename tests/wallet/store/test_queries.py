@@ -24,7 +24,7 @@ async def plan_of(store: Store, read: str, tx: Transaction) -> list[str]:
     for statement, parameters in sent:
         if statement.startswith(("SELECT", "WITH")):
             rows = await tx._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            steps += [row[3] for row in rows]
+            steps += [row.detail for row in rows]
     assert steps
     return steps
 
