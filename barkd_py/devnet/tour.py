@@ -3,17 +3,22 @@
 It starts ``barkd devnet`` and two daemons, gives the first wallet money, moves it onto Ark, pays the second
 wallet, shows what both have, and prints lines to paste. Everything goes through the REST API and the levers
 of devnet, as any other program would do it. State is in ``.devnet``; another run goes on from there.
+
+However the tour ends, the programs that it started end too (see child.py), and a run that follows at once
+waits for them: all of them hold the lock of the tour.
 """
 
 import contextlib
+import fcntl
 import json
+import os
 import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -26,7 +31,7 @@ from rich.table import Table
 
 from barkd_py.errors import BarkdError
 
-_BARKD = (sys.executable, "-m", "barkd_py.cli")
+_BARKD = (sys.executable, "-m", "barkd_py.devnet.child")
 
 _FUND_SAT = 1_000_000
 _BOARD_SAT = 400_000
@@ -37,6 +42,12 @@ _PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _REQUEST_TIMEOUT_SECONDS = 60.0
 _STOP_TIMEOUT_SECONDS = 20.0
+
+#: The daemons of a run that was killed need a moment to end.
+_LAST_RUN_SECONDS = 15.0
+
+_LOCK_FILE = "tour.lock"
+_HISTORY_ROWS = 6
 
 
 class TourFailed(BarkdError):
@@ -59,16 +70,23 @@ class Program:
     log: Path
 
     @classmethod
-    def start(cls, name: str, arguments: list[str], log: Path) -> "Program":
-        """Start ``barkd`` with arguments, in a session of its own: Ctrl-C is for us alone."""
+    def start(
+        cls, name: str, arguments: list[str], log: Path, lock: int, settings: Mapping[str, str] | None = None
+    ) -> "Program":
+        """Start ``barkd`` with arguments, in a session of its own: Ctrl-C is for us alone.
+
+        lock: an open file that it holds for as long as it lives. settings: environment variables.
+        """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603
                 [*_BARKD, *arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # never written to: its end is the sign that we are gone
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=(lock,),
+                env={**os.environ, **(settings or {})},
             )
         return cls(name, process, log)
 
@@ -87,6 +105,8 @@ class Program:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
 
 def wait_for(what: str, ready: Callable[[], bool], *programs: Program) -> None:
@@ -100,9 +120,43 @@ def wait_for(what: str, ready: Callable[[], bool], *programs: Program) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _free_port() -> int:
+@contextlib.contextmanager
+def lock_of(directory: Path, console: Console) -> Iterator[int]:
+    """The open lock of a directory, once no program of an earlier run is left. Raises TourFailed."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / _LOCK_FILE).open("a") as file:
+
+        def is_ours() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            return False
+
+        if not is_ours():
+            with console.status("Waiting for the last run to end …"):
+                deadline = time.monotonic() + _LAST_RUN_SECONDS
+                while not is_ours():
+                    if time.monotonic() > deadline:
+                        raise TourFailed(f"another tour is up in {directory}; stop it with Ctrl-C")
+                    time.sleep(_POLL_SECONDS)
+        yield file.fileno()
+
+
+def port_for(memory: Path) -> int:
+    """The port that a file remembers if it is still free, else another, which is remembered."""
+    with contextlib.suppress(FileNotFoundError, ValueError, OSError):
+        return _bindable(int(memory.read_text()))
+    port = _bindable(0)
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(f"{port}\n")
+    return port
+
+
+def _bindable(port: int) -> int:
+    """A port that is free now: this one, or any if it is 0. Raises OSError."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
         return int(listener.getsockname()[1])
 
 
@@ -129,10 +183,10 @@ class Devnet:
     http: httpx.Client
 
     @classmethod
-    def start(cls, directory: Path, logs: Path) -> Program:
+    def start(cls, directory: Path, logs: Path, lock: int) -> Program:
         # Blocks come by themselves, so that whatever one tries out afterwards confirms.
         arguments = ["devnet", "--dir", str(directory), "--mine-on-tx", "--json"]
-        return Program.start("barkd devnet", arguments, logs / "devnet.log")
+        return Program.start("barkd devnet", arguments, logs / "devnet.log", lock)
 
     @classmethod
     def connect(cls, program: Program, http: httpx.Client) -> "Devnet":
@@ -171,11 +225,13 @@ class Daemon:
     http: httpx.Client
 
     @classmethod
-    def start(cls, name: str, directory: Path, logs: Path, http: httpx.Client) -> "Daemon":
-        datadir, port = directory / name, _free_port()
+    def start(cls, name: str, directory: Path, logs: Path, lock: int, devnet: Devnet) -> "Daemon":
+        datadir, port = directory / name, port_for(directory / f"{name}.port")
         arguments = ["--datadir", str(datadir), "--port", str(port)]
-        program = Program.start(f"barkd of {name}", arguments, logs / f"{name}.log")
-        return cls(name, datadir, f"http://127.0.0.1:{port}", program, http)
+        # Devnet may have moved to other ports since the wallet was made.
+        settings = {"BARK_SERVER_ADDRESS": devnet.ark_server_url, "BARK_ESPLORA_ADDRESS": devnet.esplora_url}
+        program = Program.start(f"barkd of {name}", arguments, logs / f"{name}.log", lock, settings)
+        return cls(name, datadir, f"http://127.0.0.1:{port}", program, devnet.http)
 
     @property
     def token_file(self) -> Path:
@@ -319,12 +375,15 @@ def balance_table(daemons: tuple[Daemon, ...]) -> Table:
 
 
 def history_table(daemon: Daemon) -> Table:
-    table = Table(title=f"History of {daemon.name}", title_justify="left")
-    for column in ("time", "what", "status"):
+    movements = daemon.get("history")  # the latest first
+    shown = movements[:_HISTORY_ROWS]
+    title = f"History of {daemon.name}" + ("" if shown == movements else f", the latest of {len(movements)}")
+    table = Table(title=title, title_justify="left")
+    for column in ("time (UTC)", "what", "status"):
         table.add_column(column)
     for column in ("amount", "fee"):
         table.add_column(column, justify="right")
-    for movement in daemon.get("history"):
+    for movement in shown:
         subsystem = movement["subsystem"]
         table.add_row(
             movement["time"]["created_at"][:19].replace("T", " "),
@@ -341,16 +400,28 @@ def print_lines_to_paste(devnet: Devnet, alice: Daemon, bob: Daemon) -> None:
     address = bob.post("wallet/addresses/next")["address"]
     fund_address = alice.post("onchain/addresses/next")["address"]
     curl = f"curl -sw '\\n' -H \"Authorization: Bearer $TOKEN\" {alice.url}/api/v1"
+    curl_bob = f"curl -sw '\\n' -H \"Authorization: Bearer $BOBS_TOKEN\" {bob.url}/api/v1"
     send = json.dumps({"destination": address, "amount_sat": 5000})
     fund = json.dumps({"address": fund_address, "amount_sat": 50_000})
     lines = [
-        "# paste these into another terminal:",
+        "Lines for another terminal. Alice's balance and history:",
+        "",
         f"TOKEN=$(cat {shlex.quote(str(alice.token_file.absolute()))})",
         f"{curl}/wallet/balance",
         f"{curl}/history",
+        "",
+        "A payment to bob, and what he has then:",
+        "",
         f"{curl}/wallet/send -H 'Content-Type: application/json' -d '{send}'",
+        f"BOBS_TOKEN=$(cat {shlex.quote(str(bob.token_file.absolute()))})",
+        f"sleep 1; {curl_bob}/wallet/balance",  # his daemon is told of the payment; that takes a moment
+        "",
+        "A block; coins from the faucet for alice, and what she has on chain then:",
+        "",
         f"curl -sw '\\n' {devnet.control_url}/mine -d '{json.dumps({'blocks': 1})}'",
         f"curl -sw '\\n' {devnet.control_url}/fund -d '{fund}'",
+        f"{curl}/onchain/sync -X POST",
+        f"{curl}/onchain/balance",
     ]
     click.echo("\n" + "\n".join(lines) + "\n")
 
@@ -382,7 +453,7 @@ def main(directory: Path, leave: bool) -> None:
             _run(stack, console, directory, leave=leave)
             console.print("Stopping …")
     except KeyboardInterrupt:
-        console.print("Stopped. The next run goes on from here; " + f"to begin anew, remove {directory}.")
+        console.print(f"Stopped. The next run goes on from here; to begin anew, remove {directory}.")
     except (TourFailed, httpx.HTTPError) as error:
         console.print(f"[red]✗[/red] {error}")
         if isinstance(error, TourFailed) and error.details:
@@ -396,11 +467,12 @@ def _run(stack: contextlib.ExitStack, console: Console, directory: Path, *, leav
     logs, wallets = directory / "logs", directory / "wallets"
     http = stack.enter_context(httpx.Client(timeout=_REQUEST_TIMEOUT_SECONDS, trust_env=False))
     console.print("[bold]barkd-py[/bold]: a regtest with an Ark server and two wallets")
+    lock = stack.enter_context(lock_of(directory, console))
     with step(console, "Starting a chain, an Ark server and two daemons") as note:
-        program = Devnet.start(directory, logs)
+        program = Devnet.start(directory, logs, lock)
         stack.callback(program.stop)
         devnet = Devnet.connect(program, http)
-        daemons = [Daemon.start(name, wallets, logs, http) for name in ("alice", "bob")]
+        daemons = [Daemon.start(name, wallets, logs, lock, devnet) for name in ("alice", "bob")]
         for daemon in daemons:
             stack.callback(daemon.program.stop)
         for daemon in daemons:
@@ -412,7 +484,7 @@ def _run(stack: contextlib.ExitStack, console: Console, directory: Path, *, leav
     if leave:
         return
     print_lines_to_paste(devnet, alice, bob)
-    console.print("Everything stays up until Ctrl-C.")
+    console.print(f"Everything stays up until Ctrl-C. The logs are in {logs}.")
     while True:
         for running in (program, alice.program, bob.program):
             running.check()

@@ -1,17 +1,22 @@
-"""The tour of ``make run``, as a person runs it: twice, and ended with Ctrl-C."""
+"""The tour of ``make run``, as a person runs it: ended with Ctrl-C, or killed, and run again."""
 
+import json
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
+import pytest
+from rich.console import Console
 
-from barkd_py.devnet.state_dir import locked, read_state
+from barkd_py.devnet.state_dir import STATE_FILE, locked, read_state
+from barkd_py.devnet.tour import TourFailed, lock_of, port_for
 
 
-def run_tour(directory: Path) -> str:
-    """Run the tour until it stays up, interrupt it, and return what it showed."""
+def run_tour(directory: Path, ended_by: signal.Signals = signal.SIGINT) -> str:
+    """Run the tour until it stays up, end it, and return what it showed."""
     process = subprocess.Popen(
         [sys.executable, "-m", "barkd_py.devnet.tour", "--dir", str(directory)],
         stdout=subprocess.PIPE,
@@ -23,9 +28,9 @@ def run_tour(directory: Path) -> str:
     for line in process.stdout:
         shown.append(line)
         if "until Ctrl-C" in line:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(ended_by)
     process.stdout.close()
-    assert process.wait(60) == 0, "".join(shown)
+    assert process.wait(60) == (0 if ended_by == signal.SIGINT else -ended_by), "".join(shown)
     return "".join(shown)
 
 
@@ -43,6 +48,19 @@ def is_up(url: str) -> bool:
     return True
 
 
+def forget_ports(directory: Path) -> None:
+    """Devnet takes other ports at its next start, as if others had used them meanwhile."""
+    state = read_state(directory)
+    assert state is not None
+    (directory / STATE_FILE).write_text(json.dumps(state | {"ports": {}}))
+
+
+def lines_of_daemons(shown: str) -> list[str]:
+    return [
+        line for line in shown.splitlines() if line.startswith("curl") and "/api/v1/wallet/balance" in line
+    ]
+
+
 def test_tour_pays_shows_and_leaves_nothing_running(tmp_path: Path) -> None:
     directory = tmp_path / "devnet"
     shown = run_tour(directory)
@@ -50,10 +68,42 @@ def test_tour_pays_shows_and_leaves_nothing_running(tmp_path: Path) -> None:
     assert "299,500 sat" in shown
     assert "100,000 sat" in shown
     assert "TOKEN=" in shown
-    assert not any(map(is_up, urls_in(directory)))
+    urls = urls_in(directory)
+    assert not any(map(is_up, urls))
     with locked(directory):
         pass
 
-    again = run_tour(directory)
+    forget_ports(directory)
+    again = run_tour(directory, signal.SIGKILL)
     assert "as they were left last time" in again
     assert "200,000 sat" in again
+    assert not set(urls_in(directory)) & set(urls)
+    # What was pasted after the first run still asks the right daemon.
+    assert lines_of_daemons(again) == lines_of_daemons(shown) != []
+    with lock_of(directory, Console(quiet=True)), locked(directory):
+        assert not any(map(is_up, urls_in(directory)))
+
+
+def test_two_tours_cannot_share_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("barkd_py.devnet.tour._LAST_RUN_SECONDS", 0.0)
+    console = Console(quiet=True)
+    with (
+        lock_of(tmp_path, console),
+        pytest.raises(TourFailed, match="another tour is up"),
+        lock_of(tmp_path, console),
+    ):
+        pass
+    with lock_of(tmp_path, console):
+        pass
+
+
+def test_ports_are_remembered_while_they_are_free(tmp_path: Path) -> None:
+    memory = tmp_path / "wallets" / "alice.port"
+    port = port_for(memory)
+    assert port_for(memory) == port
+    with socket.create_server(("127.0.0.1", port)):
+        other = port_for(memory)
+        assert other != port
+    assert port_for(memory) == other
+    memory.write_text("nonsense")
+    assert port_for(memory) > 0
