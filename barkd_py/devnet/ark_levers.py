@@ -13,17 +13,21 @@ from barkd_py.bitcoin.units import FeeRate
 from barkd_py.devnet.ark_server.failures import Missing
 from barkd_py.devnet.ark_server.participation_rows import Participation
 from barkd_py.devnet.ark_server.server import ArkServer
+from barkd_py.devnet.ark_server.watchman import Push, Reaction
 from barkd_py.devnet.request_body import integer, json_body, number, text
 from barkd_py.errors import InvalidInput, NotFound
 
 _MAX_BAN_BLOCKS = 100_000
 
 
-def ark_server_routes(server: ArkServer) -> Sequence[BaseRoute]:
-    levers = _Levers(server)
+def ark_server_routes(server: ArkServer, push: Push) -> Sequence[BaseRoute]:
+    """push: see `ArkServer.watchman`."""
+    levers = _Levers(server, push)
     return (
         Route("/round", levers.round, methods=["POST"]),
+        Route("/sweep", levers.sweep, methods=["POST"]),
         Route("/ark-server", levers.state, methods=["GET"]),
+        Route("/ark-server/stop", levers.stop, methods=["POST"]),
         Route("/ark-server/fee-rate", levers.fee_rate, methods=["POST"]),
         Route("/ark-server/ban", levers.ban, methods=["POST"]),
         Route("/ark-server/double-spend", levers.double_spend, methods=["POST"]),
@@ -33,8 +37,25 @@ def ark_server_routes(server: ArkServer) -> Sequence[BaseRoute]:
 class _Levers:
     """The handlers."""
 
-    def __init__(self, server: ArkServer) -> None:
+    def __init__(self, server: ArkServer, push: Push) -> None:
         self._server = server
+        self._watchman = server.watchman(push)
+
+    async def sweep(self, _request: Request) -> Response:
+        if self._server.is_stopped:
+            raise InvalidInput("the Ark server is stopped")
+        await self._server.follower.catch_up()
+        patrol = await self._watchman.patrol()
+        return JSONResponse(
+            {
+                "transactions": [_reaction_json(each) for each in patrol.reactions],
+                "problems": [{"output": str(each.output), "error": each.error} for each in patrol.problems],
+            }
+        )
+
+    async def stop(self, _request: Request) -> Response:
+        await self._server.stop()
+        return JSONResponse({})
 
     async def round(self, request: Request) -> Response:
         body = await json_body(request)
@@ -49,6 +70,7 @@ class _Levers:
         return JSONResponse(
             {
                 "next_round_at": server.rounds.next_round_at,
+                "round_subscribers": server.rounds.events.nb_subscribers,
                 "balance_sat": await server.treasury.balance_sat(),
                 "offboard_sessions": [str(txid) for txid in server.offboards.open_sessions],
                 "participations": [_participation_json(each) for each in await server.participations()],
@@ -81,6 +103,14 @@ class _Levers:
         except ValueError as error:
             raise InvalidInput("txid must be 64 hex digits") from error
         return JSONResponse({"transaction": (await self._server.double_spend(txid)).serialize().hex()})
+
+
+def _reaction_json(each: Reaction) -> dict[str, Any]:
+    return {
+        "txid": str(each.txid),
+        "kind": "progress" if each.progress else "claim",
+        "outputs": [str(output) for output in each.outputs],
+    }
 
 
 def _participation_json(each: Participation) -> dict[str, Any]:

@@ -384,6 +384,9 @@ class BitcoindNode:
         await self.refresh()
         return answer
 
+    async def evict(self, txid: Txid) -> None:
+        raise NodeRefusal(RPC_INVALID_PARAMETER, "a real node does not forget transactions when told to")
+
     def _ref(self, block_hash: str) -> BlockRef:
         block = self.index.block(BlockHash.from_hex(block_hash))
         assert block is not None

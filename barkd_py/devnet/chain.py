@@ -34,6 +34,7 @@ from barkd_py.devnet.index import ChainIndex
 from barkd_py.devnet.kernel import BlockConnected, BlockDisconnected, BlockRejected, ChainChange, Kernel
 from barkd_py.devnet.mempool import Mempool
 from barkd_py.devnet.node import (
+    RPC_INVALID_ADDRESS_OR_KEY,
     RPC_INVALID_PARAMETER,
     RPC_TRANSACTION_ERROR,
     ChangeSignal,
@@ -262,6 +263,13 @@ class LocalNode:
         answer = self._mempool.submit_package(raw_hexes)
         self._after_change()
         return answer
+
+    async def evict(self, txid: Txid) -> None:
+        try:
+            self._mempool.evict(txid)
+        except KeyError:
+            raise NodeRefusal(RPC_INVALID_ADDRESS_OR_KEY, "Transaction not in mempool") from None
+        self._after_change()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,13 @@
 | POST /mine | ``blocks`` (1), ``address`` | mine; ``transactions`` (hex): exactly these, in one block |
 | POST /fund | ``address``, ``amount_sat``, ``mine`` (true) | pay from the faucet and confirm |
 | POST /reorg | ``depth``, ``transactions`` (hex) | replace the last blocks by one more, empty but for these |
+| POST /cpfp | ``txid`` or ``transaction`` (hex), ``sat_per_vb`` (2) | a stranger's child that pays for it |
+| POST /evict | ``txid`` | let the mempool forget it and what spends from it |
 | GET, POST /time | ``offset_seconds`` or ``advance_seconds`` | move devnet's clock |
 | GET, POST /auto-mine | ``interval_seconds``, ``on_transaction`` | mine without being asked |
 | POST /round | ``go_on`` (false) | hold a round now; or end the window that is open in one |
+| POST /sweep | | let the Ark server's watchman look at the chain once |
+| POST /ark-server/stop | | the Ark server is gone for good, until devnet is started again |
 | GET /ark-server | | its rounds, participations, offboards and money |
 | POST /ark-server/fee-rate | ``sat_per_vb`` | what offboards cost from now on |
 | POST /ark-server/ban | ``vtxo_id``, ``blocks`` | forbid spending a VTXO; 0 blocks: allow it again |
@@ -31,8 +35,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from barkd_py.bitcoin.address import parse_address
-from barkd_py.bitcoin.tx import Tx, TxDecodeError, TxOut
-from barkd_py.bitcoin.units import MAX_MONEY_SAT, BlockRef, Network
+from barkd_py.bitcoin.tx import Tx, TxDecodeError, Txid, TxOut
+from barkd_py.bitcoin.units import MAX_MONEY_SAT, BlockRef, FeeRate, Network
 from barkd_py.devnet import faucet
 from barkd_py.devnet.auto_mine import AutoMiner
 from barkd_py.devnet.clock import DevnetClock
@@ -101,6 +105,8 @@ def control_app(parts: ControlParts) -> Starlette:
             Route("/mine", levers.mine, methods=["POST"]),
             Route("/fund", levers.fund, methods=["POST"]),
             Route("/reorg", levers.reorg, methods=["POST"]),
+            Route("/cpfp", levers.cpfp, methods=["POST"]),
+            Route("/evict", levers.evict, methods=["POST"]),
             Route("/time", levers.time, methods=["GET"]),
             Route("/time", levers.set_time, methods=["POST"]),
             Route("/auto-mine", levers.auto_mine, methods=["GET"]),
@@ -167,6 +173,27 @@ class _Levers:
         tip = await self._node.reorg(depth, transactions=_transactions(body))
         return JSONResponse(_tip_json(tip))
 
+    async def cpfp(self, request: Request) -> Response:
+        body = await json_body(request)
+        rate = FeeRate.from_sat_per_vb(number(body, "sat_per_vb") if "sat_per_vb" in body else 2)
+        child = await faucet.pay_for(self._node, await self._parent(body), rate)
+        return JSONResponse({"txid": str(child.txid)})
+
+    async def _parent(self, body: Mapping[str, Any]) -> Tx:
+        if "transaction" in body:
+            (parent,) = _transactions({"transactions": [body["transaction"]]})
+            return parent
+        txid = _txid(body)
+        await self._node.refresh()
+        known = self._node.pool.get(txid) or self._node.index.tx(txid)
+        if known is None:
+            raise NotFound(f"no transaction {txid}", [str(txid)])
+        return known.tx
+
+    async def evict(self, request: Request) -> Response:
+        await self._node.evict(_txid(await json_body(request)))
+        return JSONResponse({"mempool": [str(entry.txid) for entry in self._node.pool]})
+
     async def time(self, _request: Request) -> Response:
         clock = self._parts.clock
         return JSONResponse({"now": clock(), "offset_seconds": clock.offset_seconds})
@@ -231,6 +258,13 @@ def _script(address: object) -> bytes:
     if not isinstance(address, str):
         raise InvalidInput("address must be a text")
     return parse_address(address, Network.REGTEST)
+
+
+def _txid(body: Mapping[str, Any]) -> Txid:
+    try:
+        return Txid.from_hex(text(body, "txid"))
+    except ValueError as error:
+        raise InvalidInput("txid must be 64 hex digits") from error
 
 
 def _transactions(body: Mapping[str, Any]) -> list[Tx]:

@@ -391,6 +391,12 @@ class Mempool:
             for txid in self._conflicts(tx):
                 self._remove_with_descendants(txid)
 
+    def evict(self, txid: Txid) -> None:
+        """Forget a transaction and everything that spends from it. Raises KeyError if it is not there."""
+        if txid not in self.pool:
+            raise KeyError(txid)
+        self._remove_with_descendants(txid)
+
     def _remove_with_descendants(self, txid: Txid) -> None:
         entry = self.pool.get(txid)
         if entry is None:

@@ -110,5 +110,11 @@ class Node(Protocol):
     async def submit_package(self, raw_hexes: Sequence[str]) -> dict[str, Any]:
         """Submit parents and their child; the answer of ``submitpackage``. Raises NodeRefusal."""
 
+    async def evict(self, txid: Txid) -> None:
+        """Forget an unconfirmed transaction, and everything that spends from it, as a full pool would.
+
+        Raises NodeRefusal if it is not there, or if this node cannot be made to.
+        """
+
     async def close(self) -> None:
         """Stop it. Its state stays on disk."""

@@ -177,7 +177,7 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
                 "ark-server": _ArkServerFaults(ark_server.faults),
             },
             describe=urls.to_json,
-            extra_routes=ark_server_routes(ark_server),
+            extra_routes=ark_server_routes(ark_server, lambda tx: faucet.pay_for(node, tx)),
         )
         await stack.enter_async_context(_background(_poll(node), "polling the node"))
         await stack.enter_async_context(_background(miner.run(), "automatic mining"))

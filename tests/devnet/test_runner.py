@@ -25,7 +25,7 @@ from barkd_py.devnet.state_dir import DirectoryInUse, PortInUse, read_state
 from barkd_py.errors import InvalidInput
 from barkd_py.server_rpc.protos import bark_server_pb2
 from barkd_py.server_rpc.protos.bark_server_pb2_grpc import ArkServiceStub
-from tests.devnet.purse import SCRIPT, Purse, pay, spend
+from tests.devnet.purse import SCRIPT, Purse, exit_parent, pay, spend
 
 ADDRESS = address_from_script(SCRIPT, Network.REGTEST)
 
@@ -118,6 +118,63 @@ async def test_reorganising(running: Devnet, levers: httpx.AsyncClient) -> None:
     tip = await pull(levers, "/reorg", depth=1)
     assert tip["height"] == funded["height"] + 1
     assert (await get(levers, "/status"))["mempool"] == [funded["txid"]]
+
+
+async def test_a_stranger_pays_for_a_transaction(running: Devnet, levers: httpx.AsyncClient) -> None:
+    purse = Purse(running.node)
+    await purse.fill(1)
+    parent = exit_parent(purse.coin())
+    first = (await pull(levers, "/cpfp", transaction=parent.serialize().hex()))["txid"]
+    assert (await get(levers, "/status"))["mempool"] == [str(parent.txid), first]
+    # Another stranger pays more for the same one.
+    second = (await pull(levers, "/cpfp", txid=str(parent.txid), sat_per_vb=10))["txid"]
+    assert set((await get(levers, "/status"))["mempool"]) == {str(parent.txid), second}
+    await pull(levers, "/mine")
+    assert (await get(levers, "/status"))["mempool"] == []
+
+
+async def test_an_anchor_can_be_spent_after_its_block(running: Devnet, levers: httpx.AsyncClient) -> None:
+    purse = Purse(running.node)
+    await purse.fill(1)
+    parent = exit_parent(purse.coin())
+    await pull(levers, "/mine", transactions=[parent.serialize().hex()])
+    child = (await pull(levers, "/cpfp", txid=str(parent.txid)))["txid"]
+    assert (await get(levers, "/status"))["mempool"] == [child]
+
+
+async def test_a_transaction_without_an_anchor_has_no_such_child(
+    running: Devnet, levers: httpx.AsyncClient
+) -> None:
+    funded = await pull(levers, "/fund", address=ADDRESS, amount_sat=10_000)
+    answer = await levers.post("/cpfp", json={"txid": funded["txid"]})
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"error": f"transaction {funded['txid']} has no fee anchor"},
+    )
+
+
+async def test_the_mempool_forgets_a_transaction_and_its_heirs(
+    running: Devnet, levers: httpx.AsyncClient
+) -> None:
+    purse = Purse(running.node)
+    await purse.fill(1)
+    parent = exit_parent(purse.coin())
+    await pull(levers, "/cpfp", transaction=parent.serialize().hex())
+    assert await pull(levers, "/evict", txid=str(parent.txid)) == {"mempool": []}
+    assert (await levers.post("/evict", json={"txid": str(parent.txid)})).status_code == 400
+
+
+async def test_a_stopped_ark_server_is_gone_and_the_chain_goes_on(
+    running: Devnet, levers: httpx.AsyncClient
+) -> None:
+    assert await pull(levers, "/sweep") == {"transactions": [], "problems": []}
+    await pull(levers, "/ark-server/stop")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await protocol_versions(running.urls.ark_server_url)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    answer = await levers.post("/sweep")
+    assert (answer.status_code, answer.json()) == (400, {"error": "the Ark server is stopped"})
+    await pull(levers, "/mine")
 
 
 async def test_time_moves_blocks_and_nothing_else(running: Devnet, levers: httpx.AsyncClient) -> None:

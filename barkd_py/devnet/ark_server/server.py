@@ -16,6 +16,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+from sqlalchemy import Connection
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import Tx, Txid
@@ -45,6 +46,7 @@ from barkd_py.devnet.ark_server.settings import MAX_REQUEST_BYTES, ServerSetting
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.devnet.ark_server.store import Store
 from barkd_py.devnet.ark_server.treasury import Treasury
+from barkd_py.devnet.ark_server.watchman import Push, Watchman
 from barkd_py.errors import NotFound
 from barkd_py.server_rpc.protos.bark_server_pb2_grpc import (
     add_ArkServiceServicer_to_server,
@@ -218,6 +220,22 @@ class ArkServer:
 
     # --- for whoever controls the server
 
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopping.is_set()
+
+    def watchman(self, push: Push) -> Watchman:
+        """Its watchman. push: gets a transaction without a fee into the mempool, with a child that pays."""
+        return Watchman(
+            self.keys,
+            self._store,
+            self._chain,
+            push=push,
+            payout=self.treasury.new_script,
+            fee_rate=self.fee_rates.regular,
+            find_preimage=_preimage_of_forfeit,
+        )
+
     async def ban_vtxo(self, vtxo_id: VtxoId, blocks: int) -> int:
         """Forbid spending a VTXO for so many blocks; the height from which it is allowed. Raises Missing."""
         until = (await self._chain.tip()).height + blocks
@@ -249,6 +267,11 @@ class ArkServer:
     async def vtxo_row(self, vtxo_id: VtxoId) -> vtxo_rows.VtxoRow:
         """What the books say. Raises Missing."""
         return await self._store.transact(lambda connection: vtxo_rows.get(connection, vtxo_id))
+
+
+def _preimage_of_forfeit(connection: Connection, unlock_hash: bytes) -> bytes | None:
+    found = participation_rows.find(connection, unlock_hash)
+    return found.swap.preimage if found is not None and found.is_forfeited else None
 
 
 @contextlib.asynccontextmanager

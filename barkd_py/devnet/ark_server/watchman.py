@@ -36,7 +36,7 @@ from barkd_py.devnet.ark_server.server_keys import ServerKeys
 from barkd_py.devnet.ark_server.store import Store
 from barkd_py.devnet.ark_server.tables import vtxo
 from barkd_py.devnet.ark_server.vtxo_rows import VtxoRow
-from barkd_py.errors import BarkdError, ChainError, chain_text
+from barkd_py.errors import ChainError, chain_text
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ PROGRESS_DEPTH = 2
 
 FindPreimage = Callable[[Connection, bytes], bytes | None]
 Push = Callable[[Tx], Awaitable[object]]
+
+_Claims = Sequence[tuple[VtxoId, ClaimInput]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +130,12 @@ class Watchman:
             except ChainError as error:
                 problems.append(Problem(output, chain_text(error)))
         for group in _groups(list(work.claims.items()), MAX_CLAIM_INPUTS):
-            for batch, error in await self._claim(group, tip_height):
-                outputs = tuple(output for output, _ in batch)
-                if isinstance(error, Txid):
-                    reactions.append(Reaction(error, outputs, progress=False))
+            for claimed, outcome in await self._claim(group, tip_height):
+                outputs = tuple(output for output, _ in claimed)
+                if isinstance(outcome, Txid):
+                    reactions.append(Reaction(outcome, outputs, progress=False))
                 else:
-                    problems.extend(Problem(output, chain_text(error)) for output in outputs)
+                    problems.extend(Problem(output, chain_text(outcome)) for output in outputs)
         for problem in problems:
             log.info("output %s: %s", problem.output, problem.error)
         return Patrol(tuple(reactions), tuple(problems))
@@ -192,9 +194,7 @@ class Watchman:
         await self._push(tx)
         return Reaction(tx.txid, (output,), progress=True)
 
-    async def _claim(
-        self, claims: Sequence[tuple[VtxoId, ClaimInput]], tip_height: int
-    ) -> Sequence[tuple[Sequence[tuple[VtxoId, ClaimInput]], Txid | BarkdError]]:
+    async def _claim(self, claims: _Claims, tip_height: int) -> Sequence[tuple[_Claims, Txid | ChainError]]:
         """One transaction for all; if that fails, one for each."""
         try:
             return [(claims, await self._claim_together([claim for _, claim in claims], tip_height))]
@@ -232,7 +232,5 @@ def _confirmed_frontier(connection: Connection) -> list[VtxoRow]:
     return list(vtxo_rows.find_all(connection, ids).values())
 
 
-def _groups(
-    items: Sequence[tuple[VtxoId, ClaimInput]], size: int
-) -> Iterable[Sequence[tuple[VtxoId, ClaimInput]]]:
+def _groups(items: _Claims, size: int) -> Iterable[_Claims]:
     return (items[start : start + size] for start in range(0, len(items), size))

@@ -132,9 +132,9 @@ class Client:
         )
         return PreparedBoard(final, funding_tx, sec_nonce, pub_nonce, request)
 
-    async def signed_board(self, amount_sat: int = BOARD_SAT) -> tuple[Vtxo, Tx]:
+    async def signed_board(self, amount_sat: int = BOARD_SAT, *, lifetime: int = 1000) -> tuple[Vtxo, Tx]:
         """A signed board, and its funding transaction, which is not mined yet."""
-        board = await self.prepare_board(amount_sat)
+        board = await self.prepare_board(amount_sat, lifetime=lifetime)
         answer = await self.call(self.ark.RequestBoardCosign, board.request)
         vtxo = finish_board(
             board.template,
