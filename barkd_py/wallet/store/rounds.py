@@ -62,15 +62,18 @@ class RoundRepository:
             .returning(t.c.id)
         )
         round_id = int(result.scalar_one())
+        await self._insert_inputs(round_id, inputs)
+        return round_id
+
+    async def _insert_inputs(self, round_id: int, inputs: Sequence[VtxoId]) -> None:
         if inputs:
             await self._connection.execute(
                 sa.insert(round_input),
                 [{"round_id": round_id, "vtxo_id": str(vtxo_id)} for vtxo_id in dict.fromkeys(inputs)],
             )
-        return round_id
 
-    async def update(self, row: RoundRow) -> None:
-        """Raises UnknownRound, so that a finished participation does not come back."""
+    async def update(self, row: RoundRow, *, inputs: Sequence[VtxoId] | None = None) -> None:
+        """inputs: where they have changed. Raises UnknownRound, so that a finished one does not come back."""
         result = await self._connection.execute(
             sa.update(t)
             .where(t.c.id == row.id)
@@ -84,6 +87,18 @@ class RoundRepository:
         )
         if result.one_or_none() is None:
             raise UnknownRound(row.id)
+        if inputs is not None:
+            await self._connection.execute(sa.delete(round_input).where(round_input.c.round_id == row.id))
+            await self._insert_inputs(row.id, inputs)
+
+    async def by_input(self) -> dict[VtxoId, tuple[int, ...]]:
+        """For each input of a participation, the participations that have it, oldest first."""
+        found: dict[VtxoId, tuple[int, ...]] = {}
+        query = sa.select(round_input).order_by(round_input.c.round_id)
+        for row in await self._connection.execute(query):
+            vtxo_id = VtxoId.parse(row.vtxo_id)
+            found[vtxo_id] = (*found.get(vtxo_id, ()), row.round_id)
+        return found
 
     async def find(self, round_id: int) -> RoundRow | None:
         row = (await self._connection.execute(sa.select(t).where(t.c.id == round_id))).one_or_none()

@@ -19,7 +19,7 @@ knows when to ask again; this is what makes reads cheap (`cache`).
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,6 +29,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
+from barkd_py.ark.vtxo import VtxoId
 from barkd_py.errors import StoreError
 from barkd_py.wallet.notifications import WalletEvent
 from barkd_py.wallet.store import engine, migrate
@@ -50,6 +51,7 @@ _T = TypeVar("_T")
 
 Clock = Callable[[], datetime]
 CommitListener = Callable[[Sequence[WalletEvent]], None]
+VtxoListener = Callable[[Collection[VtxoId]], None]
 
 
 def system_clock() -> datetime:
@@ -63,6 +65,7 @@ class Transaction:
         self._connection = connection
         self._now = now
         self.events: list[WalletEvent] = []
+        self.changed_vtxos: set[VtxoId] = set()
 
     def emit(self, event: WalletEvent) -> None:
         """Publish the event if, and after, this transaction commits."""
@@ -74,7 +77,7 @@ class Transaction:
 
     @cached_property
     def vtxos(self) -> VtxoRepository:
-        return VtxoRepository(self._connection, self._now)
+        return VtxoRepository(self._connection, self._now, self.changed_vtxos.update)
 
     @cached_property
     def keys(self) -> KeyRepository:
@@ -123,6 +126,7 @@ class Store:
         self._write_lock = asyncio.Lock()
         self._writing_task: asyncio.Task[object] | None = None
         self._listeners: list[CommitListener] = []
+        self._vtxo_listeners: list[VtxoListener] = []
         self._revision = 0
 
     @classmethod
@@ -179,7 +183,7 @@ class Store:
                     async with _unit(self._writer) as (connection, unit):
                         tx = Transaction(_steady(connection), self._clock())
                         yield tx
-                        await _uninterrupted(self._commit(connection, unit, tx.events))
+                        await _uninterrupted(self._commit(connection, unit, tx))
             finally:
                 self._writing_task = None
 
@@ -190,9 +194,15 @@ class Store:
             async with _unit(self._reader) as (connection, _):
                 yield Transaction(_steady(connection), self._clock())
 
-    async def _commit(
-        self, connection: AsyncConnection, unit: AsyncTransaction, events: Sequence[WalletEvent]
-    ) -> None:
+    def on_vtxos_changed(self, listener: VtxoListener) -> Callable[[], None]:
+        """Call the listener after each commit that stored, changed or removed VTXOs, before `on_commit`'s.
+
+        It must neither block nor raise. Returns the function that ends this.
+        """
+        self._vtxo_listeners.append(listener)
+        return lambda: self._vtxo_listeners.remove(listener)
+
+    async def _commit(self, connection: AsyncConnection, unit: AsyncTransaction, tx: Transaction) -> None:
         try:
             await unit.commit()
         except DBAPIError:
@@ -200,11 +210,18 @@ class Store:
             await connection.run_sync(lambda sync: sync.connection.rollback())
             raise
         self._revision += 1
+        if tx.changed_vtxos:
+            for vtxo_listener in tuple(self._vtxo_listeners):
+                _tell(vtxo_listener, frozenset(tx.changed_vtxos))
         for listener in tuple(self._listeners):
-            try:
-                listener(events)
-            except Exception:
-                log.exception("a listener failed after a commit")
+            _tell(listener, tx.events)
+
+
+def _tell(listener: Callable[[_T], None], news: _T) -> None:
+    try:
+        listener(news)
+    except Exception:
+        log.exception("a listener failed after a commit")
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """VTXOs and every state they ever had. The rule of state changes is `wallet.vtxos.next_state`."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar, assert_never
@@ -55,9 +55,14 @@ class AmountOutOfRange(ProtocolViolation):
 
 
 class VtxoRepository:
-    def __init__(self, connection: AsyncConnection, now: datetime) -> None:
+    """touch: told of every VTXO that was stored, changed or removed."""
+
+    def __init__(
+        self, connection: AsyncConnection, now: datetime, touch: Callable[[Iterable[VtxoId]], None]
+    ) -> None:
         self._connection = connection
         self._now = now
+        self._touch = touch
 
     # --- storing
 
@@ -82,17 +87,21 @@ class VtxoRepository:
             ],
         )
         await self._append_states({key: new.state for key, new in fresh.items()})
-        return frozenset(new.vtxo.id for new in fresh.values())
+        new_ids = frozenset(new.vtxo.id for new in fresh.values())
+        self._touch(new_ids)
+        return new_ids
 
     async def mark_registered(self, ids: Sequence[VtxoId]) -> None:
         """Note that the server and the recovery mailbox know these."""
         for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
             await self._connection.execute(sa.update(t).where(t.c.id.in_(chunk)).values(registered=True))
+        self._touch(ids)
 
     async def remove(self, ids: Sequence[VtxoId]) -> None:
         """Delete VTXOs and their history. Dangerous: a coin may be lost with it."""
         for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
             await self._connection.execute(sa.delete(t).where(t.c.id.in_(chunk)))
+        self._touch(ids)
 
     # --- reading
 
@@ -117,11 +126,16 @@ class VtxoRepository:
 
     async def get_many(self, ids: Sequence[VtxoId]) -> tuple[WalletVtxo, ...]:
         """In the order of the ids. Raises UnknownVtxo."""
+        found = await self.find_many(ids)
+        return tuple(_require(found, vtxo_id) for vtxo_id in ids)
+
+    async def find_many(self, ids: Collection[VtxoId]) -> dict[VtxoId, WalletVtxo]:
+        """Those of the ids that are stored."""
         found: dict[VtxoId, WalletVtxo] = {}
         for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
             rows = await self._connection.execute(sa.select(t).where(t.c.id.in_(chunk)))
             found.update((vtxo.id, vtxo) for vtxo in map(_vtxo, rows))
-        return tuple(_require(found, vtxo_id) for vtxo_id in ids)
+        return found
 
     async def list(
         self,
@@ -235,6 +249,7 @@ class VtxoRepository:
         for chunk in chunks(tuple(changed)):
             await self._connection.execute(sa.update(t).where(t.c.id.in_(chunk)).values(**_columns(state)))
         await self._append_states(changed)
+        self._touch(VtxoId.parse(key) for key in changed)
 
     async def _lock_rows(self, ids: Sequence[VtxoId]) -> Mapping[VtxoId, VtxoState]:
         """The current states. The rows cannot change until this transaction ends.
