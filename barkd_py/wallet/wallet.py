@@ -52,17 +52,17 @@ from barkd_py.wallet.addresses import Addresses
 from barkd_py.wallet.balance import Balance, BalanceReader
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.listings import HistoryListing, VtxoListing
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.mailbox import Mailbox
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
 from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.store.cache import CachedRead
 from barkd_py.wallet.store.onchain import OnchainTables
 from barkd_py.wallet.store.properties import WalletProperties
 from barkd_py.wallet.vtxo_import import VtxoImport
-from barkd_py.wallet.vtxos import UNSPENT, WalletVtxo
+from barkd_py.wallet.vtxos import UNSPENT, StateKind, WalletVtxo
 
 log = logging.getLogger(__name__)
 
@@ -180,8 +180,9 @@ class Wallet:
             SyncStep("recovery catch-up", self.registration.catch_up),
         ]
         self._balance = BalanceReader(store)
-        self._vtxos = CachedRead(store, self._load_vtxos)
-        self._movements = CachedRead(store, self._load_movements)
+        self._unspent_vtxos = VtxoListing(store, UNSPENT)
+        self._all_vtxos = VtxoListing(store, frozenset(StateKind))
+        self._history = HistoryListing(store)
         self._tip: BlockRef | None = None
         self._tip_seen_at = 0.0
         self._tip_task: asyncio.Task[BlockRef] | None = None
@@ -408,7 +409,7 @@ class Wallet:
         return await self._balance.balance(await self._recent_tip_height(), depth)
 
     async def list_vtxos(self, *, include_all: bool) -> Sequence[WalletVtxo]:
-        return await self._vtxos.get(include_all)
+        return await (self._all_vtxos if include_all else self._unspent_vtxos).list()
 
     async def get_vtxo(self, vtxo_id: VtxoId) -> WalletVtxo:
         async with self.store.read() as tx:
@@ -419,19 +420,14 @@ class Wallet:
             return (await tx.vtxos.body(vtxo_id)).encode()
 
     async def list_movements(self, method: PaymentMethod | None = None) -> Sequence[Movement]:
-        return await self._movements.get(method)
+        if method is None:
+            return await self._history.list()
+        async with self.store.read() as tx:
+            return await tx.movements.list_by_method(method)
 
     async def patch_movement_metadata(self, movement_id: int, patch: JsonValue) -> None:
         async with self.store.transaction() as tx:
             await tx.movements.patch_metadata(movement_id, patch)
-
-    async def _load_vtxos(self, include_all: bool) -> tuple[WalletVtxo, ...]:
-        async with self.store.read() as tx:
-            return await tx.vtxos.list(None if include_all else UNSPENT)
-
-    async def _load_movements(self, method: PaymentMethod | None) -> tuple[Movement, ...]:
-        async with self.store.read() as tx:
-            return await (tx.movements.list() if method is None else tx.movements.list_by_method(method))
 
     # --- addresses and messages
 

@@ -66,10 +66,13 @@ async def update_metadata(
 async def all_movements(wallet: WalletApi, renderings: RenderCache, contract: Contract) -> Reply:
     """The whole history, newest first."""
 
-    async def load() -> object:
-        return [render.movement(movement, contract) for movement in await wallet.list_movements()]
-
-    return json_bytes_reply(await renderings.get(wallet, ("movements", contract), load))
+    body = await renderings.get_list(
+        wallet,
+        ("movements", contract),
+        wallet.list_movements,
+        lambda movement: render.movement(movement, contract),
+    )
+    return json_bytes_reply(body)
 
 
 def _parse_method(kind: str, value: str, network: Network) -> PaymentMethod:

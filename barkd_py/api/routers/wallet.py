@@ -200,10 +200,13 @@ async def vtxos(
 ) -> object:
     include_all = bool(query.all)
 
-    async def load() -> object:
-        return [render.vtxo(vtxo, contract) for vtxo in await wallet.list_vtxos(include_all=include_all)]
-
-    return json_bytes_reply(await state.renderings.get(wallet, ("vtxos", include_all, contract), load))
+    body = await state.renderings.get_list(
+        wallet,
+        ("vtxos", include_all, contract),
+        lambda: wallet.list_vtxos(include_all=include_all),
+        lambda vtxo: render.vtxo(vtxo, contract),
+    )
+    return json_bytes_reply(body)
 
 
 @router.get(
