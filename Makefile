@@ -11,7 +11,7 @@ $(STAMP): pyproject.toml
 	@echo "Installing barkd-py and its dependencies into $(VENV) (once, about a minute) …"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 run: $(STAMP)  ## a whole regtest with two wallets that pay each other
