@@ -6,13 +6,12 @@
     sync               at once    I, or a new tip           partly             `Daemon.sync_once`
     exits              at once    I, or a new tip           -                  `Daemon.exits_once`
     mailbox            at once    stream; I after its end   yes                drain at every wake-up
+    round-events       at once    stream                    -                  `Rounds.on_event`
 
 I is `daemon_sync_interval_secs`. `connected` is what the loops believe of the server: it is set by a
 heartbeat that succeeded and taken back when the mailbox stream is lost for good. Nothing else stops while it
 is false.
 With `daemon_manual_sync` only the first loop runs.
-
-Rounds have a loop of their own, which registers itself (`Daemon.add_loop`).
 
 Source: protocol sheet 09 §1.1-1.6.
 """
@@ -28,7 +27,7 @@ from barkd_py.daemon.supervisor import Loop, Shutdown, Supervisor
 from barkd_py.errors import BarkdError, chain_text
 from barkd_py.server_rpc.api import MailboxMessage
 from barkd_py.server_rpc.errors import ConnectFailed
-from barkd_py.server_rpc.streams import Backoff, mailbox_wakeups
+from barkd_py.server_rpc.streams import Backoff, mailbox_wakeups, round_events
 from barkd_py.wallet.wallet import Wallet
 
 log = logging.getLogger(__name__)
@@ -68,6 +67,7 @@ class Daemon:
                 Loop("sync", self._sync),
                 Loop("exits", self._exits),
                 Loop("mailbox", self._mailbox, streams=True),
+                Loop("round-events", self._round_events, streams=True),
                 *self._extra,
             ]
         self._supervisor = Supervisor(loops)
@@ -134,6 +134,7 @@ class Daemon:
             await self._attempt("boards", wallet.boards.drive_all)
             await self._attempt("arkoor sends", wallet.arkoor.drive_all)
             await self._attempt("recovery catch-up", wallet.registration.catch_up)
+        await self._attempt("rounds", wallet.rounds.sync)
         if wallet.onchain is not None:
             await self._attempt("on-chain wallet", wallet.onchain.sync)
 
@@ -167,6 +168,10 @@ class Daemon:
         async with aclosing(mailbox_wakeups(self._subscribe, self._backoff())) as wakeups:
             async for _ in wakeups:
                 await self._drain()
+
+    async def _round_events(self, shutdown: Shutdown) -> None:
+        """Until cancelled. A daemon that is left alone joins rounds in which it has something to refresh."""
+        await self._wallet.rounds.run_events(round_events(self._wallet.server, self._backoff()))
 
     async def _subscribe(self) -> AsyncGenerator[MailboxMessage, None]:
         return await self._wallet.mailbox.subscribe()

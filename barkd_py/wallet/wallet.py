@@ -4,7 +4,7 @@
 
     keychain, addresses       keys and what is built from them        store           everything that is kept
     boards, arkoor            resumable operations                    mailbox         what comes in
-    exits                     ways out without the server
+    exits                     ways out without the server             rounds          new VTXOs for old ones
     registration              the server's copies                     onchain, chain  bitcoin
     server                    the Ark server                          notifications   what happened
 
@@ -58,6 +58,8 @@ from barkd_py.wallet.mailbox import Mailbox
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
 from barkd_py.wallet.registration import Registration
+from barkd_py.wallet.rounds.rounds import Rounds
+from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.onchain import OnchainTables
 from barkd_py.wallet.store.properties import WalletProperties
@@ -156,6 +158,17 @@ class Wallet:
             network=network,
             change_split_factor=config.change_vtxo_split_factor,
         )
+        self.rounds = Rounds(
+            store,
+            server,
+            chain,
+            keychain,
+            self.registration,
+            self.locks,
+            limits=SwapLimits(config.round_tx_required_confirmations, config.vtxo_exit_margin),
+            refresh_threshold=config.vtxo_refresh_expiry_threshold,
+            gap_limit=config.vtxo_key_gap_limit,
+        )
         self.mailbox = Mailbox(
             store,
             server,
@@ -167,6 +180,7 @@ class Wallet:
             gap_limit=config.vtxo_key_gap_limit,
             now=now,
         )
+        self.mailbox.on_round_completed = self.rounds.on_completed
         self.vtxo_import = VtxoImport(
             store, server, chain, keychain, self.registration, default_gap_limit=config.vtxo_key_gap_limit
         )
@@ -174,6 +188,7 @@ class Wallet:
         self.sync_steps: list[SyncStep] = [
             SyncStep("fee rates", lambda: chain.update_fee_rates(force=True)),
             SyncStep("mailbox", self.mailbox.sync),
+            SyncStep("rounds", self.rounds.sync),
             SyncStep("arkoor sends", self.arkoor.drive_all),
             SyncStep("boards", self.boards.drive_all),
             SyncStep("forced exits", self.exits.notice_forced),
@@ -327,6 +342,7 @@ class Wallet:
         if self.background is not None:
             await self.background.stop()
         await self.arkoor.close()
+        await self.rounds.close()
         await self.registration.close()
         if self._tip_task is not None:
             self._tip_task.cancel()

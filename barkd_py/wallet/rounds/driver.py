@@ -1,0 +1,691 @@
+"""Carries out what `machine` decides: stores each state, then does what follows from it.
+
+A participation is driven under a lock of its own, and its row is read once the lock is held. State, locks on
+the inputs and the movement are written in one transaction. What an effect comes to is the next observation,
+until there is nothing left to do.
+
+Cosign keys and secret nonces are in `_tickets`, in memory: whoever finds an attempt without its ticket knows
+that the process that joined it is gone. A ticket is taken out before it is used, and so never used twice.
+
+Errors: what the server refuses is an observation. What is unknown (server or chain away, an answer that is
+wrong) is raised out of effects that can be repeated; the state stays, and the next sync repeats them.
+
+Source: sheet 04 §15-§21; sheet 09 §1.11.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from barkd_py.ark.attestations import attest, delegated_participation_message, round_attempt_message
+from barkd_py.ark.rounds import (
+    AcceptedProposal,
+    RoundOutput,
+    RoundTerms,
+    accept_delegated,
+    accept_finished,
+    accept_proposal,
+    bind_outputs,
+)
+from barkd_py.ark.tree import TreeSpec, VtxoTree
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.keys import PublicKey, SecretKey
+from barkd_py.bitcoin.musig import SecNonce, generate_nonce
+from barkd_py.bitcoin.tx import Tx
+from barkd_py.chain.source import ChainSource
+from barkd_py.errors import (
+    BarkdError,
+    InsufficientFunds,
+    ProtocolViolation,
+    ServerRejected,
+    StoreError,
+    chain_text,
+)
+from barkd_py.server_rpc.api import (
+    ArkServerApi,
+    RoundAttempt,
+    RoundFinished,
+    RoundInput,
+    RoundParticipation,
+    RoundParticipationState,
+    SignedVtxoRequest,
+    VtxoProposal,
+    VtxoRequest,
+)
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.locks import ROUND_TIMEOUT_SECONDS, NamedLocks, round_lock_name
+from barkd_py.wallet.movements import MovementStatus, MovementUpdate
+from barkd_py.wallet.registration import Registration
+from barkd_py.wallet.rounds import machine
+from barkd_py.wallet.rounds.machine import Effect, Observation
+from barkd_py.wallet.rounds.participation import (
+    CLIENT_EXPIRY_BUFFER_BLOCKS,
+    available,
+    movement_update,
+    output_amount_sat,
+)
+from barkd_py.wallet.rounds.states import (
+    Canceled,
+    Completed,
+    Confirmed,
+    Delegated,
+    Failed,
+    Final,
+    Issued,
+    Joining,
+    Output,
+    Pending,
+    Registered,
+    Round,
+    RoundInfo,
+    RoundStatus,
+    Signed,
+    Submitting,
+    SyncError,
+    Unconfirmed,
+    Waiting,
+    decode_round,
+    encode_round,
+    holds_inputs,
+)
+from barkd_py.wallet.rounds.swap import SwapLimits, Swapper
+from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.store.rounds import RoundRow
+from barkd_py.wallet.vtxos import MovementHolder, NewVtxo, Spendable, WalletVtxo
+
+log = logging.getLogger(__name__)
+
+MAX_LEFT_OUT = 10
+"""How often an automatic refresh is made smaller in one attempt."""
+
+DELIVERY_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A stored participation."""
+
+    id: int
+    movement_id: int
+    round: Round
+
+
+@dataclass(frozen=True, slots=True)
+class _Signer:
+    """One output's cosign key and nonces, by level. Secret, and in memory only."""
+
+    secret: SecretKey
+    sec_nonces: tuple[SecNonce, ...]
+    pub_nonces: tuple[bytes, ...]
+
+    @classmethod
+    def generate(cls, nb_nonces: int) -> "_Signer":
+        secret = SecretKey.generate()
+        pairs = [generate_nonce(secret) for _ in range(nb_nonces)]
+        return cls(secret, tuple(sec for sec, _ in pairs), tuple(pub for _, pub in pairs))
+
+    def wipe(self) -> None:
+        for nonce in self.sec_nonces:
+            nonce.wipe()
+
+
+Partials = Sequence[tuple[PublicKey, tuple[bytes, ...]]]
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """What this process needs to go on with an attempt. partials: once the tree is signed."""
+
+    signers: tuple[_Signer, ...]
+    partials: Partials = ()
+
+    def wipe(self) -> None:
+        for signer in self.signers:
+            signer.wipe()
+
+
+class RoundDriver:
+    """Drives participations, each on its own."""
+
+    def __init__(
+        self,
+        store: Store,
+        server: ArkServerApi,
+        chain: ChainSource,
+        keychain: Keychain,
+        registration: Registration,
+        locks: NamedLocks,
+        limits: SwapLimits,
+    ) -> None:
+        self._store = store
+        self._server = server
+        self._chain = chain
+        self._keychain = keychain
+        self._registration = registration
+        self._locks = locks
+        self._limits = limits
+        self._swapper = Swapper(store, server, chain, keychain, limits)
+        self._tickets: dict[int, _Ticket] = {}
+        self.refused: dict[VtxoId, int] = {}
+        """Inputs that the server would not take, and the height at which it said so."""
+
+    # --- from outside
+
+    async def feed(self, round_id: int, seen: Observation) -> Record | None:
+        """Let a participation see something, and do what follows; the outcome, None if it is gone.
+
+        Raises LockTimeout, and what keeps an effect from being done.
+        """
+        async with self._hold(round_id):
+            record = await self._load(round_id)
+            return None if record is None else await self._drive(record, seen)
+
+    async def sync(self, round_id: int) -> RoundInfo | None:
+        """Look what became of a participation; None if it is gone. Raises LockTimeout, StoreError."""
+        async with self._hold(round_id):
+            record = await self._load(round_id)
+            if record is None:
+                return None
+            try:
+                record = await self._sync(record)
+            except StoreError:
+                raise
+            except BarkdError as error:
+                log.warning("round state %d: %s", round_id, chain_text(error))
+                latest = await self._load(round_id) or record
+                return RoundInfo(round_id, latest.round, SyncError(chain_text(error)), latest.movement_id)
+            return RoundInfo(round_id, record.round, _status(record.round), record.movement_id)
+
+    async def submit(self, round_id: int) -> Record | None:
+        """Hand a new delegated participation to the server. Raises what keeps it from being done."""
+        return await self.feed(round_id, machine.SyncDue())
+
+    def forget(self) -> None:
+        """Wipe all secrets; what was under way is taken up again as after a restart."""
+        for ticket in self._tickets.values():
+            ticket.wipe()
+        self._tickets.clear()
+
+    @asynccontextmanager
+    async def _hold(self, round_id: int) -> AsyncIterator[None]:
+        name = round_lock_name(self._keychain.fingerprint, round_id)
+        text = f"timed out waiting for lock on round state {round_id}"
+        async with self._locks.hold(name, timeout_seconds=ROUND_TIMEOUT_SECONDS, timeout_text=text):
+            yield
+
+    # --- driving
+
+    async def _sync(self, record: Record) -> Record:
+        if self._is_interrupted(record):
+            record = await self._drive(record, machine.Interrupted())
+        if isinstance(record.round.state, Waiting | Submitting) and (
+            lost := await self._without_lost(record)
+        ):
+            record = await self._drive(record, lost)
+        return await self._drive(record, machine.SyncDue())
+
+    def _is_interrupted(self, record: Record) -> bool:
+        """To be asked before a drive begins: what is joining then has lost its driver."""
+        match record.round.state:
+            case Joining():
+                return True
+            case Registered():
+                return record.id not in self._tickets
+            case _:
+                return False
+
+    async def _drive(self, record: Record, seen: Observation) -> Record:
+        """Step by step until nothing is left to do. The lock is held."""
+        observation: Observation | None = seen
+        if self._is_interrupted(record) and not isinstance(seen, machine.Interrupted):
+            record = await self._drive(record, machine.Interrupted())
+        if isinstance(record.round.state, Waiting) and isinstance(seen, RoundAttempt):
+            lost = await self._without_lost(record)
+            if lost is not None:
+                record = await self._drive(record, lost)
+        left_out = 0
+        while observation is not None:
+            step = machine.step(record.round, observation)
+            if step.round != record.round:
+                record = await self._save(record, step.round)
+            if isinstance(step.effect, machine.LeaveOut):
+                left_out += 1
+                if left_out > MAX_LEFT_OUT:
+                    observation = machine.NothingLeft(
+                        f"Maintenance refresh failed after {MAX_LEFT_OUT} retries"
+                    )
+                    continue
+            observation = None if step.effect is None else await self._perform(record, step.effect)
+        return record
+
+    async def _perform(self, record: Record, effect: Effect) -> Observation | None:
+        round_, state = record.round, record.round.state
+        match effect:
+            case machine.Register(challenge):
+                return await self._register(record, challenge)
+            case machine.LeaveOut(blamed, attempt):
+                return await self._leave_out(record, blamed, attempt)
+            case machine.SignTree(proposal):
+                assert isinstance(state, Registered)
+                return await self._sign_tree(record, state, proposal)
+            case machine.DeliverSignatures():
+                await self._deliver(record)
+                return None
+            case machine.CheckFinished(finished):
+                assert isinstance(state, Signed)
+                return await self._check_finished(round_, state, finished)
+            case machine.Publish(tx):
+                await self._publish(tx)
+                return None
+            case machine.AskStatus():
+                return await self._ask_status(record, effect)
+            case machine.Submit():
+                return await self._submit(round_)
+            case machine.Collect(participation):
+                assert isinstance(state, Delegated)
+                return await self._collect(round_, state, participation)
+            case machine.Swap():
+                assert isinstance(state, Issued)
+                if not state.forfeits_sent and not await self._swapper.is_deep(state.funding_tx):
+                    return None
+                return await self._swapper.prepare(round_, state)
+            case machine.Forfeit(forfeits):
+                assert isinstance(state, Issued)
+                return await self._swapper.forfeit(state, forfeits)
+            case _:
+                assert_never(effect)
+
+    # --- storing
+
+    async def _load(self, round_id: int) -> Record | None:
+        async with self._store.read() as tx:
+            row = await tx.rounds.find(round_id)
+        if row is None:
+            self._drop_ticket(round_id)
+            return None
+        assert row.movement_id is not None, "stored with its movement"
+        return Record(row.id, row.movement_id, decode_round(row.payload))
+
+    async def _save(self, record: Record, round_: Round) -> Record:
+        """Store what a step has led to: row, locks and movement in one transaction."""
+        async with self._store.transaction() as tx:
+            if isinstance(round_.state, Final):
+                await self._finish(tx, record, round_, round_.state)
+            else:
+                await self._update(tx, record, round_)
+        if not isinstance(round_.state, Joining | Registered | Signed):
+            self._drop_ticket(record.id)
+        return replace(record, round=round_)
+
+    async def _update(self, tx: Transaction, record: Record, round_: Round) -> None:
+        state, holder = round_.state, MovementHolder(record.movement_id)
+        if not holds_inputs(state):
+            await tx.vtxos.release_held_by(holder)
+        elif isinstance(state, Delegated | Issued):
+            # The server has spent them, whatever else they were meant for here.
+            await tx.vtxos.steal_lock(round_.inputs, holder)
+        else:
+            await tx.vtxos.lock(round_.inputs, holder)
+        changed = round_.inputs != record.round.inputs or round_.outputs != record.round.outputs
+        if changed:
+            inputs = await tx.vtxos.get_many(round_.inputs)
+            update = movement_update(inputs, sum(output.amount_sat for output in round_.outputs))
+            await tx.movements.update(record.movement_id, update)
+        funding_txid = _funding_txid(round_)
+        if funding_txid is not None and funding_txid != _funding_txid(record.round):
+            metadata = MovementUpdate(metadata={"funding_txid": funding_txid})
+            await tx.movements.update(record.movement_id, metadata)
+        row = RoundRow(record.id, encode_round(round_), record.movement_id, _unlock_hash(round_))
+        await tx.rounds.update(row, inputs=round_.inputs if changed else None)
+
+    async def _finish(
+        self, tx: Transaction, record: Record, round_: Round, state: Completed | Failed | Canceled
+    ) -> None:
+        match state:
+            case Completed(funding_txid, vtxos):
+                await tx.vtxos.steal_spent(round_.inputs)
+                await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in vtxos)
+                update = MovementUpdate(
+                    output_vtxos=tuple(vtxo.id for vtxo in vtxos),
+                    metadata={"funding_txid": str(funding_txid)},
+                )
+                await tx.movements.finish_with_update(record.movement_id, MovementStatus.SUCCESSFUL, update)
+                self._registration.wake_at_commit()
+            case Failed(reason) | Canceled(reason):
+                log.warning("refresh %d came to nothing: %s", record.id, reason)
+                await tx.vtxos.release_held_by(MovementHolder(record.movement_id))
+                # Unlike upstream's, the history says that nothing was paid.
+                update = MovementUpdate(
+                    effective_balance_sat=0, offchain_fee_sat=0, metadata={"error": reason}
+                )
+                await tx.movements.finish_with_update(record.movement_id, MovementStatus.FAILED, update)
+            case _:
+                assert_never(state)
+        await tx.rounds.delete(record.id)
+
+    def _drop_ticket(self, round_id: int) -> None:
+        ticket = self._tickets.pop(round_id, None)
+        if ticket is not None:
+            ticket.wipe()
+
+    # --- inputs that are gone
+
+    async def _without_lost(self, record: Record) -> machine.Shrunk | machine.NothingLeft | None:
+        """The participation without the inputs that somebody else has; None if it has them all."""
+        async with self._store.read() as tx:
+            stored = await tx.vtxos.get_many(record.round.inputs)
+        kept = available(stored, record.movement_id)
+        return None if len(kept) == len(stored) else await self._shrink(record, kept)
+
+    async def _leave_out(
+        self, record: Record, blamed: frozenset[VtxoId], attempt: RoundAttempt
+    ) -> Observation:
+        tip = await self._chain.tip()
+        self.refused.update(dict.fromkeys(blamed, tip.height))
+        async with self._store.read() as tx:
+            stored = await tx.vtxos.get_many(record.round.inputs)
+        kept = [vtxo for vtxo in available(stored, record.movement_id) if vtxo.id not in blamed]
+        return await self._shrink(record, kept, attempt)
+
+    async def _shrink(
+        self, record: Record, kept: Sequence[WalletVtxo], then: RoundAttempt | None = None
+    ) -> machine.Shrunk | machine.NothingLeft:
+        """The participation with these inputs only, to a new key."""
+        if not kept:
+            return machine.NothingLeft("none of the inputs is left to refresh")
+        info = await self._server.info()
+        height = record.round.scheduled_height or (await self._chain.tip()).height
+        try:
+            amount_sat = output_amount_sat(kept, info, height)
+        except InsufficientFunds as error:
+            return machine.NothingLeft(chain_text(error))
+        key = await self._keychain.reserve()
+        outputs = (Output(amount_sat, key.public_key),)
+        return machine.Shrunk(tuple(vtxo.id for vtxo in kept), outputs, then)
+
+    # --- joining
+
+    async def _register(self, record: Record, challenge: bytes) -> Observation:
+        round_ = record.round
+        try:
+            info = await self._server.info()
+            ticket = _Ticket(tuple(_Signer.generate(info.nb_round_nonces) for _ in round_.outputs))
+            cosigned = [
+                (output.request, signer.secret.public_key)
+                for output, signer in zip(round_.outputs, ticket.signers, strict=True)
+            ]
+            inputs, secrets = await self._inputs(round_)
+            proofs = await asyncio.to_thread(
+                lambda: [
+                    RoundInput(vtxo.id, attest(round_attempt_message(challenge, vtxo.id, cosigned), secret))
+                    for vtxo, secret in zip(inputs, secrets, strict=True)
+                ]
+            )
+            requests = [
+                SignedVtxoRequest(request, cosign_pubkey, signer.pub_nonces)
+                for (request, cosign_pubkey), signer in zip(cosigned, ticket.signers, strict=True)
+            ]
+            unlock_hash = await self._server.submit_payment(
+                proofs, requests, mailbox_id=self._keychain.mailbox_key.public_key
+            )
+        except StoreError:
+            raise
+        except BarkdError as error:
+            return self._not_registered(round_, error)
+        self._drop_ticket(record.id)
+        self._tickets[record.id] = ticket
+        return machine.Accepted(unlock_hash)
+
+    async def _inputs(self, round_: Round) -> tuple[Sequence[Vtxo], Sequence[SecretKey]]:
+        """The inputs and their keys; the server knows their chains when this returns."""
+        async with self._store.read() as tx:
+            stored = await tx.vtxos.get_many(round_.inputs)
+            inputs = await tx.vtxos.bodies(round_.inputs)
+        secrets = await self._keychain.secrets_for([vtxo.user_pubkey for vtxo in inputs])
+        known = {vtxo.id for vtxo in stored if vtxo.registered}
+        missing = [vtxo for vtxo in inputs if vtxo.id not in known]
+        await self._server.register_vtxo_transactions(missing)
+        self._registration.note_registered(vtxo.id for vtxo in missing)
+        return inputs, secrets
+
+    def _not_registered(self, round_: Round, error: BarkdError) -> Observation:
+        log.warning("not taken into a round: %s", chain_text(error))
+        if isinstance(error, ServerRejected):
+            blamed = _vtxo_ids(error.identifiers) & frozenset(round_.inputs)
+            return machine.Refused(chain_text(error), blamed)
+        return machine.Unanswered(chain_text(error))
+
+    # --- signing
+
+    async def _sign_tree(self, record: Record, state: Registered, proposal: VtxoProposal) -> Observation:
+        ticket = self._tickets[record.id]
+        signers, ticket.signers = ticket.signers, ()
+        try:
+            info = await self._server.info()
+            tip = await self._chain.tip()
+            terms = RoundTerms(
+                info.server_pubkey,
+                info.vtxo_exit_delta,
+                tip.height + info.vtxo_lifetime - CLIENT_EXPIRY_BUFFER_BLOCKS,
+            )
+            ticket.partials = await asyncio.to_thread(
+                _sign, proposal, record.round.outputs, signers, state.unlock_hash, terms
+            )
+        except StoreError:
+            raise
+        except (BarkdError, ValueError) as error:
+            log.warning("refusing to sign round %d: %s", state.round_seq, chain_text(error))
+            return machine.TreeRefused(chain_text(error))
+        finally:
+            for signer in signers:
+                signer.wipe()
+        cosign_pubkeys = tuple(signer.secret.public_key for signer in signers)
+        return machine.TreeSigned(proposal.vtxos_spec, proposal.unsigned_round_tx, cosign_pubkeys)
+
+    async def _deliver(self, record: Record) -> None:
+        """Send our signatures. Whether they arrived, the events tell."""
+        ticket = self._tickets.get(record.id)
+        for cosign_pubkey, partials in () if ticket is None else ticket.partials:
+            for nth in range(1, DELIVERY_TRIES + 1):
+                try:
+                    await self._server.provide_vtxo_signatures(cosign_pubkey, partials)
+                    break
+                except ServerRejected as error:
+                    # Also what a second delivery gets, if the answer to the first was lost.
+                    log.warning("round signatures refused: %s", chain_text(error))
+                    break
+                except BarkdError as error:
+                    log.warning("round signatures, try %d: %s", nth, chain_text(error))
+
+    async def _check_finished(self, round_: Round, state: Signed, finished: RoundFinished) -> Observation:
+        try:
+            vtxos = await asyncio.to_thread(_take_leaves, round_.outputs, state, finished)
+        except (ProtocolViolation, ValueError) as error:
+            log.error("round %d is not the one that we signed: %s", state.round_seq, chain_text(error))
+            return machine.FinishRefused(chain_text(error))
+        return machine.TreeFinished(finished.signed_round_tx, vtxos)
+
+    async def _publish(self, funding_tx: Tx) -> None:
+        try:
+            await self._chain.broadcast(funding_tx)
+        except BarkdError as error:
+            log.warning("broadcasting round transaction %s: %s", funding_tx.txid, chain_text(error))
+
+    # --- what the server says
+
+    async def _ask_status(self, record: Record, ask: machine.AskStatus) -> Observation:
+        """Raises ServerError if the server gives no answer, ProtocolViolation for a bad one."""
+        try:
+            answer = await self._server.round_participation_status(ask.unlock_hash)
+        except ServerRejected as error:
+            if not error.not_found:
+                raise
+            reason = "server reports round participation not found"
+            return machine.StatusUnknown(reason, await self._can_repeat(record), ask.then)
+        if answer.state is RoundParticipationState.PENDING:
+            lost = await self._without_lost(record) if isinstance(record.round.state, Delegated) else None
+            return lost if isinstance(lost, machine.Shrunk) else machine.StatusPending()
+        if answer.funding_tx is None:
+            raise ProtocolViolation("the server reports a round without its funding transaction")
+        return machine.StatusIssued(answer, answer.funding_tx.txid)
+
+    async def _can_repeat(self, record: Record) -> bool:
+        """Whether all inputs are free, and no newer participation wants one of them."""
+        async with self._store.read() as tx:
+            stored = await tx.vtxos.get_many(record.round.inputs)
+        is_free = len(available(stored, record.movement_id)) == len(stored)
+        return is_free and not await self._is_superseded(record)
+
+    async def _is_superseded(self, record: Record) -> bool:
+        """Whether a newer participation wants one of the inputs: the server forgets the older one then."""
+        async with self._store.read() as tx:
+            by_input = await tx.rounds.by_input()
+        return any(by_input.get(vtxo_id, (record.id,))[-1] > record.id for vtxo_id in record.round.inputs)
+
+    async def _submit(self, round_: Round) -> Observation:
+        try:
+            inputs, secrets = await self._inputs(round_)
+            requests: list[VtxoRequest] = [output.request for output in round_.outputs]
+            proofs = [
+                RoundInput(vtxo.id, attest(delegated_participation_message(vtxo.id, requests), secret))
+                for vtxo, secret in zip(inputs, secrets, strict=True)
+            ]
+            unlock_hash = await self._server.submit_round_participation(
+                proofs,
+                requests,
+                mailbox_id=self._keychain.mailbox_key.public_key,
+                scheduled_height=round_.scheduled_height,
+            )
+        except StoreError:
+            raise
+        except BarkdError as error:
+            return self._not_registered(round_, error)
+        return machine.Accepted(unlock_hash)
+
+    async def _collect(
+        self, round_: Round, state: Delegated, participation: RoundParticipation
+    ) -> Observation | None:
+        """The leaves that the server made for us, once they are worth looking at.
+
+        Raises ProtocolViolation if they are not what was asked for; nothing is forfeited for such.
+        """
+        funding_tx = participation.funding_tx
+        assert funding_tx is not None, "checked with the status"
+        if not await self._swapper.is_deep(funding_tx):
+            return None
+        async with self._store.read() as tx:
+            inputs = await tx.vtxos.bodies(round_.inputs)
+        info = await self._server.info()
+        tip = await self._chain.tip()
+        terms = RoundTerms(
+            info.server_pubkey, info.vtxo_exit_delta, self._min_expiry_height(round_, inputs, tip.height)
+        )
+        accept_delegated(
+            participation.output_vtxos,
+            funding_tx,
+            outputs=[output.cosigned_by(None) for output in round_.outputs],
+            unlock_hash=state.unlock_hash,
+            terms=terms,
+        )
+        # The server may have given it to us unsigned.
+        on_chain = await self._chain.get_tx(funding_tx.txid)
+        return machine.LeavesDelivered(on_chain or funding_tx, participation.output_vtxos)
+
+    def _min_expiry_height(self, round_: Round, inputs: Sequence[Vtxo], tip_height: int) -> int:
+        scheduled = 0 if round_.scheduled_height is None else round_.scheduled_height + 1
+        if all(vtxo.expiry_height <= tip_height for vtxo in inputs):
+            return scheduled
+        exits = tip_height + 2 * self._limits.exit_margin + max(vtxo.exit_delta for vtxo in inputs)
+        return max(scheduled, exits)
+
+
+def _sign(
+    proposal: VtxoProposal,
+    outputs: Sequence[Output],
+    signers: Sequence[_Signer],
+    unlock_hash: bytes,
+    terms: RoundTerms,
+) -> Partials:
+    """Our signatures of the proposed tree, by cosign key.
+
+    Raises RoundRejected, UnexpectedTerms, TreeInvalid, DecodeError: nothing was signed that could be used.
+    """
+    accepted = accept_proposal(
+        proposal.vtxos_spec,
+        proposal.unsigned_round_tx,
+        proposal.agg_nonces,
+        outputs=_cosigned(outputs, [signer.secret.public_key for signer in signers]),
+        unlock_hash=unlock_hash,
+        terms=terms,
+        nb_nonces=min(len(signer.sec_nonces) for signer in signers),
+    )
+    return [
+        (
+            signer.secret.public_key,
+            accepted.tree.cosign_leaf(leaf, signer.secret, signer.sec_nonces, proposal.agg_nonces),
+        )
+        for leaf, signer in zip(accepted.leaves, signers, strict=True)
+    ]
+
+
+def _take_leaves(outputs: Sequence[Output], state: Signed, finished: RoundFinished) -> tuple[Vtxo, ...]:
+    """Raises RoundRejected, TreeInvalid, VtxoInvalid."""
+    spec = TreeSpec.decode(state.spec)
+    leaves = bind_outputs(spec, _cosigned(outputs, state.cosign_pubkeys), state.unlock_hash)
+    accepted = AcceptedProposal(VtxoTree(spec, state.funding_tx.outpoint(0)), leaves)
+    return accept_finished(accepted, finished.signed_round_tx, finished.cosign_sigs)
+
+
+def _cosigned(outputs: Sequence[Output], cosign_pubkeys: Sequence[PublicKey]) -> list[RoundOutput]:
+    return [
+        output.cosigned_by(cosign_pubkey)
+        for output, cosign_pubkey in zip(outputs, cosign_pubkeys, strict=True)
+    ]
+
+
+def _vtxo_ids(identifiers: Sequence[str]) -> frozenset[VtxoId]:
+    """Those of the texts that are VTXO ids."""
+    found = set()
+    for text in identifiers:
+        try:
+            found.add(VtxoId.parse(text))
+        except BarkdError:
+            log.debug("the server blames %r, which is no VTXO id", text)
+    return frozenset(found)
+
+
+def _unlock_hash(round_: Round) -> bytes | None:
+    match round_.state:
+        case Registered() | Signed() | Delegated() | Issued():
+            return round_.state.unlock_hash
+        case _:
+            return None
+
+
+def _funding_txid(round_: Round) -> str | None:
+    match round_.state:
+        case Delegated(_, funding_txid) if funding_txid is not None:
+            return str(funding_txid)
+        case Issued():
+            return str(round_.state.funding_tx.txid)
+        case _:
+            return None
+
+
+def _status(round_: Round) -> RoundStatus:
+    match round_.state:
+        case Completed(funding_txid):
+            return Confirmed(funding_txid)
+        case Failed() | Canceled():
+            return round_.state
+        case Issued():
+            return Unconfirmed(round_.state.funding_tx.txid)
+        case Delegated(_, funding_txid) if funding_txid is not None:
+            return Unconfirmed(funding_txid)
+        case Waiting() | Submitting() | Delegated() if round_.last_error is not None:
+            return SyncError(round_.last_error)
+        case _:
+            return Pending()

@@ -1,0 +1,414 @@
+"""Rounds as a part of the wallet: refreshes are started here, and everything under way is kept going.
+
+A refresh is stored with its movement before anything is asked of the server; then the stream of round events
+drives it (`on_event`), and `sync` looks after what no event tells. Both may be called at any time.
+
+Source: sheet 04 §12-§20, §22.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
+from contextlib import aclosing
+
+from barkd_py.ark.info import ArkInfo
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.chain.source import ChainSource
+from barkd_py.errors import BarkdError, NotFound, StateConflict, StoreError, chain_text
+from barkd_py.server_rpc.api import ArkServerApi, RoundAttempt, RoundEvent
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.locks import NamedLocks
+from barkd_py.wallet.movements import ROUND_REFRESH
+from barkd_py.wallet.registration import Registration
+from barkd_py.wallet.rounds import machine
+from barkd_py.wallet.rounds.driver import Record, RoundDriver
+from barkd_py.wallet.rounds.maintenance import select_inputs
+from barkd_py.wallet.rounds.participation import (
+    DuplicateInput,
+    InputNotSpendable,
+    UnknownInput,
+    cut_to_size,
+    has_counterparty_risk,
+    movement_update,
+    output_amount_sat,
+)
+from barkd_py.wallet.rounds.recovery import ParticipationRecovery
+from barkd_py.wallet.rounds.states import (
+    Canceled,
+    Delegated,
+    Failed,
+    Joining,
+    Output,
+    Pending,
+    Registered,
+    Round,
+    RoundInfo,
+    Signed,
+    Submitting,
+    Waiting,
+    decode_round,
+    encode_round,
+)
+from barkd_py.wallet.rounds.swap import SwapLimits
+from barkd_py.wallet.selection import RefreshRules
+from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.store.rounds import RoundRow
+from barkd_py.wallet.vtxos import Spendable, StateKind, WalletVtxo
+
+log = logging.getLogger(__name__)
+
+CONCURRENT_SYNCS = 10
+
+_DRIVEN_BY_EVENTS = (Waiting, Joining, Registered, Signed)
+
+
+class NothingToRefresh(BarkdError):
+    def __init__(self) -> None:
+        super().__init__("No VTXOs to refresh")
+
+
+class NotBuilt(BarkdError):
+    """The inputs do not make a refresh; the cause says why. Nothing was stored."""
+
+    def __init__(self) -> None:
+        super().__init__("Failed to build round participation")
+
+
+class NotStored(BarkdError):
+    """The refresh does not take place; the cause says why."""
+
+    def __init__(self) -> None:
+        super().__init__("Failed to store round participation")
+
+
+class RefusedByServer(BarkdError):
+    """The server will not take part for us. Nothing is left of the participation but its movement."""
+
+
+class NotHandedOver(BarkdError):
+    """Whether the server takes part for us is not known yet."""
+
+    def __init__(self, round_id: int, reason: str) -> None:
+        super().__init__(
+            f"round participation {round_id} could not be handed to the server yet; "
+            f"it remains pending and will be retried on wallet sync: {reason}"
+        )
+        self.round_id = round_id
+
+
+class UnknownRound(NotFound):
+    def __init__(self, round_id: int) -> None:
+        super().__init__("round state not found", (str(round_id),))
+
+
+class CannotCancel(StateConflict):
+    """It has gone too far."""
+
+
+class Rounds:
+    """Made by the wallet. refresh_threshold: blocks before expiry from which a VTXO must be refreshed."""
+
+    def __init__(
+        self,
+        store: Store,
+        server: ArkServerApi,
+        chain: ChainSource,
+        keychain: Keychain,
+        registration: Registration,
+        locks: NamedLocks,
+        *,
+        limits: SwapLimits,
+        refresh_threshold: int,
+        gap_limit: int,
+    ) -> None:
+        self._store = store
+        self._server = server
+        self._chain = chain
+        self._keychain = keychain
+        self._refresh_threshold = refresh_threshold
+        self._driver = RoundDriver(store, server, chain, keychain, registration, locks, limits)
+        self._recovery = ParticipationRecovery(store, server, chain, keychain, gap_limit=gap_limit)
+        self._starting = asyncio.Lock()
+        self._last_event: RoundEvent | None = None
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def close(self) -> None:
+        """Stop what is under way in the background; every participation is where its row says."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._driver.forget()
+
+    # --- starting
+
+    async def refresh(self, vtxo_ids: Sequence[VtxoId]) -> RoundInfo:
+        """Refresh exactly these in the next round; returns once that is stored.
+
+        Raises NothingToRefresh, NotBuilt, NotStored.
+        """
+        if not vtxo_ids:
+            raise NothingToRefresh
+        record = await self._start(vtxo_ids, Waiting())
+        self._join_what_is_open(record.id)
+        return _info(record)
+
+    async def refresh_all(self) -> RoundInfo:
+        """Refresh every spendable VTXO. Raises as `refresh`."""
+        async with self._store.read() as tx:
+            spendable = await tx.vtxos.list([StateKind.SPENDABLE])
+        return await self.refresh([vtxo.id for vtxo in spendable])
+
+    async def refresh_counterparty(self) -> RoundInfo:
+        """Refresh the spendable VTXOs that somebody else could undo. Raises as `refresh`."""
+        async with self._store.read() as tx:
+            spendable = await tx.vtxos.list([StateKind.SPENDABLE])
+            bodies = await tx.vtxos.bodies([vtxo.id for vtxo in spendable])
+            signers = {key for vtxo in bodies for keys in vtxo.past_arkoor_pubkeys for key in keys}
+            signers.update(vtxo.user_pubkey for vtxo in bodies)
+            own_keys = frozenset(await tx.keys.find_many(list(signers)))
+        return await self.refresh([vtxo.id for vtxo in bodies if has_counterparty_risk(vtxo, own_keys)])
+
+    async def refresh_delegated(self, vtxo_ids: Sequence[VtxoId], height: int | None = None) -> RoundInfo:
+        """Let the server refresh these for us, in the next round or the first one from a height on.
+
+        The inputs stay free for other uses until the round is held. Raises NothingToRefresh, NotStored;
+        caused by NotHandedOver, it goes on all the same.
+        """
+        if not vtxo_ids:
+            raise NothingToRefresh
+        try:
+            record = await self._start(vtxo_ids, Submitting(), scheduled_height=height)
+        except NotBuilt as error:
+            raise NotStored from error.__cause__
+        driven = await self._driver.submit(record.id)
+        match driven:
+            case Record(round=Round(state=Failed(reason) | Canceled(reason))):
+                raise NotStored from RefusedByServer(reason)
+            case Record(round=Round(state=Submitting(), last_error=reason)):
+                raise NotStored from NotHandedOver(record.id, reason or "unknown")
+        return _info(driven or record)
+
+    async def _start(
+        self,
+        vtxo_ids: Sequence[VtxoId],
+        state: Waiting | Submitting,
+        *,
+        scheduled_height: int | None = None,
+        is_automatic: bool = False,
+    ) -> Record:
+        """Store a participation with its movement. Raises NotBuilt, NotStored."""
+        try:
+            info = await self._server.info()
+            tip = await self._chain.tip()
+        except BarkdError as error:
+            raise NotBuilt from error
+        height = tip.height if scheduled_height is None else scheduled_height
+        async with self._store.transaction() as tx:
+            try:
+                inputs = await _inputs(tx, vtxo_ids)
+                amount_sat = output_amount_sat(inputs, info, height)
+            except StoreError:
+                raise
+            except BarkdError as error:
+                raise NotBuilt from error
+            for vtxo in inputs:
+                if vtxo.state != Spendable():
+                    raise NotStored from InputNotSpendable(vtxo)
+            return await self._insert(tx, inputs, amount_sat, state, scheduled_height, is_automatic)
+
+    async def _insert(
+        self,
+        tx: Transaction,
+        inputs: Sequence[WalletVtxo],
+        amount_sat: int,
+        state: Waiting | Submitting,
+        scheduled_height: int | None,
+        is_automatic: bool,
+    ) -> Record:
+        key = await self._keychain.reserve_in(tx)
+        round_ = Round(
+            inputs=tuple(vtxo.id for vtxo in inputs),
+            outputs=(Output(amount_sat, key.public_key),),
+            state=state,
+            scheduled_height=scheduled_height,
+            is_automatic=is_automatic,
+        )
+        movement = await tx.movements.create(ROUND_REFRESH, movement_update(inputs, amount_sat))
+        round_id = await tx.rounds.insert(encode_round(round_), round_.inputs, movement_id=movement.id)
+        return Record(round_id, movement.id, round_)
+
+    def _join_what_is_open(self, round_id: int) -> None:
+        """An attempt that the stream has announced before may still take participants."""
+        event = self._last_event
+        if isinstance(event, RoundAttempt) and event.attempt_seq == 0:
+            self._in_background(self._feed([round_id], event), f"join round {event.round_seq}")
+
+    def _in_background(self, work: Awaitable[object], name: str) -> None:
+        async def run() -> None:
+            await work
+
+        task: asyncio.Task[object] = asyncio.create_task(run(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- events
+
+    async def run_events(self, events: AsyncGenerator[RoundEvent, None]) -> None:
+        """Follow the stream until it ends."""
+        async with aclosing(events):
+            async for event in events:
+                await self.on_event(event)
+
+    async def on_event(self, event: RoundEvent) -> None:
+        """Let every participation see an event of the stream, and join it for maintenance. Never fails."""
+        self._last_event = event
+        concerned = [
+            row.id for row in await self._rows() if isinstance(_decode(row).state, _DRIVEN_BY_EVENTS)
+        ]
+        work = [self._feed(concerned, event)]
+        if isinstance(event, RoundAttempt) and event.attempt_seq == 0:
+            work.append(self._join_for_maintenance(event))
+        await asyncio.gather(*work)
+
+    async def _feed(self, round_ids: Iterable[int], seen: machine.Observation) -> None:
+        ids = tuple(round_ids)
+        outcomes = await asyncio.gather(
+            *(self._driver.feed(round_id, seen) for round_id in ids), return_exceptions=True
+        )
+        for round_id, outcome in zip(ids, outcomes, strict=True):
+            _log_failure(f"round state {round_id}", outcome)
+
+    # --- maintenance
+
+    async def _join_for_maintenance(self, attempt: RoundAttempt) -> None:
+        try:
+            round_ids = await self.start_maintenance()
+        except BarkdError as error:
+            log.warning("Failed to join round for maintenance refresh: %s", chain_text(error))
+            return
+        await self._feed(round_ids, attempt)
+
+    async def start_maintenance(self) -> list[int]:
+        """Store refreshes of what must be refreshed; the ids of the participations, for the next attempt."""
+        info = await self._server.info()
+        tip = await self._chain.tip()
+        fee_rates = await self._chain.fee_rates()
+        rules = RefreshRules(tip.height, self._refresh_threshold, info.max_vtxo_exit_depth, fee_rates.fast)
+        async with self._starting, self._store.transaction() as tx:
+            selected = select_inputs(
+                await tx.vtxos.list([StateKind.SPENDABLE]),
+                rules,
+                taken=(await tx.rounds.by_input()).keys(),
+                refused=self._driver.refused,
+            )
+            return [
+                record.id
+                for group in cut_to_size(selected, info.max_vtxo_amount_sat)
+                if (record := await self._insert_automatic(tx, group, info, tip.height)) is not None
+            ]
+
+    async def _insert_automatic(
+        self, tx: Transaction, inputs: Sequence[WalletVtxo], info: ArkInfo, height: int
+    ) -> Record | None:
+        try:
+            amount_sat = output_amount_sat(inputs, info, height)
+        except BarkdError as error:
+            log.warning("%d VTXOs cannot be refreshed: %s", len(inputs), chain_text(error))
+            return None
+        return await self._insert(tx, inputs, amount_sat, Waiting(), None, True)
+
+    # --- looking after
+
+    async def sync(self) -> None:
+        """Look what became of every participation; errors of one do not stop the others."""
+        rows = await self._rows()
+        if any(isinstance(_decode(row).state, Signed | Registered | Joining) for row in rows):
+            await self._catch_up_with_events(rows)
+        slots = asyncio.Semaphore(CONCURRENT_SYNCS)
+
+        async def look(round_id: int) -> None:
+            async with slots:
+                await self._driver.sync(round_id)
+
+        outcomes = await asyncio.gather(*(look(row.id) for row in rows), return_exceptions=True)
+        for row, outcome in zip(rows, outcomes, strict=True):
+            _log_failure(f"round state {row.id}", outcome)
+
+    async def _catch_up_with_events(self, rows: Sequence[RoundRow]) -> None:
+        """The stream may have missed the end of an attempt."""
+        try:
+            last = await self._server.last_round_event()
+        except BarkdError as error:
+            log.warning("last round event: %s", chain_text(error))
+            return
+        await self._feed([row.id for row in rows], machine.ServerRestarted() if last is None else last)
+
+    async def list(self) -> Sequence[RoundInfo]:
+        """Every participation, after looking what became of it; oldest first. Raises LockTimeout."""
+        infos = [await self._driver.sync(row.id) for row in await self._rows()]
+        return [info for info in infos if info is not None]
+
+    async def cancel(self, round_id: int) -> None:
+        """Call a participation off.
+
+        Raises UnknownRound; CannotCancel for one that is delegated, or that the server may finish.
+        """
+        record = await self._driver.feed(round_id, machine.CancelRequested())
+        match None if record is None else record.round.state:
+            case None:
+                raise UnknownRound(round_id)
+            case Canceled() | Failed():
+                return
+            case Submitting() | Delegated():
+                raise CannotCancel("it is currently not yet possible to cancel pending delegated rounds")
+            case _:
+                raise CannotCancel("failed to cancel round")
+
+    async def cancel_all(self) -> None:
+        """Call off whatever still can be."""
+        await self._feed([row.id for row in await self._rows()], machine.CancelRequested())
+
+    async def on_completed(self, unlock_hash: bytes) -> None:
+        """The mailbox says that a delegated participation was held; one that we lost is found again.
+
+        Raises what keeps it from being looked at: the message comes again.
+        """
+        unanswered = await self._recovery.restore(unlock_hash)
+        if unanswered is not None:
+            await self._feed([unanswered], machine.Accepted(unlock_hash))
+        self._in_background(self.sync(), "rounds after a mailbox message")
+
+    async def _rows(self) -> Sequence[RoundRow]:
+        async with self._store.read() as tx:
+            return await tx.rounds.list()
+
+
+async def _inputs(tx: Transaction, vtxo_ids: Sequence[VtxoId]) -> list[WalletVtxo]:
+    """Raises DuplicateInput, UnknownInput."""
+    found: dict[VtxoId, WalletVtxo] = {}
+    for vtxo_id in vtxo_ids:
+        if vtxo_id in found:
+            raise DuplicateInput(vtxo_id)
+        vtxo = await tx.vtxos.find(vtxo_id)
+        if vtxo is None:
+            raise UnknownInput(vtxo_id)
+        found[vtxo_id] = vtxo
+    return list(found.values())
+
+
+def _decode(row: RoundRow) -> Round:
+    return decode_round(row.payload)
+
+
+def _info(record: Record) -> RoundInfo:
+    return RoundInfo(record.id, record.round, Pending(), record.movement_id)
+
+
+def _log_failure(what: str, outcome: object) -> None:
+    match outcome:
+        case BarkdError():
+            log.warning("%s: %s", what, chain_text(outcome))
+        case asyncio.CancelledError():
+            raise outcome
+        case BaseException():
+            log.error("%s failed", what, exc_info=outcome)
