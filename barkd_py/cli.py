@@ -51,13 +51,14 @@ class ClapError(click.ClickException):
 
     exit_code = 2
 
-    def __init__(self, message: str, usage: str | None = None) -> None:
+    def __init__(self, message: str, usage: str | None = None, hint: str = _TRY_HELP) -> None:
         super().__init__(message)
         self.usage = usage
+        self.hint = hint
 
     def show(self, file: Any = None) -> None:
         usage = f"Usage: {self.usage}\n\n" if self.usage else ""
-        click.echo(f"error: {self.message}\n\n{usage}{_TRY_HELP}", file=file or sys.stderr)
+        click.echo(f"error: {self.message}\n\n{usage}{self.hint}", file=file or sys.stderr)
 
 
 # --- declaring flags
@@ -135,7 +136,12 @@ _global_flags: Final = _all(
 )
 
 _daemon_flags: Final = _all(
-    _flag("--port", env="BARKD_BIND_PORT", metavar="<PORT>", help="The port to listen on"),
+    _flag(
+        "--port",
+        env="BARKD_BIND_PORT",
+        metavar="<PORT>",
+        help=f"The port to listen on [default: {DEFAULT_PORT}]",
+    ),
     _flag(
         "--host",
         env="BARKD_BIND_HOST",
@@ -579,6 +585,7 @@ def _rest_contract() -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The entry point."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its own notes on stderr say nothing that we do not log
     try:
         result = barkd.main(
             args=list(sys.argv[1:] if arguments is None else arguments),
@@ -618,6 +625,9 @@ def error_report(error: BarkdError) -> str:
 def _in_barkds_words(error: click.UsageError) -> ClapError:
     """Click's complaint as barkd's parser puts it."""
     message = error.format_message()
+    if error.ctx is not None and error.ctx.command_path.startswith("barkd devnet"):  # barkd has no such thing
+        usage = " ".join(error.ctx.get_usage().removeprefix("Usage:").split())
+        return ClapError(message, usage, f"For more information, try '{error.ctx.command_path} --help'.")
     match error:
         case click.NoSuchOption(option_name=name):
             return ClapError(f"unexpected argument '{name}' found", _USAGE)

@@ -1,6 +1,11 @@
 """Settings for all tests."""
 
+import os
+
 from hypothesis import settings
+
+# The core of gRPC reads this once; by default it writes to stderr when the servers of tests stop.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 # A loaded machine must not fail a test; how fast things are is for the benchmarks.
 settings.register_profile("barkd", deadline=None)

@@ -133,6 +133,13 @@ def test_help_of_a_subcommand() -> None:
     assert "refresh" in run("secret", "--help").out
 
 
+def test_devnet_says_how_its_own_commands_are_used() -> None:
+    result = run("devnet", "fund")
+    assert (result.code, result.out) == (2, "")
+    assert "Usage: barkd devnet fund [OPTIONS] ADDRESS AMOUNT_SAT" in result.err
+    assert "try 'barkd devnet fund --help'" in result.err
+
+
 def test_secret_alone_prints_its_help_as_an_error() -> None:
     result = run("secret")
     assert (result.code, result.out) == (2, "")
