@@ -1,0 +1,97 @@
+"""Holding rounds step by step: the server goes on when every wallet has dealt with what it announced."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+from barkd_py.server_rpc.api import RoundAttempt, RoundEvent, RoundFailed, RoundFinished
+from barkd_py.wallet.movements import ROUND_REFRESH, Movement
+from barkd_py.wallet.vtxos import StateKind
+from tests.wallet.flows.conftest import Net, Owner
+
+
+class Listener:
+    """One wallet's subscription. Events are fed by hand."""
+
+    def __init__(self, owner: Owner, stream: AsyncGenerator[RoundEvent, None]) -> None:
+        self._owner = owner
+        self._stream = stream
+
+    async def step(self) -> RoundEvent:
+        """Let the wallet deal with the next event."""
+        event = await anext(self._stream)
+        await self._owner.wallet.rounds.on_event(event)
+        return event
+
+
+class HeldRound:
+    """A round under way. `step` lets everybody deal with one event."""
+
+    def __init__(self, net: Net, listeners: list[Listener]) -> None:
+        self._engine = net.devnet.ark_server.rounds
+        self._listeners = listeners
+
+    async def step(self) -> RoundEvent:
+        events = await asyncio.gather(*(listener.step() for listener in self._listeners))
+        if isinstance(events[0], RoundAttempt):
+            self._engine.go_on()
+        return events[0]
+
+    async def finish(self) -> RoundEvent:
+        """Go on to the end of the round."""
+        while True:
+            event = await self.step()
+            if isinstance(event, RoundFinished | RoundFailed):
+                return event
+
+
+@asynccontextmanager
+async def round_of(net: Net, *owners: Owner) -> AsyncIterator[HeldRound]:
+    """A round that starts now, with these wallets listening."""
+    streams = [owner.wallet.server.subscribe_rounds() for owner in owners]
+    listeners = [Listener(owner, stream) for owner, stream in zip(owners, streams, strict=True)]
+    engine = net.devnet.ark_server.rounds
+    heard = engine.events.last is not None
+    try:
+        if heard:  # what is told first is old
+            await asyncio.gather(*(listener.step() for listener in listeners))
+        first = [asyncio.ensure_future(anext(stream)) for stream in streams]
+        while engine.events.nb_subscribers < len(owners):
+            await asyncio.sleep(0.001)
+        engine.trigger()
+        events = await asyncio.gather(*first)
+        await asyncio.gather(
+            *(owner.wallet.rounds.on_event(event) for owner, event in zip(owners, events, strict=True))
+        )
+        assert isinstance(events[0], RoundAttempt)
+        engine.go_on()
+        yield HeldRound(net, listeners)
+    finally:
+        for stream in streams:
+            await stream.aclose()
+
+
+async def hold_round(net: Net, *owners: Owner) -> RoundEvent:
+    """A whole round; how it ended."""
+    async with round_of(net, *owners) as held:
+        return await held.finish()
+
+
+async def settle(net: Net, *owners: Owner) -> None:
+    """Confirm what was broadcast, and let the wallets finish."""
+    await net.mine()
+    for owner in owners:
+        await owner.wallet.chain.fetch_tip()
+        await owner.wallet.rounds.sync()
+
+
+async def refreshes(owner: Owner) -> list[Movement]:
+    """The history of refreshes, newest first."""
+    return [each for each in await owner.wallet.list_movements() if each.subsystem == ROUND_REFRESH]
+
+
+async def assert_nothing_stuck(owner: Owner) -> None:
+    """No participation is left, and nothing is locked."""
+    async with owner.wallet.store.read() as tx:
+        assert await tx.rounds.list() == ()
+        assert await tx.vtxos.list([StateKind.LOCKED]) == ()
