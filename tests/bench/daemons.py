@@ -180,8 +180,14 @@ async def _measure_load(report: Report, who: str, daemon: Daemon, size: str) -> 
         )
 
 
+async def _reconnect(daemon: Daemon) -> None:
+    """barkd cuts a connection half a minute after it was made, whatever it is doing then."""
+    await daemon.http.aclose()
+    daemon.http = httpx.AsyncClient(base_url=daemon.http.base_url, timeout=60)
+
+
 async def _measure_addresses(report: Report, who: str, daemon: Daemon) -> None:
-    await _first_balance(daemon)  # on a new connection: those of before may have idled for too long
+    await _reconnect(daemon)
     taken = []
     for _ in range(ADDRESSES):
         began = time.perf_counter()
@@ -191,6 +197,7 @@ async def _measure_addresses(report: Report, who: str, daemon: Daemon) -> None:
 
 
 async def _measure_sends(report: Report, who: str, daemon: Daemon, payee: Daemon) -> None:
+    await _reconnect(daemon)
     address = (await payee.post("/wallet/addresses/next"))["address"]
     taken, cpu = [], _cpu_ms(daemon.process.pid)
     for _ in range(SENDS):
