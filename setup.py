@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the migrations live in ``alembic/``, and are installed inside the package."""
+"""What pyproject.toml cannot say: the migrations live in ``alembic/``, installed inside the package."""
 
 from setuptools import find_packages, setup
 
