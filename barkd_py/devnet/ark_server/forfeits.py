@@ -63,7 +63,7 @@ class Forfeits:
             return leaf_task(vtxo).cosign(self._keys.server, pub_nonce)
         except NotAHarkLeaf as error:
             # The real server crashes here.
-            raise BadArgument(str(error)) from error
+            raise BadArgument(str(error)) from None
 
     # --- forfeits
 

@@ -287,7 +287,7 @@ class Offboards:
         try:
             await self._parts.chain.check(signed_tx)
         except ChainError as error:
-            raise Failure(f"mempool rejected offboard tx: {error}") from error
+            raise Failure("mempool rejected offboard tx") from error
         await self._parts.faults.pass_point("offboard.book")
         await self._store.transact(
             partial(_book, session=session, signed_tx=signed_tx, forfeit_txs=forfeit_txs)

@@ -64,6 +64,11 @@ class RoundEvents:
         self.last: RoundEvent | None = None
         self._subscribers: set[_Subscriber] = set()
 
+    @property
+    def nb_subscribers(self) -> int:
+        """How many listen now."""
+        return len(self._subscribers)
+
     def publish(self, event: RoundEvent) -> None:
         self.last = event
         for subscriber in self._subscribers:

@@ -254,6 +254,11 @@ class ArkServer:
         """All swaps, those that wait and those that are done, oldest first."""
         return await self._store.transact(participation_rows.everything)
 
+    async def virtual_tx(self, txid: Txid) -> Tx | None:
+        """A transaction that the server has signed, or was given signed."""
+        found = await self._store.transact(lambda connection: vtxo_rows.find_virtual_tx(connection, txid))
+        return None if found is None else found.signed
+
     async def double_spend(self, txid: Txid) -> Tx:
         """A transaction that conflicts with one of the server's own. Raises NotFound."""
         tx = await self._chain.get_tx(txid)
