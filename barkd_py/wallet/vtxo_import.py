@@ -18,6 +18,7 @@ from barkd_py.ark.vtxo import Vtxo, VtxoId, VtxoInvalid
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError, ChainError, InvalidInput, StateConflict, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, VtxoSpendState
+from barkd_py.server_rpc.errors import ConversionError
 from barkd_py.wallet.keychain import MAX_GAP_LIMIT, GapLimitTooHigh, Keychain
 from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store
@@ -49,11 +50,21 @@ class ImportNotOurs(InvalidInput):
         self.vtxo_id = vtxo_id
 
 
+_IN_BARKDS_WORDS = {
+    VtxoSpendState.UNCLAIMED: "Unclaimed",
+    VtxoSpendState.UNREGISTERED: "Unregistered",
+    VtxoSpendState.HTLC_RECV_UNCLAIMED: "HtlcRecvUnclaimed",
+}
+
+
 class ImportInFlight(StateConflict):
-    def __init__(self, vtxo_id: VtxoId, state: VtxoSpendState) -> None:
+    """state: None if the server gave none that is known."""
+
+    def __init__(self, vtxo_id: VtxoId, state: VtxoSpendState | None) -> None:
+        reported = "Unspecified" if state is None else _IN_BARKDS_WORDS[state]
         super().__init__(
             f"vtxo {vtxo_id} is neither spendable nor spent, so it cannot be imported: the server"
-            f" reports it as {state.value}"
+            f" reports it as {reported}"
         )
         self.vtxo_id = vtxo_id
         self.state = state
@@ -168,10 +179,14 @@ class VtxoImport:
         """Raises ImportInFlight, ServerError."""
         secret = await self._keychain.secret_for(vtxo.user_pubkey)
         attestation = attest(vtxo_status_message(vtxo.id), secret)
-        match await self._server.get_vtxo_status(vtxo.id, attestation):
+        try:
+            state = await self._server.get_vtxo_status(vtxo.id, attestation)
+        except ConversionError:
+            raise ImportInFlight(vtxo.id, None) from None
+        match state:
             case VtxoSpendState.SPENDABLE:
                 return Spendable()
             case VtxoSpendState.SPENT:
                 return Spent()
-            case other:
-                raise ImportInFlight(vtxo.id, other)
+            case _:
+                raise ImportInFlight(vtxo.id, state)

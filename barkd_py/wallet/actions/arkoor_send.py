@@ -4,6 +4,9 @@
         │                                 │
         └── refused ──▶ done, undone      └── every mailbox refuses, again and again ──▶ done: failed
 
+A server whose answers are wrong is asked again; it counts as a refusal if the server still has the inputs as
+spendable.
+
 `ArkoorSends.send` chooses inputs, change key and outputs, and stores them with the inputs locked, in one
 transaction. From then on the payment is fixed, and so every repetition of the cosign request asks for the
 very same transactions, with fresh nonces: a server that has cosigned already does it again. For the same
@@ -37,6 +40,7 @@ from barkd_py.ark.arkoor import (
     plan_outputs,
     split_package,
 )
+from barkd_py.ark.attestations import attest, vtxo_status_message
 from barkd_py.ark.mailbox import decode_blinded_id
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import Vtxo, VtxoId
@@ -51,7 +55,7 @@ from barkd_py.errors import (
     StoreError,
     chain_text,
 )
-from barkd_py.server_rpc.api import ArkoorCosignPart, ArkServerApi
+from barkd_py.server_rpc.api import ArkoorCosignPart, ArkServerApi, StatusQuery, VtxoSpendState
 from barkd_py.wallet.actions.executor import (
     ActionExecutor,
     Done,
@@ -87,6 +91,9 @@ DELIVERY_RETRY_SECS = 60.0
 MAX_REFUSED_DELIVERIES = 5
 # How often the server's answer may be malformed or wrong before it is not asked again.
 MAX_BAD_ANSWERS = 5
+# A server's words, in a failure that reads as "try again", for: these amounts of these inputs were cosigned
+# before, to be paid to others. That is a refusal: this payment never was, and never will be.
+_CONFLICTING_SPEND = "is already spent"
 # How long a caller waits; upstream waits for ever.
 WAIT_SECS = 60.0
 
@@ -210,13 +217,9 @@ class ArkoorSendMachine:
         except StoreError:
             raise
         except ProtocolViolation as error:
-            # We signed nothing, so nobody can move the inputs; but a server may be mended.
-            if state.bad_answers + 1 >= MAX_BAD_ANSWERS:
-                return Failed(error)
-            log.warning("arkoor send %s: bad answer of the server: %s", action_id, chain_text(error))
-            return Park(replace(state, bad_answers=state.bad_answers + 1), 1.0, error)
+            return await self._after_bad_answer(action_id, state, error)
         except BarkdError as error:
-            if is_final(error):
+            if is_final(error) or _CONFLICTING_SPEND in chain_text(error):
                 return Failed(error)  # the executor releases the inputs
             return Retry(error)
         recipient = PubkeyPolicy(state.recipient)
@@ -226,6 +229,43 @@ class ArkoorSendMachine:
             Delivering(state.input_ids, payment, change, state.blinded_ids),
             writes=_create_movement(action_id, state),
         )
+
+    async def _after_bad_answer(
+        self, action_id: str, state: Cosigning, error: ProtocolViolation
+    ) -> Outcome[_State]:
+        """Ask again a few times: a server may be mended. Then undo, but only what the server did not book.
+
+        We signed nothing, so nobody can move the inputs. But where the server has spent them in its books, it
+        has for this very payment, and would refuse them for any other: then the payment stays as it is.
+        """
+        answers = min(state.bad_answers + 1, MAX_BAD_ANSWERS)
+        state = replace(state, bad_answers=answers)
+        log.warning("arkoor send %s: bad answer of the server: %s", action_id, chain_text(error))
+        if answers < MAX_BAD_ANSWERS:
+            return Park(state, 1.0, error)
+        if await self._are_spendable(state.input_ids):
+            return Failed(error)
+        pending = StillPending("arkoor send")
+        pending.__cause__ = error
+        return Park(state, error=pending)
+
+    async def _are_spendable(self, vtxo_ids: Sequence[VtxoId]) -> bool:
+        """Whether the server says so of all of them; no if it does not answer."""
+        try:
+            async with self._store.read() as tx:
+                stored = await tx.vtxos.get_many(vtxo_ids)
+            keys = await self._keychain.secrets_for([vtxo.user_pubkey for vtxo in stored])
+            queries = [
+                StatusQuery(vtxo.id, attest(vtxo_status_message(vtxo.id), key))
+                for vtxo, key in zip(stored, keys, strict=True)
+            ]
+            states = await self._server.get_vtxo_statuses(queries)
+        except StoreError:
+            raise
+        except BarkdError as error:
+            log.warning("the state of inputs is not known: %s", chain_text(error))
+            return False
+        return all(states.get(vtxo_id) is VtxoSpendState.SPENDABLE for vtxo_id in vtxo_ids)
 
     async def _request(self, state: Cosigning) -> tuple[Vtxo, ...]:
         """The new VTXOs, every partial signature of the server verified.

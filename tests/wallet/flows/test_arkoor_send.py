@@ -1,13 +1,21 @@
 """Payments that meet crashes, outages, refusals and lies: the coins come out right, once."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from barkd_py.ark.address import ArkAddress, MailboxDelivery
 from barkd_py.ark.arkoor import ChangeToDestination
+from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.keys import SecretKey
-from barkd_py.errors import InvalidInput, ProtocolViolation, ServerRejected
+from barkd_py.errors import (
+    InvalidInput,
+    ProtocolViolation,
+    ServerRejected,
+    ServerUnavailable,
+    chain_text,
+)
 from barkd_py.wallet.actions.arkoor_send import (
     MAX_BAD_ANSWERS,
     ArkoorSendMachine,
@@ -22,7 +30,7 @@ from barkd_py.wallet.movements import ARKOOR_SEND, Movement, MovementStatus
 from barkd_py.wallet.selection import NotEnoughVtxos
 from barkd_py.wallet.vtxos import StateKind
 from barkd_py.wallet.wallet import Wallet
-from tests.wallet.flows.conftest import Net, Owner
+from tests.wallet.flows.conftest import ALICE, Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, Twice, When, opener
 
 AMOUNT_SAT = 5_000
@@ -293,9 +301,9 @@ async def test_a_server_that_lies_once_is_asked_again(
     assert await bob.spendable_sat() == AMOUNT_SAT
 
 
-async def test_a_server_that_keeps_lying_is_given_up(net: Net, alice: Owner, bob: Owner) -> None:
-    before = await alice.spendable_sat()
-    number = net.fault(
+def keep_lying(net: Net) -> int:
+    """The server spends the inputs in its books, but its signatures are wrong."""
+    return net.fault(
         "RequestArkoorCosign",
         stage="reply",
         kind="mutate",
@@ -303,12 +311,111 @@ async def test_a_server_that_keeps_lying_is_given_up(net: Net, alice: Owner, bob
         mutation="flip",
         count=None,
     )
+
+
+def hits(net: Net, number: int) -> int:
+    (fault,) = [fault for fault in net.devnet.ark_server.faults.list() if fault["id"] == number]
+    return int(fault["hits"])
+
+
+async def test_a_server_that_keeps_lying_is_given_up_if_it_spent_nothing(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    before = await alice.spendable_sat()
+    number = keep_lying(net)
+    net.fault(
+        "GetVtxosStatusByIds",
+        stage="reply",
+        kind="mutate",
+        path="vtxos.0.spend_state",
+        mutation="set",
+        value=1,
+    )
     with pytest.raises(ProtocolViolation, match="Invalid partial signature at index 1"):
         await impatient_sends(alice.wallet).send(await bob.wallet.new_address(), AMOUNT_SAT)
-    (fault,) = [fault for fault in net.devnet.ark_server.faults.list() if fault["id"] == number]
-    assert fault["hits"] == MAX_BAD_ANSWERS
+    assert hits(net, number) == MAX_BAD_ANSWERS
     assert await alice.spendable_sat() == before
     assert await sends(alice.wallet) == []
+    await assert_settled(alice.wallet)
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_a_payment_that_a_lying_server_has_booked_waits_until_it_is_mended(
+    net: Net, alice: Owner, bob: Owner, is_silent: bool
+) -> None:
+    """The inputs can be used for nothing else any more; so the payment is not undone but finished later."""
+    before = await alice.spendable_sat()
+    address = await bob.wallet.new_address()
+    number = keep_lying(net)
+    if is_silent:
+        net.fault("GetVtxosStatusByIds", kind="error", code="INTERNAL", count=None)
+    with pytest.raises(StillPending) as failure:
+        await impatient_sends(alice.wallet).send(address, AMOUNT_SAT)
+    assert chain_text(failure.value) == (
+        "arkoor send is not finished yet and continues in the background: "
+        "Invalid partial signature at index 1"
+    )
+    assert hits(net, number) == MAX_BAD_ANSWERS
+    assert (await alice.wallet.balance()).pending_arkoor_send_sat == before
+    wallet = await alice.restart()
+    await wallet.sync()
+    assert hits(net, number) == MAX_BAD_ANSWERS + 1  # once more per sync, and no more
+    net.honest()
+    await wallet.sync()
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+    assert await alice.spendable_sat() == before - AMOUNT_SAT
+    assert [movement.status for movement in await sends(wallet)] == [MovementStatus.SUCCESSFUL]
+    await assert_settled(wallet)
+
+
+async def test_amounts_that_were_cosigned_for_others_are_refused_for_good(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    """Another wallet of the same seed paid as much; the server says so with a failure, not a refusal."""
+    async with net.wallet("twin", ALICE) as twin:
+        (vtxo,) = await alice.wallet.list_vtxos(include_all=False)
+        await twin.wallet.import_vtxos([Vtxo.decode(await alice.wallet.encoded_vtxo(vtxo.id))])
+        await twin.wallet.send_arkoor(await bob.wallet.new_address(), AMOUNT_SAT)
+        before = await alice.spendable_sat()
+        with pytest.raises(ServerUnavailable, match="is already spent"):
+            await alice.wallet.send_arkoor(await bob.wallet.new_address(), AMOUNT_SAT)
+        assert await sends(alice.wallet) == []
+        assert await alice.spendable_sat() == before  # its own books say so; the exit is open
+        await assert_settled(alice.wallet)
+        with pytest.raises(ServerRejected, match="is not spendable"):
+            await alice.wallet.send_arkoor(await bob.wallet.new_address(), AMOUNT_SAT + 1)
+        await assert_settled(alice.wallet)
+
+
+async def test_an_address_without_a_mailbox_is_paid_and_nobody_is_told(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    """Its owner fetches the payment by other means."""
+    address = replace(ArkAddress.parse(await bob.wallet.new_address()), deliveries=())
+    number = net.fault("PostArkoorMessage", kind="error", count=None)
+    await alice.wallet.send_arkoor(address.encode(), AMOUNT_SAT)
+    assert hits(net, number) == 0
+    assert [movement.status for movement in await sends(alice.wallet)] == [MovementStatus.SUCCESSFUL]
+    await assert_settled(alice.wallet)
+
+
+async def test_one_mailbox_of_several_is_enough(net: Net, alice: Owner, bob: Owner) -> None:
+    mine = ArkAddress.parse(await bob.wallet.new_address())
+    foreign = MailboxDelivery(SecretKey(bytes([7] * 32)).public_key.data)
+    address = replace(mine, deliveries=(foreign, *mine.deliveries))
+    (delivery,) = mine.deliveries
+    assert isinstance(delivery, MailboxDelivery)
+    net.fault(
+        "PostArkoorMessage",
+        kind="error",
+        code="INVALID_ARGUMENT",
+        contains=foreign.blinded_id.hex(),
+        count=None,
+    )
+    await alice.wallet.send_arkoor(address.encode(), AMOUNT_SAT)
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
     await assert_settled(alice.wallet)
 
 
