@@ -259,21 +259,23 @@ class ExitDriver:
 
         Returns the exits that have changed. views: is completed with what the wallet knows.
         """
+        children = self._changed_children(views.values(), observation)
+        async with self._store.read() as tx:
+            advances = await self._judge(tx, exits, views)
         changed: dict[VtxoId, LiveExit] = {}
-        advances: dict[VtxoId, Advance] = {}
-        async with self._store.transaction() as tx:
-            states = await self._vtxo_states(tx, list(views))
-            for vtxo_id, view in views.items():
-                exit_ = exits[vtxo_id]
-                views[vtxo_id] = replace(view, is_spent_offchain=states.get(vtxo_id) is StateKind.SPENT)
-                taken = advances[vtxo_id] = advance(exit_.state, views[vtxo_id])
-                if taken.state == exit_.state:
-                    continue
-                row = row_after(exit_.row, taken.state, taken.passed)
-                await tx.exits.save(row)
-                await apply_consequences(tx, row, taken.state)
-                changed[vtxo_id] = LiveExit(row, taken.state)
-            await self._store_children(tx, views.values(), observation)
+        if children or any(taken.state != exits[vtxo_id].state for vtxo_id, taken in advances.items()):
+            async with self._store.transaction() as tx:
+                advances = await self._judge(tx, exits, views)
+                for vtxo_id, taken in advances.items():
+                    exit_ = exits[vtxo_id]
+                    if taken.state == exit_.state:
+                        continue
+                    row = row_after(exit_.row, taken.state, taken.passed)
+                    await tx.exits.save(row)
+                    await apply_consequences(tx, row, taken.state)
+                    changed[vtxo_id] = LiveExit(row, taken.state)
+                for child in children:
+                    await tx.exits.save_child(child)
         for vtxo_id, taken in advances.items():
             error = taken.error or _trouble_of(views[vtxo_id], observation)
             if error is not None:
@@ -282,21 +284,28 @@ class ExitDriver:
                 self.errors.pop(vtxo_id, None)
         return changed
 
+    async def _judge(
+        self, tx: Transaction, exits: Mapping[VtxoId, LiveExit], views: dict[VtxoId, ExitView]
+    ) -> dict[VtxoId, Advance]:
+        states = await self._vtxo_states(tx, list(views))
+        for vtxo_id, view in views.items():
+            views[vtxo_id] = replace(view, is_spent_offchain=states.get(vtxo_id) is StateKind.SPENT)
+        return {vtxo_id: advance(exits[vtxo_id].state, view) for vtxo_id, view in views.items()}
+
     async def _vtxo_states(self, tx: Transaction, ids: Sequence[VtxoId]) -> dict[VtxoId, StateKind]:
         known = await tx.vtxos.known(ids)
         vtxos = await tx.vtxos.get_many([vtxo_id for vtxo_id in ids if vtxo_id in known])
         return {vtxo.id: vtxo.state.kind for vtxo in vtxos}
 
-    async def _store_children(
-        self, tx: Transaction, views: Iterable[ExitView], observation: Observation
-    ) -> None:
-        """Store the children that were found, and in which blocks the stored ones are."""
+    def _changed_children(self, views: Iterable[ExitView], observation: Observation) -> list[ExitChildRow]:
+        """The children that were found, and the stored ones that are in another block than before."""
         seen: dict[Txid, ChildView] = {
             view.txid: view.child
             for exit_view in views
             for view in exit_view.transactions
             if view.child is not None
         }
+        changed: list[ExitChildRow] = []
         for exit_txid, child in seen.items():
             found = observation.found.get(exit_txid)
             known = found or self._children.get(exit_txid)
@@ -304,7 +313,8 @@ class ExitDriver:
                 continue  # confirmed, and stored long ago
             if found is None and (known.origin == origin_of(child) or isinstance(child.status, NotFound)):
                 continue
-            await tx.exits.save_child(_child_row(exit_txid, known.tx, origin_of(child)))
+            changed.append(_child_row(exit_txid, known.tx, origin_of(child)))
+        return changed
 
     async def _settle_children(self, observation: Observation) -> None:
         """A child of ours that another one has replaced does not count any more."""
@@ -470,8 +480,6 @@ class ChildPayer:
                 return child.txid
             log.info("child %s of exit transaction %s is given up: %s", child.txid, parent.txid, error)
             await self._give_up(parent, child, previous=None)
-            if error.kind is BroadcastErrorKind.OTHER:
-                raise ExitPackageBroadcastFailure(parent.txid, str(error)) from error
             return await self._pay_first(parent, rate)
         return child.txid
 

@@ -17,6 +17,13 @@ class ExitError(BarkdError):
     tag: ClassVar[str]
 
 
+class OnchainSyncFailure(BarkdError):
+    """The on-chain wallet, which pays for exits, could not be brought up to date; its cause says why."""
+
+    def __init__(self) -> None:
+        super().__init__("error syncing on-chain wallet")
+
+
 class AncestorRetrievalFailure(ExitError):
     tag = "ancestor-retrieval-failure"
 

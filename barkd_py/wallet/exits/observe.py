@@ -249,7 +249,7 @@ class Look:
             origin = origin_of(ChildView(spend.txid, is_ours, spend.status))
             child = self.found[tx.txid] = KnownChild(child_tx, is_ours, origin)
         if isinstance(spend.status, Mempool):
-            fee = await self._fee(tx.txid, spend.txid) if isinstance(status, Mempool) else None
+            fee = await self._fee(tx, child.tx) if isinstance(status, Mempool) else None
             return ChildView(spend.txid, child.is_ours, spend.status, fee)
         await self._verify(spend.status)
         view = ChildView(spend.txid, child.is_ours, spend.status)
@@ -257,18 +257,23 @@ class Look:
             self._memory.children[tx.txid] = view
         return view
 
-    async def _fee(self, exit_txid: Txid, child_txid: Txid) -> PackageFee | None:
-        """None if it cannot be had now: the package is not replaced then."""
-        if (known := self._memory.fees.get(child_txid)) is not None:
+    async def _fee(self, tx: Tx, child: Tx) -> PackageFee | None:
+        """None if it cannot be had now: the package is not replaced then.
+
+        The two are the whole package, so their weight is known; a node tells it in rounded bytes, by which
+        our own packages would seem to pay less than they do.
+        """
+        if (known := self._memory.fees.get(child.txid)) is not None:
             return known
         async with self._slots:
             try:
-                fee = await self._chain.package_fee(child_txid)
+                told = await self._chain.package_fee(child.txid)
             except ChainError as error:
-                self.troubles[exit_txid] = AncestorRetrievalFailure(child_txid, chain_text(error))
+                self.troubles[tx.txid] = AncestorRetrievalFailure(child.txid, chain_text(error))
                 return None
-        if fee is not None:
-            self._memory.fees[child_txid] = fee
+        if told is None:
+            return None
+        fee = self._memory.fees[child.txid] = PackageFee(told.fee_sat, tx.weight_wu + child.weight_wu)
         return fee
 
     # --- calls

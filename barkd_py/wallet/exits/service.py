@@ -45,6 +45,7 @@ from barkd_py.wallet.exits.errors import (
     InvalidWalletState,
     NonStandardExit,
     NotExiting,
+    OnchainSyncFailure,
     SpentVtxo,
     SweptVtxo,
     TransactionRetrievalFailure,
@@ -247,7 +248,10 @@ class Exits:
     async def progress(self, fee_rate: FeeRate | None = None) -> ExitProgress:
         """See `daemon.wallet_api.ExitsApi`."""
         if self._onchain is not None:
-            await self._onchain.sync()
+            try:
+                await self._onchain.sync()
+            except ChainError as error:
+                raise OnchainSyncFailure from error
         return self._progress_of(await self._run(fee_rate))
 
     async def tick(self) -> None:
