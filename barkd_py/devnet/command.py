@@ -9,6 +9,7 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,17 @@ def _require_kernel() -> None:
     )
 
 
-@click.group("devnet", invoke_without_command=True)
+def _port_option(name: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A port that is remembered in the directory."""
+    return click.option(
+        name,
+        type=click.IntRange(1, 65535),
+        metavar="PORT",
+        help=f"{text}  [default: that of last time, or any]",
+    )
+
+
+@click.group("devnet", invoke_without_command=True, short_help="Run a whole regtest in one process")
 @click.option(
     "--dir",
     "directory",
@@ -56,10 +67,10 @@ def _require_kernel() -> None:
     help="Where its state is; it survives restarts.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--esplora-port", type=click.IntRange(1, 65535), help="As last time, or any, unless given.")
-@click.option("--ark-port", type=click.IntRange(1, 65535), help="As last time, or any, unless given.")
-@click.option("--ark-admin-port", type=click.IntRange(1, 65535), help="As last time, or any, unless given.")
-@click.option("--control-port", type=click.IntRange(1, 65535), help="As last time, or any, unless given.")
+@_port_option("--esplora-port", "Port of Esplora.")
+@_port_option("--ark-port", "Port of the Ark server.")
+@_port_option("--ark-admin-port", "Port of the Ark server's administration.")
+@_port_option("--control-port", "Port of the levers.")
 @click.option(
     "--bitcoind",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
@@ -67,14 +78,20 @@ def _require_kernel() -> None:
 )
 @click.option("--block-interval", type=click.FloatRange(min=0.1), help="Mine a block every so many seconds.")
 @click.option("--mine-on-tx", is_flag=True, help="Mine a block as soon as a transaction waits.")
-@click.option("--round-interval", type=click.IntRange(min=1), default=10, show_default=True, help="Seconds.")
+@click.option(
+    "--round-interval",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Seconds between rounds.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as one line of JSON.")
 @click.option("--verbose", is_flag=True, help="Log everything.")
 @click.pass_context
 def devnet(context: click.Context, /, directory: Path, **options: Any) -> None:
     """Run a bitcoin chain, an Ark server and a faucet for regtest, until Ctrl-C.
 
-    With a subcommand: pull a lever of the devnet that runs in --dir.
+    With a subcommand: pull a lever of the devnet that runs. --dir stands before it: barkd devnet --dir DIR mine.
     """
     context.obj = directory
     if context.invoked_subcommand is not None:

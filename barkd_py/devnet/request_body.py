@@ -15,7 +15,7 @@ async def json_body(request: Request) -> Mapping[str, Any]:
     try:
         value = json.loads(raw) if raw else {}
     except ValueError as error:
-        raise InvalidInput(f"the body is not JSON: {error}") from error
+        raise InvalidInput("the body is not JSON") from error
     if not isinstance(value, dict):
         raise InvalidInput("the body is not a JSON object")
     return value
