@@ -173,7 +173,8 @@ class ExitsApi(Protocol):
         """Bring the on-chain wallet and every live exit forward now.
 
         fee_rate: for children that are made or replaced; None: the fast one. Not enough funds and the like
-        are errors of single exits, in the answer. Raises ChainError if the chain source is away.
+        are errors of single exits, in the answer. Raises OnchainSyncFailure, or ChainError if the chain
+        source is away.
         """
 
     async def statuses(

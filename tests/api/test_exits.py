@@ -19,7 +19,13 @@ from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.chain.source import PackageFee
 from barkd_py.errors import ChainUnavailable
 from barkd_py.wallet.exits import states
-from barkd_py.wallet.exits.errors import DustLimit, ExitError, NonStandardExit, TipRetrievalFailure
+from barkd_py.wallet.exits.errors import (
+    DustLimit,
+    ExitError,
+    NonStandardExit,
+    OnchainSyncFailure,
+    TipRetrievalFailure,
+)
 from barkd_py.wallet.exits.states import ExitStatus
 from barkd_py.wallet.vtxos import WalletVtxo
 from tests.fakes import exits as samples
@@ -436,6 +442,17 @@ async def test_a_chain_source_that_is_away(
     path = path.replace("{id}", str(a_vtxo.id))
     answer = await api.http.request(method, f"/api/v1/exits{path}", json=body)
     assert (answer.status_code, answer.json()) == (500, {"message": f"{before}: connection refused"})
+
+
+async def test_an_onchain_wallet_that_cannot_be_synced(api: RunningApi) -> None:
+    failure = OnchainSyncFailure()
+    failure.__cause__ = ChainUnavailable("connection refused")
+    api.wallet.exits.failure = failure
+    answer = await api.http.post("/api/v1/exits/progress", json={})
+    assert (answer.status_code, answer.json()) == (
+        500,
+        {"message": "error syncing on-chain wallet: connection refused"},
+    )
 
 
 async def test_a_failed_start_says_why(api: RunningApi, a_vtxo: WalletVtxo) -> None:

@@ -30,6 +30,7 @@ from barkd_py.wallet.exits.errors import (
     ExitTxAlreadyBroadcast,
     InvalidFeeMargin,
     NotExiting,
+    OnchainSyncFailure,
     SpentVtxo,
     SweptVtxo,
     UnknownExitVtxo,
@@ -112,8 +113,12 @@ async def exit_progress(
     fee_rate = _fee_rate(body.fee_rate)
     if fee_rate is not None and fee_rate < _MIN_FEE_RATE:
         raise BadRequest(f"Fee rate must be at least {_MIN_FEE_RATE.sat_per_kvb} sat/kvB")
-    with failing("error making progress on exit process"):
+    try:
         progress = await wallet.exits.progress(fee_rate)
+    except OnchainSyncFailure:
+        raise
+    except BarkdError as error:
+        raise Failure("error making progress on exit process") from error
     rates = await wallet.fee_rates()
     return render.exit_progress(progress, contract.on_old_path(), fee_rate or rates.fast)
 
