@@ -91,7 +91,8 @@ def _port_option(name: str, text: str) -> Callable[[Callable[..., Any]], Callabl
 def devnet(context: click.Context, /, directory: Path, **options: Any) -> None:
     """Run a bitcoin chain, an Ark server and a faucet for regtest, until Ctrl-C.
 
-    With a subcommand: pull a lever of the devnet that runs. --dir stands before it: barkd devnet --dir DIR mine.
+    With a subcommand: pull a lever of the devnet that runs. The directory is named before it, as in
+    barkd devnet --dir DIR mine.
     """
     context.obj = directory
     if context.invoked_subcommand is not None:
