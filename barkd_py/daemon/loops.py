@@ -133,6 +133,7 @@ class Daemon:
         if self.connected:
             await self._attempt("boards", wallet.boards.drive_all)
             await self._attempt("arkoor sends", wallet.arkoor.drive_all)
+            await self._attempt("offboards", wallet.offboards.drive_all)
             await self._attempt("recovery catch-up", wallet.registration.catch_up)
         await self._attempt("rounds", wallet.rounds.sync)
         if wallet.onchain is not None:

@@ -3,7 +3,7 @@
 `Wallet` decides nothing. It opens the parts, hands each only what it uses, and passes calls on:
 
     keychain, addresses       keys and what is built from them        store           everything that is kept
-    boards, arkoor            resumable operations                    mailbox         what comes in
+    boards, arkoor, offboards resumable operations                    mailbox         what comes in
     exits                     ways out without the server             rounds          new VTXOs for old ones
     registration              the server's copies                     onchain, chain  bitcoin
     server                    the Ark server                          notifications   what happened
@@ -48,6 +48,7 @@ from barkd_py.wallet.actions.board import (
     vtxos_in_progress,
 )
 from barkd_py.wallet.actions.executor import ActionExecutor
+from barkd_py.wallet.actions.offboard import OffboardMachine, Offboards
 from barkd_py.wallet.addresses import Addresses
 from barkd_py.wallet.balance import Balance, BalanceReader
 from barkd_py.wallet.exits.service import Exits
@@ -158,6 +159,24 @@ class Wallet:
             network=network,
             change_split_factor=config.change_vtxo_split_factor,
         )
+        self.offboards = Offboards(
+            store,
+            self.executor,
+            OffboardMachine(
+                store,
+                keychain,
+                server,
+                chain,
+                self.registration,
+                required_confirmations=config.offboard_required_confirmations,
+                lost_tx_grace_secs=config.offboard_lost_tx_grace_period_secs,
+                now=now,
+            ),
+            keychain,
+            server,
+            chain,
+            change_split_factor=config.change_vtxo_split_factor,
+        )
         self.rounds = Rounds(
             store,
             server,
@@ -191,6 +210,7 @@ class Wallet:
             SyncStep("rounds", self.rounds.sync),
             SyncStep("arkoor sends", self.arkoor.drive_all),
             SyncStep("boards", self.boards.drive_all),
+            SyncStep("offboards", self.offboards.drive_all),
             SyncStep("forced exits", self.exits.notice_forced),
             SyncStep("recovery catch-up", self.registration.catch_up),
         ]
@@ -342,6 +362,7 @@ class Wallet:
         if self.background is not None:
             await self.background.stop()
         await self.arkoor.close()
+        await self.offboards.close()
         await self.rounds.close()
         await self.registration.close()
         if self._tip_task is not None:

@@ -1,0 +1,55 @@
+"""Having the server cosign an out-of-round package of ours: one request, everything verified.
+
+The same inputs and outputs always make the same transactions, so the request may be repeated until it is
+answered; nonces are new each time. Source: sheet 03 §2.3-§2.7.
+"""
+
+from collections.abc import Sequence
+
+from barkd_py.ark.arkoor import (
+    ArkoorDestination,
+    InvalidArkoor,
+    WrongSigningKey,
+    finish_package,
+    generate_part_nonces,
+    split_package,
+)
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.server_rpc.api import ArkoorCosignPart, ArkServerApi
+from barkd_py.wallet.actions.failures import Unworkable
+from barkd_py.wallet.keychain import Keychain, UnknownKey
+from barkd_py.wallet.store import Store
+
+
+async def cosign_package(
+    store: Store,
+    keychain: Keychain,
+    server: ArkServerApi,
+    input_ids: Sequence[VtxoId],
+    outputs: Sequence[ArkoorDestination],
+) -> tuple[Vtxo, ...]:
+    """The new VTXOs, fully signed; nothing is stored.
+
+    Raises Unworkable for what can never be asked, ServerRejected, ServerError, ProtocolViolation.
+    """
+    async with store.read() as tx:
+        stored = await tx.vtxos.get_many(input_ids)
+        inputs = await tx.vtxos.bodies(input_ids)
+    try:
+        user_secrets = await keychain.secrets_for([vtxo.user_pubkey for vtxo in inputs])
+        parts = split_package(inputs, outputs)
+        attestations = [part.attest(key) for part, key in zip(parts, user_secrets, strict=True)]
+    except (InvalidArkoor, UnknownKey, WrongSigningKey) as error:
+        raise Unworkable("arkoor payment cannot be built") from error
+    known = {vtxo.id for vtxo in stored if vtxo.registered}
+    await server.register_vtxo_transactions([vtxo for vtxo in inputs if vtxo.id not in known])
+    nonces = [generate_part_nonces(part, key) for part, key in zip(parts, user_secrets, strict=True)]
+    answers = await server.request_arkoor_cosign(
+        [
+            ArkoorCosignPart(part, tuple(pub_nonce for _, pub_nonce in part_nonces), attestation)
+            for part, part_nonces, attestation in zip(parts, nonces, attestations, strict=True)
+        ]
+    )
+    return finish_package(
+        parts, user_secrets, nonces, [(answer.pub_nonces, answer.partial_sigs) for answer in answers]
+    )

@@ -1,0 +1,81 @@
+"""Offboards and sends on chain, as they should go."""
+
+import pytest
+
+from barkd_py.bitcoin.address import parse_address
+from barkd_py.bitcoin.units import Network
+from barkd_py.wallet.actions.offboard import OffboardTarget
+from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, Movement, MovementStatus, Subsystem
+from barkd_py.wallet.vtxos import StateKind
+from tests.wallet.flows.conftest import Net, Owner
+
+
+async def target_of(owner: Owner) -> OffboardTarget:
+    """A new on-chain address of the owner."""
+    assert owner.wallet.onchain is not None
+    address = await owner.wallet.onchain.next_address()
+    return OffboardTarget(address, parse_address(address, Network.REGTEST))
+
+
+async def onchain_sat(owner: Owner) -> int:
+    assert owner.wallet.onchain is not None
+    await owner.wallet.onchain.sync()
+    return (await owner.wallet.onchain.balance()).total_sat
+
+
+async def leaving(owner: Owner, subsystem: Subsystem) -> list[Movement]:
+    return [each for each in await owner.wallet.list_movements() if each.subsystem == subsystem]
+
+
+async def assert_settled(owner: Owner) -> None:
+    """No action is left, and nothing is locked."""
+    async with owner.wallet.store.read() as tx:
+        assert await tx.actions.list() == ()
+        assert await tx.vtxos.list([StateKind.LOCKED]) == ()
+
+
+async def test_whole_vtxos_leave(net: Net, alice: Owner, bob: Owner) -> None:
+    before_sat = await alice.spendable_sat()
+    target = await target_of(bob)
+    estimate = await alice.wallet.offboards.estimate_all(target.script_pubkey)
+    assert estimate.gross_amount_sat == before_sat == estimate.net_amount_sat + estimate.fee_sat
+    result = await alice.wallet.offboards.offboard_all(target)
+
+    (movement,) = await leaving(alice, OFFBOARD)
+    assert movement.id == result.movement_id
+    assert movement.status is MovementStatus.PENDING
+    assert (await alice.wallet.balance()).total_sat == 0
+    assert await onchain_sat(bob) == estimate.net_amount_sat
+    await net.mine()
+    await alice.wallet.offboards.drive_all()
+    await assert_settled(alice)
+    (movement,) = await leaving(alice, OFFBOARD)
+    assert movement.status is MovementStatus.SUCCESSFUL
+    assert movement.intended_balance_sat == movement.effective_balance_sat == -before_sat
+    assert movement.offchain_fee_sat == estimate.fee_sat
+    assert [entry.method.value for entry in movement.sent_to] == [target.address]
+    assert [entry.amount_sat for entry in movement.sent_to] == [estimate.net_amount_sat]
+    assert movement.metadata["offboard_txid"] == str(result.offboard_txid)
+    assert movement.input_vtxos == estimate.vtxos_spent
+
+
+@pytest.mark.parametrize("amount_sat", [330, 100_000, 400_000])
+async def test_an_amount_is_sent_on_chain(net: Net, alice: Owner, bob: Owner, amount_sat: int) -> None:
+    before_sat = await alice.spendable_sat()
+    target = await target_of(bob)
+    estimate = await alice.wallet.offboards.estimate_send(amount_sat, target.script_pubkey)
+    result = await alice.wallet.offboards.send(amount_sat, target)
+    assert await alice.spendable_sat() == before_sat - amount_sat - estimate.fee_sat
+    assert await onchain_sat(bob) == amount_sat
+    await net.mine()
+    await alice.wallet.offboards.drive_all()
+    await assert_settled(alice)
+    (movement,) = await leaving(alice, SEND_ONCHAIN)
+    assert (movement.id, movement.status) == (result.movement_id, MovementStatus.SUCCESSFUL)
+    assert movement.intended_balance_sat == -amount_sat
+    assert movement.effective_balance_sat == -amount_sat - estimate.fee_sat
+    assert movement.offchain_fee_sat == estimate.fee_sat
+    assert movement.input_vtxos == estimate.vtxos_spent
+    assert sum([(await alice.wallet.get_vtxo(each)).amount_sat for each in movement.output_vtxos]) == (
+        before_sat - amount_sat - estimate.fee_sat
+    )
