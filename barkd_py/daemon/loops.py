@@ -2,7 +2,7 @@
 
     loop               first run  period                    needs `connected`  body
     server-connection  after I    I                         -                  heartbeat while not connected
-    tip                at once    at most I                 -                  look at the tip, wake the next 2
+    tip                at once    at most I                 -                  look at the tip, wake others
     sync               at once    I, or a new tip           partly             `Daemon.sync_once`
     exits              at once    I, or a new tip           -                  `Daemon.exits_once`
     mailbox            at once    stream; I after its end   yes                drain at every wake-up
