@@ -30,7 +30,7 @@ import click
 
 from barkd_py import logs
 from barkd_py.datadir import Datadir
-from barkd_py.errors import BarkdError, causes
+from barkd_py.errors import BarkdError, messages
 from barkd_py.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -611,7 +611,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def error_report(error: BarkdError) -> str:
     """The error and what caused it, for people."""
-    outermost, *reasons = [str(cause) for cause in causes(error)]
+    outermost, *reasons = messages(error)
     report = f"Error: {outermost}"
     if reasons:
         numbered = len(reasons) > 1

@@ -93,4 +93,10 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def chain_text(error: BaseException) -> str:
     """The messages of an error and its causes, joined as clients of barkd read them."""
-    return ": ".join(str(cause) for cause in causes(error))
+    return ": ".join(messages(error))
+
+
+def messages(error: BaseException) -> list[str]:
+    """The messages of an error and its causes, without those that only repeat the one before."""
+    texts = [str(cause) for cause in causes(error)]
+    return [text for index, text in enumerate(texts) if index == 0 or text != texts[index - 1]]

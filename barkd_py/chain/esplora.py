@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -114,7 +115,8 @@ class EsploraSource:
         try:
             return await self._client.request(method, self._url + path, content=content)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ChainUnavailable(f"no answer from esplora: {type(error).__name__}") from error
+            host = urlsplit(self._url).netloc.rpartition("@")[2]
+            raise ChainUnavailable(f"no answer from esplora at {host}: {type(error).__name__}") from error
 
     async def _post(self, path: str, content: bytes) -> httpx.Response:
         """The answer with status 2xx. Raises BroadcastError for a refusal, else ChainUnavailable."""

@@ -10,7 +10,7 @@ from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.esplora import EsploraSource
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind
-from barkd_py.errors import ChainUnavailable
+from barkd_py.errors import ChainUnavailable, chain_text
 from tests.fakes.chains import FALLBACK, Clock
 
 TXID = Txid(bytes(range(32)))
@@ -72,6 +72,20 @@ async def test_other_failures_are_not_retried_and_mean_nothing(answer: httpx.Res
     with pytest.raises(ChainUnavailable):
         await source(server).block_hash(3)
     assert len(server.requests) == 1
+
+
+async def test_no_answer_says_who_gave_none_and_why_once() -> None:
+    def refuse(_request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused") from OSError("refused")
+
+    esplora = EsploraSource(
+        "http://user:secret@esplora:3002/api",
+        fallback_fee_rate=FALLBACK,
+        transport=httpx.MockTransport(refuse),
+    )
+    with pytest.raises(ChainUnavailable) as failure:
+        await esplora.block_hash(3)
+    assert chain_text(failure.value) == "no answer from esplora at esplora:3002: ConnectError: refused"
 
 
 async def test_posts_are_never_repeated() -> None:
