@@ -259,7 +259,7 @@ class Connection:
             )
             call = multi(request, metadata=self._metadata(session))
             async for message in call:
-                yield message
+                yield _readable(message, method)
         except grpc.aio.AioRpcError as error:
             self._note(session, error)
             raise translate_stream(error, method.name) from None
@@ -276,8 +276,8 @@ class Connection:
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.response,
         )
-        response: Resp = await multi(request, metadata=self._metadata(session), timeout=timeout_seconds)
-        return response
+        response = await multi(request, metadata=self._metadata(session), timeout=timeout_seconds)
+        return _readable(response, method)
 
     def _metadata(self, session: Session) -> tuple[tuple[str, str], ...]:
         metadata = [("x-user-agent", self._settings.user_agent)]
@@ -377,6 +377,13 @@ class Connection:
         except FeeScheduleInvalid as error:
             raise InvalidFeeSchedule from error
         return info
+
+
+def _readable(response: Resp | None, method: Method[Req, Resp]) -> Resp:
+    """The message. Raises ConversionError for bytes that are none, which grpc hands out as None."""
+    if response is None:
+        raise ConversionError(f"malformed answer to {method.name}")
+    return response
 
 
 def negotiate(server_min: int, server_max: int) -> int:

@@ -141,11 +141,10 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
             grpc.unary_stream_rpc_method_handler if name in _STREAMS else grpc.unary_unary_rpc_method_handler
         )
         request_type = _message_class(method.input_type)
-        response_type = _message_class(method.output_type)
         return handler(
             self._stream(name) if name in _STREAMS else self._unary(name),
             request_deserializer=request_type.FromString,
-            response_serializer=response_type.SerializeToString,
+            response_serializer=lambda message: message.SerializeToString(),
         )
 
     def _unary(self, name: str) -> Any:

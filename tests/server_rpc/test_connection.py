@@ -10,7 +10,7 @@ import pytest
 
 from barkd_py.ark.fees import FeeScheduleInvalid
 from barkd_py.ark.info import ArkInfo, UnsafeServer
-from barkd_py.errors import BarkdError, ServerRejected, ServerUnavailable, chain_text
+from barkd_py.errors import BarkdError, ProtocolViolation, ServerRejected, ServerUnavailable, chain_text
 from barkd_py.server_rpc.client import NEXT_ROUND_TIME, SUBSCRIBE_ROUNDS
 from barkd_py.server_rpc.connection import Connection, ConnectionSettings, ServerAddress, negotiate
 from barkd_py.server_rpc.errors import (
@@ -421,7 +421,38 @@ async def test_an_answer_larger_than_the_library_allows_by_default_arrives() -> 
         await connection.call(NEXT_ROUND_TIME, EMPTY)
 
 
+class Garbage:
+    """Goes out as bytes that are no message."""
+
+    def SerializeToString(self) -> bytes:
+        return b"\xff\xff\xff"
+
+
+async def test_an_answer_that_is_no_message_breaks_the_protocol() -> None:
+    server = StrictServer(answers={"NextRoundTime": always(Garbage())})
+    async with connected_to(server) as connection:
+        with pytest.raises(ProtocolViolation, match="malformed answer to NextRoundTime"):
+            await connection.call(NEXT_ROUND_TIME, EMPTY)
+
+
+async def test_info_that_is_no_message_breaks_the_protocol() -> None:
+    server = StrictServer(answers={"GetArkInfo": always(Garbage())})
+    async with connected_to(server) as connection:
+        with pytest.raises(ProtocolViolation, match="malformed answer to GetArkInfo"):
+            await connection.info()
+
+
 # --- streams
+
+
+async def test_a_stream_of_what_is_no_message_breaks_the_protocol() -> None:
+    async def garbage(_: Any) -> AsyncIterator[Any]:
+        yield Garbage()
+
+    server = StrictServer(streams={"SubscribeRounds": garbage})
+    async with connected_to(server) as connection:
+        with pytest.raises(ProtocolViolation, match="malformed answer to SubscribeRounds"):
+            await anext(connection.stream(SUBSCRIBE_ROUNDS, EMPTY))
 
 
 @pytest.mark.parametrize(
