@@ -1,9 +1,10 @@
 """The runtime: at most one loaded wallet, and how it is created, opened, deleted and closed.
 
 Creating and deleting exclude each other by one lock. A creation writes, in this order: the directory
-(0700), `config.toml`, `mnemonic` (before the first address exists, never over another one), then the
-wallet's database. If it fails, what it made is removed again: with a `config.toml` from before everything
-else goes, otherwise all but the process lock and the token. If only the *opening* after a successful creation
+(0700), `config.toml`, the wallet's database, and last `mnemonic` (before the first address is handed out,
+never over another one): a directory without that file holds no wallet, so a kill in between leaves a daemon
+that starts. If it fails, what it made is removed again: with a `config.toml` from before everything else
+goes, otherwise all but the process lock and the token. If only the *opening* after a successful creation
 fails, the wallet stays where it is and is loaded at the next start.
 
 Both run in tasks of their own, detached from the request: a client that goes away must not leave half a
@@ -238,7 +239,6 @@ class Runtime:
         seed = generate_mnemonic() if request.mnemonic is None else parse_mnemonic(request.mnemonic)
         lock = self._datadir.lock_wallet().acquire()
         try:
-            self._datadir.write_mnemonic(seed.words)
             await self._backend.create(
                 self._datadir.path,
                 NewWallet(
@@ -252,6 +252,9 @@ class Runtime:
             )
             if self._datadir.database.exists():
                 self._datadir.database.chmod(0o600)
+            # What makes the directory a wallet, so it comes last: a kill before this leaves files that the
+            # next start passes over and a deletion removes. No address was handed out yet.
+            self._datadir.write_mnemonic(seed.words)
         finally:
             lock.release()
 

@@ -215,6 +215,23 @@ async def test_creation_goes_on_without_its_caller(setup: Setup) -> None:
     assert setup.backend.opened[-1].closed
 
 
+async def test_a_creation_that_was_killed_leaves_a_daemon_that_starts(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup.backend.create_failure = ServerUnavailable("the power went out")
+    with monkeypatch.context() as dead:
+        dead.setattr(Runtime, "_clean_up", lambda *_, **__: None)  # a killed process cleans nothing up
+        with pytest.raises(CreationFailed):
+            await setup.runtime.create(REQUEST)
+    assert {"config.toml", "db.sqlite"} <= setup.files()
+    setup.backend.create_failure = None
+    restarted = Runtime(setup.datadir, setup.backend, environment={})
+    assert not await restarted.open_existing()
+    await restarted.delete("", dangerous=True)
+    await restarted.create(REQUEST)
+    await restarted.close()
+
+
 # --- open
 
 
