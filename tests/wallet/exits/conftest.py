@@ -52,14 +52,18 @@ class World:
 
     @classmethod
     async def create(cls, node: LocalNode, chain: ChainSource, clock: Clock, store: Store) -> "World":
+        """With a new wallet."""
+        await OnchainWallet.create(OnchainTables(store), chain, SEED, Network.REGTEST, now=clock)
+        return await cls.open(node, chain, clock, store)
+
+    @classmethod
+    async def open(cls, node: LocalNode, chain: ChainSource, clock: Clock, store: Store) -> "World":
+        """With the wallet that is stored."""
         gated = GatedChain(chain)
         gated.fast = FeeRate(250)
         world = cls(node, gated, clock, store, SEED, Keychain(WalletKeys(SEED), store))
-        world.onchain = await OnchainWallet.create(
-            OnchainTables(store), gated, SEED, Network.REGTEST, now=clock
-        )
         world.mint = Mint(node, world.keychain)
-        world._make_exits()
+        await world.restart()
         return world
 
     def _make_exits(self) -> None:

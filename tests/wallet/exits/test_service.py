@@ -45,7 +45,16 @@ from barkd_py.wallet.movements import (
     MovementStatus,
     PaymentMethodKind,
 )
-from barkd_py.wallet.vtxos import Exited, Locked, MovementHolder, Spendable, Spent, StateKind, UnknownVtxo
+from barkd_py.wallet.vtxos import (
+    Exited,
+    Locked,
+    MovementHolder,
+    Spendable,
+    Spent,
+    StateKind,
+    UnknownVtxo,
+    VtxoState,
+)
 from tests.wallet.exits.coins import EXIT_DELTA
 from tests.wallet.exits.conftest import World
 from tests.wallet.exits.gates import Ask, When
@@ -109,7 +118,7 @@ async def test_vtxos_that_are_in_use_are_passed_over(world: World) -> None:
     async with world.store.transaction() as tx:
         movement = await tx.movements.create(ROUND_REFRESH)
     held = Locked(MovementHolder(movement.id))
-    states = [Spent(), Exited(), Locked(None), held, held]
+    states: list[VtxoState] = [Spent(), Exited(), Locked(None), held, held]
     for vtxo, state in zip(vtxos, states, strict=True):
         await world.hold(vtxo, state=state)
     async with world.store.transaction() as tx:

@@ -1,0 +1,239 @@
+"""The process dies after each commit and around each broadcast of an exit and its claim, and starts again.
+
+However it was interrupted, the exit is claimed in the end, each exit transaction had one child, the VTXO one
+claim, and the money is all there but for the fees of exactly these.
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
+from barkd_py.bitcoin.units import FeeRate
+from barkd_py.devnet.chain import LocalNode
+from barkd_py.wallet.exits.errors import NotExiting
+from barkd_py.wallet.exits.states import Claimable, Claimed
+from barkd_py.wallet.movements import MovementStatus
+from barkd_py.wallet.store.tables import exit_claim
+from tests.fakes.chains import Clock
+from tests.wallet.exits.coins import Mint
+from tests.wallet.exits.conftest import World, source
+from tests.wallet.exits.gates import When
+from tests.wallet.flows.crashes import Crash, CrashingStore
+
+FUNDS_SAT = 2 * 30_000
+AMOUNT_SAT = 100_000
+MAX_BLOCKS = 40
+
+
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[World]:
+    """The world as it is in this directory."""
+    node = LocalNode(directory / "chain")
+    store = await CrashingStore.open(str(directory / "db.sqlite"))
+    clock = Clock()
+    chain = source("esplora", node, clock)
+    try:
+        yield await World.open(node, chain, clock, store)
+    finally:
+        await store.close()
+        await chain.close()
+        await node.close()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wallet with two coins and a VTXO that is three transactions deep."""
+    directory = tmp_path_factory.mktemp("prepared")
+
+    async def prepare() -> None:
+        node = LocalNode(directory / "chain")
+        store = await CrashingStore.open(str(directory / "db.sqlite"))
+        clock = Clock()
+        chain = source("esplora", node, clock)
+        await node.mine(130)
+        world = await World.create(node, chain, clock, store)
+        world.mint = Mint(node, world.keychain, exit_delta=2)
+        await world.fund(30_000, 30_000)
+        await world.hold(await world.mint.deep(AMOUNT_SAT, payments=1))
+        await store.close()
+        await chain.close()
+        await node.close()
+
+    asyncio.run(prepare())
+    return directory
+
+
+async def the_vtxo(world: World) -> VtxoId:
+    async with world.store.read() as tx:
+        (vtxo,) = await tx.vtxos.list(None)
+    return vtxo.id
+
+
+async def run(world: World) -> None:
+    """Start, go on, claim: from wherever things are, until it is claimed. A block comes after each step."""
+    vtxo_id = await the_vtxo(world)
+    await world.set_rates(FeeRate(1_000))
+    for _ in range(MAX_BLOCKS):
+        try:
+            state = await world.state(vtxo_id)
+        except NotExiting:
+            await world.exits.start([vtxo_id])
+            state = await world.state(vtxo_id)
+        if isinstance(state, Claimed):
+            return
+        if isinstance(state, Claimable):
+            (coin, *_) = await world.onchain.utxos()
+            await world.exits.claim(None, coin.output.script_pubkey, FeeRate(1_000))
+        await world.exits.tick()
+        await world.onchain.sync()
+        await world.mine()
+    raise AssertionError("it was never claimed")
+
+
+async def verify(world: World) -> None:
+    vtxo_id = await the_vtxo(world)
+    async with world.store.read() as tx:
+        vtxo = await tx.vtxos.body(vtxo_id)
+    fees_sat = 0
+    for exit_tx in vtxo.exit_transactions():
+        anchor = exit_tx.outpoint(len(exit_tx.outputs) - 1)
+        spend = world.node.index.spend(anchor)
+        assert spend is not None
+        made = await children_ever_made(world, anchor)
+        assert made == {spend.txid}, "a second child was made"
+        fees_sat += fee_sat(world, spend.txid)
+    claim = world.node.index.spend(vtxo.point)
+    assert claim is not None
+    async with world.store.read() as tx:
+        rows = await tx.exits._connection.execute(sa.select(exit_claim.c.txid))
+        assert [row.txid for row in rows] == [str(claim.txid)]
+    fees_sat += fee_sat(world, claim.txid)
+    assert await world.onchain_sat() == FUNDS_SAT + AMOUNT_SAT - fees_sat
+    (movement,) = await world.movements()
+    assert movement.status is MovementStatus.SUCCESSFUL
+
+
+async def children_ever_made(world: World, anchor: OutPoint) -> set[Txid]:
+    """All that the on-chain wallet has stored, whether it counts or not."""
+    async with world.store.read() as tx:
+        state = await tx.onchain.load()
+    assert state is not None
+    return {
+        row.tx.txid
+        for row in state.transactions.values()
+        if any(tx_in.prevout == anchor for tx_in in row.tx.inputs)
+    }
+
+
+def fee_sat(world: World, txid: Txid) -> int:
+    def confirmed(each: Txid) -> Tx:
+        found = world.node.index.tx(each)
+        assert found is not None
+        return found.tx
+
+    tx = confirmed(txid)
+    spent_sat = sum(
+        confirmed(tx_in.prevout.txid).outputs[tx_in.prevout.vout].value_sat for tx_in in tx.inputs
+    )
+    return spent_sat - sum(output.value_sat for output in tx.outputs)
+
+
+def crashing(name: str, when: When, number: int) -> Callable[[str, When], None]:
+    """A gate that kills the process at the given call of a method."""
+    seen = 0
+
+    def gate(called: str, moment: When) -> None:
+        nonlocal seen
+        if (called, moment) == (name, when):
+            if seen == number:
+                raise Crash
+            seen += 1
+
+    return gate
+
+
+def copy(prepared: Path, directory: Path) -> Path:
+    return Path(shutil.copytree(prepared, directory / "world"))
+
+
+@pytest.fixture(scope="module")
+def counted(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """How many commits and broadcasts an undisturbed exit takes."""
+    directory = copy(prepared, tmp_path_factory.mktemp("counted"))
+
+    async def count() -> dict[str, int]:
+        async with opened(directory) as world:
+            store = world.store
+            assert isinstance(store, CrashingStore)
+            store.arm(None)
+            await run(world)
+            commits = store.commits
+            await verify(world)
+            return {
+                "commits": commits,
+                "broadcast_package": world.chain.calls.count("broadcast_package"),
+                "broadcast": world.chain.calls.count("broadcast"),
+            }
+
+    return asyncio.run(count())
+
+
+def test_an_undisturbed_exit(counted: dict[str, int]) -> None:
+    assert counted["broadcast_package"] == 3
+    assert counted["broadcast"] == 1
+    # start, then for each level the child, its row and what became of it; the delay, the claim, the end
+    assert counted["commits"] >= 1 + 3 * 3 + 4
+
+
+async def test_a_crash_behind_each_commit(prepared: Path, tmp_path: Path, counted: dict[str, int]) -> None:
+    for commit in range(counted["commits"]):
+        directory = copy(prepared, tmp_path / str(commit))
+        async with opened(directory) as world:
+            assert isinstance(world.store, CrashingStore)
+            world.store.arm(commit, "after")
+            with pytest.raises(Crash):
+                await run(world)
+        async with opened(directory) as world:
+            await run(world)
+            await verify(world)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("broadcast_package", 0), ("broadcast_package", 1), ("broadcast_package", 2), ("broadcast", 0)],
+)
+async def test_a_crash_around_each_broadcast(
+    prepared: Path, tmp_path: Path, name: str, number: int, when: When
+) -> None:
+    directory = copy(prepared, tmp_path)
+    async with opened(directory) as world:
+        world.chain.gate = crashing(name, when, number)
+        with pytest.raises(Crash):
+            await run(world)
+    async with opened(directory) as world:
+        await run(world)
+        await verify(world)
+
+
+async def test_every_run_may_crash(prepared: Path, tmp_path: Path) -> None:
+    """Before its second commit, again and again: each run still gets a bit further."""
+    directory = copy(prepared, tmp_path)
+    for _ in range(60):
+        async with opened(directory) as world:
+            assert isinstance(world.store, CrashingStore)
+            world.store.arm(2, "after")
+            with suppress(Crash):
+                await run(world)
+            world.store.arm(None)
+            if isinstance(await world.state(await the_vtxo(world)), Claimed):
+                await verify(world)
+                return
+    raise AssertionError("it never was claimed")
