@@ -10,12 +10,12 @@ from starlette.routing import BaseRoute, Route
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import Txid
 from barkd_py.bitcoin.units import FeeRate
-from barkd_py.devnet.ark_server.failures import Missing
+from barkd_py.devnet.ark_server.failures import Failure
 from barkd_py.devnet.ark_server.participation_rows import Participation
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.watchman import Push, Reaction
 from barkd_py.devnet.request_body import integer, json_body, number, text
-from barkd_py.errors import InvalidInput, NotFound
+from barkd_py.errors import InvalidInput, NotFound, chain_text
 
 _MAX_BAN_BLOCKS = 100_000
 
@@ -93,8 +93,8 @@ class _Levers:
                 await self._server.unban_vtxo(vtxo_id)
                 return JSONResponse({"banned_until_height": None})
             until = await self._server.ban_vtxo(vtxo_id, integer(body, "blocks", maximum=_MAX_BAN_BLOCKS))
-        except Missing as error:
-            raise NotFound(str(error), error.identifiers) from None
+        except Failure as error:
+            raise NotFound(chain_text(error), [str(vtxo_id)]) from None
         return JSONResponse({"banned_until_height": until})
 
     async def double_spend(self, request: Request) -> Response:

@@ -129,3 +129,16 @@ async def test_block_that_conflicts_empties_the_pool_of_it(purse: Purse) -> None
     await purse.broadcast(waiting, heir)
     await purse.node.mine_exactly([spend([coin], [pay(98_999)])])
     assert not _pool(purse) & {waiting.txid, heir.txid}
+
+
+async def test_checking_judges_without_taking(purse: Purse) -> None:
+    await purse.fill(2)
+    good = spend([purse.coin()], [pay(90_000)])
+    poor = spend([purse.coin()], [pay(99_999)])
+    before = _pool(purse)
+    await purse.node.check(good.serialize().hex())
+    with pytest.raises(NodeRefusal, match="min relay fee not met"):
+        await purse.node.check(poor.serialize().hex())
+    assert _pool(purse) == before
+    await purse.broadcast(good)
+    await purse.node.check(good.serialize().hex())
