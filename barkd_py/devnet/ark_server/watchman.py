@@ -28,7 +28,7 @@ from sqlalchemy import Connection, select
 from barkd_py.ark.claim import ClaimInput, build_claim_tx, claim_weight_wu, sign_claim_tx
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
-from barkd_py.bitcoin.tx import Tx, Txid, TxOut
+from barkd_py.bitcoin.tx import P2A_SCRIPT, Tx, Txid, TxOut
 from barkd_py.bitcoin.units import DUST_SAT, FeeRate
 from barkd_py.devnet.ark_server import vtxo_rows
 from barkd_py.devnet.ark_server.chain import ServerChain
@@ -36,7 +36,7 @@ from barkd_py.devnet.ark_server.server_keys import ServerKeys
 from barkd_py.devnet.ark_server.store import Store
 from barkd_py.devnet.ark_server.tables import vtxo
 from barkd_py.devnet.ark_server.vtxo_rows import VtxoRow
-from barkd_py.errors import ChainError, chain_text
+from barkd_py.errors import BarkdError, ChainError, chain_text
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Watchman:
             try:
                 if (broadcast := await self._progress(output, tx)) is not None:
                     reactions.append(broadcast)
-            except ChainError as error:
+            except BarkdError as error:
                 problems.append(Problem(output, chain_text(error)))
         for group in _groups(list(work.claims.items()), MAX_CLAIM_INPUTS):
             for claimed, outcome in await self._claim(group, tip_height):
@@ -189,10 +189,16 @@ class Watchman:
             known = await self._store.transact(partial(vtxo_rows.find_virtual_tx, txid=txid))
             if known is None or known.signed is None:
                 return None
-            await self._push(known.signed)
+            await self._broadcast(known.signed)
             return Reaction(txid, (output,), progress=True)
-        await self._push(tx)
+        await self._broadcast(tx)
         return Reaction(tx.txid, (output,), progress=True)
+
+    async def _broadcast(self, tx: Tx) -> None:
+        if any(output.script_pubkey == P2A_SCRIPT for output in tx.outputs):
+            await self._push(tx)
+        else:
+            await self._chain.broadcast(tx)
 
     async def _claim(self, claims: _Claims, tip_height: int) -> Sequence[tuple[_Claims, Txid | ChainError]]:
         """One transaction for all; if that fails, one for each."""

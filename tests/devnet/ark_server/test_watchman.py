@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -19,16 +20,18 @@ from barkd_py.devnet.ark_server.watchman import PROGRESS_DEPTH, Patrol
 from barkd_py.devnet.chain import LocalNode
 from barkd_py.errors import ChainError
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
-from tests.devnet.ark_server.client import Client
-from tests.devnet.purse import COIN_SAT, Purse, pay, spend
+from tests.devnet.ark_server.rounds.client import LockedCoins, RoundClient
+from tests.devnet.ark_server.rounds.conftest import ON_DEMAND
+from tests.devnet.purse import COIN_SAT, SCRIPT, Purse, pay, spend
 from tests.fakes.server_chain import FakeServerChain
 
 BOARD_SAT = 40_000
 LIFETIME = 60
+SETTINGS = replace(ON_DEMAND, vtxo_lifetime=LIFETIME)
 
 
 class NodeForClient:
-    """What `Client` asks of a chain when it prepares a board, by a real node."""
+    """What a client asks of a chain when it prepares a board, by a real node."""
 
     def __init__(self, node: LocalNode, purse: Purse) -> None:
         self.node = node
@@ -58,7 +61,7 @@ class PickyChain(NodeChain):
 class World:
     """A node, a server, a user and the watchman."""
 
-    def __init__(self, node: LocalNode, chain: PickyChain, server: ArkServer, user: Client) -> None:
+    def __init__(self, node: LocalNode, chain: PickyChain, server: ArkServer, user: RoundClient) -> None:
         self.node = node
         self.chain = chain
         self.server = server
@@ -97,10 +100,13 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(node.close)
         chain = PickyChain(node)
-        server = await ArkServer.start(tmp_path / "ark", chain)
+        server = await ArkServer.start(tmp_path / "ark", chain, settings=SETTINGS)
         stack.push_async_callback(server.stop)
+        await faucet.pay(node, [TxOut(1_000_000, await server.treasury.new_script()) for _ in range(3)])
+        await node.mine()
+        await server.follower.catch_up()
         funds = cast(FakeServerChain, NodeForClient(node, purse))
-        user = await stack.enter_async_context(Client(server, funds))
+        user = await stack.enter_async_context(RoundClient(server, funds))
         yield World(node, chain, server, user)
 
 
@@ -184,3 +190,83 @@ async def test_the_checkpoint_of_an_expired_payment_is_swept(world: World) -> No
     assert [output.outpoint for output in reaction.outputs] == [checkpoint.outpoint(0)]
     await world.mine()
     assert world.node.index.tx(reaction.txid) is not None
+
+
+# --- rounds and offboards
+
+
+async def _round(world: World, *inputs: Vtxo) -> LockedCoins:
+    """A round whose transaction is confirmed."""
+    coins = await world.user.hold_round(*inputs)
+    await world.server.treasury.broadcast_unconfirmed()
+    await world.mine()
+    assert world.node.index.tx(coins.funding_tx.txid) is not None
+    return coins
+
+
+async def test_an_exit_of_a_forfeited_vtxo_is_lost_to_the_forfeit(world: World) -> None:
+    old = await world.board()
+    coins = await _round(world, old)
+    (new,) = await world.user.swap(coins)
+    await world.exit(*old.exit_transactions())
+    await world.mine(PROGRESS_DEPTH)
+    (forfeit,) = (await world.patrol()).reactions
+    assert forfeit.progress
+    assert forfeit.outputs == (old.id,)
+    await world.mine()
+    spent = world.node.index.spend(old.point)
+    assert spent is not None
+    assert spent.txid == forfeit.txid
+    # The forfeit's output is the server's with the preimage, at once.
+    (claim,) = (await world.patrol()).reactions
+    assert not claim.progress
+    assert [output.txid for output in (each.outpoint for each in claim.outputs)] == [forfeit.txid]
+    await world.mine()
+    assert world.node.index.tx(claim.txid) is not None
+    assert await world.patrol() == Patrol((), ())
+    # What the user got for it is there.
+    await world.exit(*new.exit_transactions())
+    assert world.node.index.output(new.point) == new.output
+
+
+async def test_an_exit_before_the_forfeit_is_left_alone(world: World) -> None:
+    old = await world.board()
+    await _round(world, old)
+    await world.exit(*old.exit_transactions())
+    await world.mine(PROGRESS_DEPTH + 10)
+    assert await world.patrol() == Patrol((), ())
+    assert world.node.index.spend(old.point) is None
+
+
+async def test_an_expired_tree_is_swept_at_its_root(world: World) -> None:
+    coins = await _round(world, await world.board())
+    (vtxo,) = coins.vtxos
+    assert vtxo.expiry_height > world.node.index.tip_height
+    await world.mine_to(vtxo.expiry_height)
+    swept = {output.outpoint for each in (await world.patrol()).reactions for output in each.outputs}
+    assert vtxo.anchor_point in swept
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+async def test_an_exit_of_an_offboarded_vtxo_meets_its_forfeit(world: World, inputs: int) -> None:
+    vtxos = [await world.board() for _ in range(inputs)]
+    request = await world.user.offboard_request(vtxos, SCRIPT)
+    offboard = await world.user.finish_offboard(await world.user.prepare_offboard(vtxos, request))
+    await world.server.treasury.broadcast_unconfirmed()
+    await world.mine()
+    assert world.node.index.tx(offboard.txid) is not None
+    old = vtxos[-1]
+    await world.exit(*old.exit_transactions())
+    await world.mine(PROGRESS_DEPTH)
+    if inputs > 1:
+        # Their connectors have to be made first.
+        (fan_out,) = (await world.patrol()).reactions
+        await world.mine()
+        made = world.node.index.tx(fan_out.txid)
+        assert made is not None
+        assert made.tx.inputs[0].prevout.txid == offboard.txid
+    (forfeit,) = (await world.patrol()).reactions
+    await world.mine()
+    spent = world.node.index.spend(old.point)
+    assert spent is not None
+    assert spent.txid == forfeit.txid
