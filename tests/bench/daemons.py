@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -29,6 +30,7 @@ COIN_SAT = 10 * BOARD_SAT + 20_000  # ten boards and their fees
 SEND_SAT = 500
 SENDS = 30
 ADDRESSES = 50
+CHANGES = 15
 STARTS = 5
 LOAD_SECONDS = 3.0
 
@@ -99,6 +101,7 @@ async def _measure_subject(
         await _measure_start(report, who, daemon)
         report.add(f"memory, {VTXOS} VTXOs", who, _memory_mb(daemon.process.pid), "MB")
         await _measure_load(report, who, daemon, f"{VTXOS} VTXOs")
+        await _measure_after_change(report, who, daemon, f"{VTXOS} VTXOs")
         await _measure_addresses(report, who, daemon)
         await _measure_sends(report, who, daemon, payee)
         report.add("memory after all that", who, _memory_mb(daemon.process.pid), "MB")
@@ -107,6 +110,7 @@ async def _measure_subject(
             await _fill_by_rows(datadir)
             await daemon.start()
             await _measure_load(report, who, daemon, f"{MANY} VTXOs and movements")
+            await _measure_after_change(report, who, daemon, f"{MANY} VTXOs and movements")
             report.add(
                 f"memory, {MANY} VTXOs and movements, after that", who, _memory_mb(daemon.process.pid), "MB"
             )
@@ -117,17 +121,17 @@ async def _measure_subject(
 async def _fill_by_boarding(daemon: Daemon, devnet: Devnet) -> None:
     await daemon.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
     for _ in range(VTXOS // 10):
-        address = (await daemon.post("/onchain/addresses/next"))["address"]
+        address = (await _post_nothing(daemon, "/onchain/addresses/next"))["address"]
         await devnet.fund(address, COIN_SAT)
     for _ in range(VTXOS // 10):
-        await daemon.post("/onchain/sync")
+        await _post_nothing(daemon, "/onchain/sync")
         for _ in range(10):
             await daemon.post("/boards/board-amount", {"amount_sat": BOARD_SAT})
         await devnet.mine()
     await devnet.mine(6)
 
     async def spendable() -> int:
-        await daemon.post("/wallet/sync")
+        await _post_nothing(daemon, "/wallet/sync")
         return sum(vtxo["state"]["type"] == "spendable" for vtxo in await daemon.get("/wallet/vtxos"))
 
     await eventually(spendable, lambda count: count == VTXOS)
@@ -180,24 +184,35 @@ async def _measure_load(report: Report, who: str, daemon: Daemon, size: str) -> 
         )
 
 
-async def _reconnect(daemon: Daemon) -> None:
-    """barkd cuts a connection half a minute after it was made, whatever it is doing then."""
-    await daemon.http.aclose()
-    daemon.http = httpx.AsyncClient(base_url=daemon.http.base_url, timeout=60)
+async def _measure_after_change(report: Report, who: str, daemon: Daemon, size: str) -> None:
+    """What a client waits for when something was written since it last asked."""
+    for what, path in (("balance", "/wallet/balance"), ("vtxos", "/wallet/vtxos"), ("history", "/history")):
+        taken = []
+        for _ in range(CHANGES):
+            await _post_nothing(daemon, "/wallet/addresses/next")
+            began = time.perf_counter()
+            await daemon.http.get(path)
+            taken.append(time.perf_counter() - began)
+        report.add(f"GET {what} after a change, {size}", who, 1000 * statistics.median(taken), "ms")
+
+
+async def _post_nothing(daemon: Daemon, path: str) -> Any:
+    """barkd cuts the connection if it has answered before a body has arrived that it does not want."""
+    response = await daemon.http.post(path)
+    assert response.status_code == 200, response.text
+    return response.json() if response.content else None
 
 
 async def _measure_addresses(report: Report, who: str, daemon: Daemon) -> None:
-    await _reconnect(daemon)
     taken = []
     for _ in range(ADDRESSES):
         began = time.perf_counter()
-        await daemon.post("/wallet/addresses/next")
+        await _post_nothing(daemon, "/wallet/addresses/next")
         taken.append(time.perf_counter() - began)
     report.add("new address", who, 1000 * statistics.median(taken), "ms")
 
 
 async def _measure_sends(report: Report, who: str, daemon: Daemon, payee: Daemon) -> None:
-    await _reconnect(daemon)
     address = (await payee.post("/wallet/addresses/next"))["address"]
     taken, cpu = [], _cpu_ms(daemon.process.pid)
     for _ in range(SENDS):
