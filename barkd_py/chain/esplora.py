@@ -45,6 +45,17 @@ RETRIED_STATUSES = frozenset((429, 500, 503))
 MAX_RETRIES = 6
 FIRST_RETRY_DELAY_S = 0.256
 PARALLEL_REQUESTS = 4
+ANSWER_TIMEOUT_S = 120.0
+"""For a whole answer, however busily it drips."""
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_HISTORY = 100_000
+"""Transactions of one script."""
+MAX_MEMPOOL_ANCESTORS = 500
+"""Far beyond what any mempool allows."""
+MAX_SAT_PER_VB = 10_000
+"""No fee was ever that high; a wallet that believes more burns its money."""
+_HEIGHT_END = 500_000_000
+"""Bitcoin takes such numbers for times."""
 _T = TypeVar("_T")
 
 PAGE_SIZE = 25
@@ -113,7 +124,13 @@ class EsploraSource:
 
     async def _send(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
         try:
-            return await self._client.request(method, self._url + path, content=content)
+            async with (
+                asyncio.timeout(ANSWER_TIMEOUT_S),
+                self._client.stream(method, self._url + path, content=content) as response,
+            ):
+                return await _received(response)
+        except TimeoutError as error:
+            raise ChainUnavailable("esplora's answer takes too long") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             host = urlsplit(self._url).netloc.rpartition("@")[2]
             raise ChainUnavailable(f"no answer from esplora at {host}: {type(error).__name__}") from error
@@ -134,9 +151,10 @@ class EsploraSource:
 
     async def fetch_tip(self) -> BlockRef:
         response = await self._get("/blocks/tip/height")
-        if response is None or not response.text.strip().isdecimal():
+        digits = "" if response is None else response.text.strip()
+        if not digits.isascii() or not digits.isdecimal() or len(digits) > 9 or int(digits) >= _HEIGHT_END:
             raise ChainUnavailable("esplora sent no tip height")
-        height = int(response.text)
+        height = int(digits)
         block_hash = await self.block_hash(height)
         if block_hash is None:  # a reorg to a shorter chain, between the two calls
             raise ChainUnavailable("the chain tip is changing")
@@ -188,6 +206,8 @@ class EsploraSource:
                 if parent_txid in seen:
                     continue
                 seen.add(parent_txid)
+                if len(seen) > MAX_MEMPOOL_ANCESTORS:
+                    raise ChainUnavailable("esplora sent a mempool transaction with endless ancestors")
                 parent = await self._get_json(f"/tx/{parent_txid}")
                 if parent is None:
                     raise ChainUnavailable("esplora does not know the parent of a mempool transaction")
@@ -287,6 +307,8 @@ class EsploraSource:
         while sum(entry.in_block is not None for entry in page) >= PAGE_SIZE:
             page = await self._history_page(f"{path}/chain/{page[-1].tx.txid}")
             history += page
+            if len(history) > MAX_HISTORY:
+                raise ChainUnavailable("esplora sent an endless history")
         return history
 
     async def _history_page(self, path: str) -> list["_Found"]:
@@ -294,6 +316,16 @@ class EsploraSource:
         if not isinstance(answer, list):
             raise ChainUnavailable("esplora sent no list of transactions")
         return [_found(entry) for entry in answer]
+
+
+async def _received(response: httpx.Response) -> httpx.Response:
+    """The answer with its whole body, as long as that is not absurdly long. Raises ChainUnavailable."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise ChainUnavailable("esplora's answer is too long")
+    return httpx.Response(response.status_code, content=bytes(body))
 
 
 class _Found:
@@ -312,7 +344,10 @@ def _found(entry: object) -> _Found:
     status = _status(status_object)
     if isinstance(status, Mempool):
         return _Found(tx, None)
-    return _Found(tx, FoundInBlock(tx, status.block, _field(status_object, "block_time", int)))
+    block_time = _field(status_object, "block_time", int)
+    if not 0 <= block_time < 1 << 32:
+        raise ChainUnavailable("esplora sent an impossible block time")
+    return _Found(tx, FoundInBlock(tx, status.block, block_time))
 
 
 def _transaction(entry: object) -> Tx:
@@ -326,7 +361,7 @@ def _transaction(entry: object) -> Tx:
             ),
             locktime=_field(entry, "locktime", int),
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ChainUnavailable("esplora sent a malformed transaction") from error
 
 
@@ -353,6 +388,8 @@ def _status(status: object) -> Mempool | Confirmed:
     if not _field(status, "confirmed", bool):
         return Mempool()
     height = _field(status, "block_height", int)
+    if not 0 <= height < _HEIGHT_END:
+        raise ChainUnavailable("esplora sent an impossible height")
     return Confirmed(BlockRef(height, _block_hash(_field(status, "block_hash", str))))
 
 
@@ -375,6 +412,8 @@ def _block_hash(text: str) -> BlockHash:
 
 
 def _fee_rate(sat_per_vb: float) -> FeeRate:
+    if sat_per_vb > MAX_SAT_PER_VB:
+        raise NoEstimate("esplora sent an absurd fee estimate")
     try:
         return FeeRate.from_sat_per_vb(sat_per_vb)
     except ValueError as error:
@@ -384,13 +423,13 @@ def _fee_rate(sat_per_vb: float) -> FeeRate:
 def _parse_json(response: httpx.Response) -> Any:
     try:
         return json.loads(response.content)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ChainUnavailable("esplora sent no JSON") from error
 
 
 def _field(value: object, name: str, kind: type[_T]) -> _T:
     """A member of a JSON object that must be there, with this type."""
     member = value.get(name) if isinstance(value, dict) else None
-    if not isinstance(member, kind):
+    if not isinstance(member, kind) or (isinstance(member, bool) and kind is not bool):
         raise ChainUnavailable(f"esplora sent an answer without {name}")
     return member

@@ -1,7 +1,9 @@
 """What a stranger's server may answer, and how patient we are with it."""
 
+import asyncio
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -119,7 +121,7 @@ async def test_server_without_package_endpoint_is_no_refusal() -> None:
         await source(Server(text("not found", 404))).broadcast_package([TX])
 
 
-@pytest.mark.parametrize("height", ["", "12\n3", "-1", "0x1f", '"7"', "tip"])
+@pytest.mark.parametrize("height", ["", "12\n3", "-1", "0x1f", '"7"', "tip", "9" * 5_000, "٣", "500000000"])
 async def test_tip_that_is_no_number_is_refused(height: str) -> None:
     with pytest.raises(ChainUnavailable):
         await source(Server(text(height))).fetch_tip()
@@ -152,6 +154,14 @@ async def test_another_transaction_than_asked_for_is_refused() -> None:
         {"spent": True, "txid": "ab", "status": {"confirmed": False}},
         {"spent": True, "txid": str(TXID), "status": {"confirmed": True}},
         {"spent": True, "txid": str(TXID), "status": {"confirmed": True, "block_height": 3}},
+        *(
+            {
+                "spent": True,
+                "txid": str(TXID),
+                "status": {"confirmed": True, "block_height": height, "block_hash": str(HASH)},
+            }
+            for height in (-1, True, 500_000_000)
+        ),
     ],
 )
 async def test_incomplete_spend_is_neither_spent_nor_unspent(answer: object) -> None:
@@ -172,6 +182,8 @@ async def test_unknown_transaction_has_no_spender() -> None:
         {"1": 1.0, "3": 1.0},
         {"1": 1.0, "3": "2", "6": 1.0},
         {"1": -5.0, "3": 1.0, "6": 1.0},
+        {"1": True, "3": 1.0, "6": 1.0},
+        {"1": 10_000.1, "3": 1.0, "6": 1.0},
         [],
     ],
 )
@@ -184,3 +196,99 @@ async def test_estimates_are_rounded_up() -> None:
     body = {"1": 10.001, "3": 1.0, "6": 0.1}
     rates = await source(Server(httpx.Response(200, json=body))).fee_rates()
     assert (rates.fast, rates.regular, rates.slow) == (FeeRate(2501), FeeRate(250), FeeRate(25))
+
+
+# --- lies
+
+
+def entry(tx: Tx, **changes: object) -> dict[str, object]:
+    """A transaction in a script's history."""
+    (tx_in,), (tx_out,) = tx.inputs, tx.outputs
+    spent = {"txid": str(tx_in.prevout.txid), "vout": 0, "scriptsig": "", "sequence": tx_in.sequence}
+    return {
+        "txid": str(tx.txid),
+        "version": tx.version,
+        "locktime": tx.locktime,
+        "vin": [spent],
+        "vout": [{"value": tx_out.value_sat, "scriptpubkey": tx_out.script_pubkey.hex()}],
+        "status": {"confirmed": True, "block_height": 3, "block_hash": str(HASH), "block_time": 1},
+        **changes,
+    }
+
+
+async def history(server: Handler) -> int:
+    return len(await source(server)._script_history(b"\x51"))
+
+
+async def test_a_history_is_read() -> None:
+    assert await history(Server(httpx.Response(200, json=[entry(TX)]))) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"txid": str(TXID)},
+        {"version": True},
+        {"vin": [{"txid": str(TXID), "vout": 0, "scriptsig": "", "sequence": 0, "witness": None}]},
+        {"vin": [{"txid": str(TXID), "vout": 0, "scriptsig": "", "sequence": 0, "witness": [5]}]},
+        {"vin": [{"txid": str(TXID), "vout": -1, "scriptsig": "", "sequence": 0}]},
+        {"vout": [{"value": -1, "scriptpubkey": ""}]},
+        {"vout": [{"value": 2**64, "scriptpubkey": ""}]},
+        {"status": {"confirmed": True, "block_height": 3, "block_hash": str(HASH), "block_time": -1}},
+        {"status": {"confirmed": True, "block_height": 3, "block_hash": str(HASH), "block_time": 2**40}},
+    ],
+)
+async def test_a_history_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ChainUnavailable):
+        await history(Server(httpx.Response(200, json=[entry(TX, **changes)])))
+
+
+async def test_a_history_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("barkd_py.chain.esplora.MAX_HISTORY", 100)
+    server = Server(httpx.Response(200, json=[entry(TX)] * 25))
+    with pytest.raises(ChainUnavailable, match="endless"):
+        await history(server)
+    assert len(server.requests) == 5
+
+
+async def test_ancestors_without_end_are_refused() -> None:
+    def invent(request: httpx.Request) -> httpx.Response:
+        parent = Txid(hashlib.sha256(request.url.path.encode()).digest())
+        tx = {"fee": 1, "weight": 4, "vin": [{"txid": str(parent)}], "status": {"confirmed": False}}
+        return httpx.Response(200, json=tx)
+
+    with pytest.raises(ChainUnavailable, match="endless"):
+        await source(invent).package_fee(TXID)
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"<html>moved</html>", b"1" * 5_000, b"\xff", b""])
+async def test_an_answer_that_is_no_json_is_refused(body: bytes) -> None:
+    with pytest.raises(ChainUnavailable):
+        await source(Server(httpx.Response(200, content=body))).tx_status(TXID)
+
+
+class Drip(httpx.AsyncByteStream):
+    """A body without end."""
+
+    sent = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            self.sent += 1
+            await asyncio.sleep(0)
+            yield bytes(1_000)
+
+
+async def test_an_answer_without_end_is_cut_by_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("barkd_py.chain.esplora.MAX_ANSWER_BYTES", 50_000)
+    drip = Drip()
+    with pytest.raises(ChainUnavailable, match="too long"):
+        await source(Server(httpx.Response(200, stream=drip))).get_tx(TXID)
+    assert drip.sent == 51
+
+
+async def test_an_answer_without_end_is_cut_by_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("barkd_py.chain.esplora.ANSWER_TIMEOUT_S", 0.02)
+    monkeypatch.setattr("barkd_py.chain.esplora.MAX_ANSWER_BYTES", 10**12)
+    with pytest.raises(ChainUnavailable, match="takes too long"):
+        await source(Server(httpx.Response(200, stream=Drip()))).get_tx(TXID)
