@@ -174,8 +174,9 @@ class Datadir:
         return WalletLock(self.path)
 
     def _entries(self) -> list[Path]:
+        """All files, the mnemonic first: without it there is no wallet, whatever else is left of one."""
         try:
-            return sorted(self.path.iterdir())
+            return sorted(self.path.iterdir(), key=lambda entry: (entry.name != MNEMONIC_FILE, entry))
         except FileNotFoundError:
             return []
         except OSError as error:

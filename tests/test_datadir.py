@@ -152,6 +152,16 @@ def test_wiping_keeps_the_token_and_the_process_lock(datadir: Datadir) -> None:
     assert sorted(entry.name for entry in datadir.path.iterdir()) == ["auth_token", "barkd.lock"]
 
 
+def test_a_wipe_that_is_killed_leaves_no_wallet(datadir: Datadir, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("db.sqlite", "config.toml", "mnemonic"):
+        (datadir.path / name).touch()
+    removed = []
+    monkeypatch.setattr("barkd_py.datadir._remove", removed.append)
+    datadir.wipe_wallet()
+    assert removed[0] == datadir.mnemonic
+    assert len(removed) == 3
+
+
 # --- locks
 
 
