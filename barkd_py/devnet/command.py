@@ -85,6 +85,13 @@ def _port_option(name: str, text: str) -> Callable[[Callable[..., Any]], Callabl
     show_default=True,
     help="Seconds between rounds.",
 )
+@click.option(
+    "--vtxo-lifetime",
+    type=click.IntRange(min=20, max=100_000),
+    default=4320,
+    show_default=True,
+    help="Blocks until new VTXOs expire.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as one line of JSON.")
 @click.option("--verbose", is_flag=True, help="Log everything.")
 @click.pass_context
@@ -120,7 +127,9 @@ def devnet(context: click.Context, /, directory: Path, **options: Any) -> None:
         bitcoind=options["bitcoind"],
         block_interval_seconds=options["block_interval"],
         mine_on_transaction=options["mine_on_tx"],
-        ark_settings=ServerSettings(round_interval_secs=options["round_interval"]),
+        ark_settings=ServerSettings(
+            round_interval_secs=options["round_interval"], vtxo_lifetime=options["vtxo_lifetime"]
+        ),
     )
     try:
         asyncio.run(_run(asked, as_json=options["as_json"]))
