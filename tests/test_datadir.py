@@ -155,7 +155,7 @@ def test_wiping_keeps_the_token_and_the_process_lock(datadir: Datadir) -> None:
 def test_a_wipe_that_is_killed_leaves_no_wallet(datadir: Datadir, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("db.sqlite", "config.toml", "mnemonic"):
         (datadir.path / name).touch()
-    removed = []
+    removed: list[Path] = []
     monkeypatch.setattr("barkd_py.datadir._remove", removed.append)
     datadir.wipe_wallet()
     assert removed[0] == datadir.mnemonic

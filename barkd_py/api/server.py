@@ -37,8 +37,70 @@ class BindFailed(BarkdError):
         super().__init__("Failed to bind to address")
 
 
+HEAD_BYTES_MAX: Final = 256 * 1024
+REQUEST_BYTES_MAX: Final = 32 * 1024 * 1024
+"""On the wire. The app is stricter with bodies, but never sees trailers nor how bodies are chunked."""
+REQUEST_SECS: Final = 120.0
+"""From the connection, or the first byte of a later request, to the last byte of the request."""
+
+
 class _Protocol(HttpToolsProtocol):
-    """Upgrades only what is a websocket handshake in every header, and only on the websocket's path."""
+    """Upgrades only what is a websocket handshake in every header, and only on the websocket's path.
+
+    What a client that has not shown a token may cost is bounded: the bytes of a request, which uvicorn would
+    keep without limit until its head is complete, and the time it may take to arrive.
+    """
+
+    _in_head = True
+    _request_bytes = 0
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._request_bytes += len(data)
+        super().data_received(data)
+        if self._request_bytes > (HEAD_BYTES_MAX if self._in_head else REQUEST_BYTES_MAX):
+            if self._in_head and not self.transport.is_closing():
+                self.transport.write(b"HTTP/1.1 431 \r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        if self._overdue is None:
+            self._await_request()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._in_head = False
+
+    def on_message_complete(self) -> None:
+        self._stop_waiting()
+        self._request_bytes = 0
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._stop_waiting()
+        super().handle_websocket_upgrade()
+
+    def _await_request(self) -> None:
+        self._overdue = self.loop.call_later(REQUEST_SECS, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def _give_up(self) -> None:
+        self._overdue = None
+        self.transport.close()
 
     def _should_upgrade_to_ws(self) -> bool:
         headers = dict(self.headers)
