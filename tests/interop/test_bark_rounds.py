@@ -354,3 +354,20 @@ async def test_lying_offboard_transactions_are_noticed(bark: Bark, honest_devnet
     with pytest.raises(AssertionError, match="received invalid offboard tx from server"):
         bark.run("offboard", "--all")
     assert bark.run("balance") == before
+
+
+# --- on a real node
+
+
+async def test_round_and_offboard_on_a_real_node(bark: Bark, devnet_on_bitcoind: Devnet) -> None:
+    devnet = devnet_on_bitcoind
+    await create(bark, devnet, 100_000)
+    done = await refresh(bark, devnet, "--all")
+    await devnet.mine()
+    bark.run("maintain")
+    (vtxo,) = bark.run("vtxos")
+    assert vtxo["chain_anchor"] == f"{done['funding_txid']}:0"
+    txid = bark.run("offboard", "--all")["offboard_txid"]
+    await devnet.mine()
+    assert (await esplora_tx(devnet, txid))["status"]["confirmed"]
+    assert bark.run("vtxos") == []

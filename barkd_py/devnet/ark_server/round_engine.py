@@ -10,7 +10,8 @@ While it sleeps, everything is answered with success and thrown away: that is wh
 clients have to notice.
 
 A round is booked before its funding transaction is signed, and that before it is broadcast: whatever happens
-in between, the server knows what it promised. A start finishes what a kill interrupted.
+in between, the server knows what it promised. A start finishes what a kill interrupted. Where the real server
+shuts down because it cannot write, this one goes on with the next round.
 
 Source: sheet 10 §6.7, §8, §12; sheet 04 §10.
 """
@@ -402,6 +403,7 @@ class RoundEngine:
 
     async def _broadcast(self, funding_tx: Tx) -> None:
         if not await self._parts.faults.pass_point("round.broadcast"):
+            self._parts.treasury.withhold(funding_tx.txid)
             return
         try:
             await self._parts.chain.broadcast(funding_tx)

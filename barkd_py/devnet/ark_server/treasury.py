@@ -19,7 +19,7 @@ from barkd_py.bitcoin.bip32 import ExtendedKey
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.sighash import taproot_key_spend_sighash
 from barkd_py.bitcoin.taproot import TaprootOutput
-from barkd_py.bitcoin.tx import OutPoint, Tx, TxIn, TxOut
+from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from barkd_py.bitcoin.units import DUST_SAT, FeeRate, format_btc
 from barkd_py.devnet.ark_server import coin_rows
 from barkd_py.devnet.ark_server.chain import ChainBlock, ServerChain
@@ -66,6 +66,7 @@ class Treasury:
         self._store = store
         self._chain = chain
         self._locked: set[OutPoint] = set()
+        self._withheld: set[Txid] = set()
 
     # --- receiving
 
@@ -153,9 +154,13 @@ class Treasury:
                 log.exception("broadcasting the server's transactions failed")
                 await asyncio.sleep(_RETRY_SECS)
 
+    def withhold(self, txid: Txid) -> None:
+        """Do not broadcast a transaction before the next start, for a server that does not keep its word."""
+        self._withheld.add(txid)
+
     async def broadcast_unconfirmed(self) -> None:
         for tx in await self._store.transact(coin_rows.unconfirmed):
-            if await self._chain.get_tx(tx.txid) is None:
+            if tx.txid not in self._withheld and await self._chain.get_tx(tx.txid) is None:
                 try:
                     await self._chain.broadcast(tx)
                 except ChainError as error:

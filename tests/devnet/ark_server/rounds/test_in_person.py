@@ -678,6 +678,16 @@ async def test_refused_funding_tx_does_not_fail_the_round(alice: RoundClient, ch
     assert chain.broadcasts == [coins.funding_tx]
 
 
+async def test_funding_tx_can_be_withheld(alice: RoundClient, chain: FakeServerChain) -> None:
+    vtxo = await alice.board()
+    fault(alice.server, "round.broadcast", Kind.SWALLOW)
+    events, joined = await signed(alice, vtxo)
+    coins = alice.locked_coins(joined, await events.next("finished"))
+    await alice.server.treasury.broadcast_unconfirmed()
+    assert chain.broadcasts == []
+    assert coins.funding_tx.has_witness
+
+
 # --- lies
 
 
