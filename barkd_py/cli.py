@@ -465,7 +465,7 @@ async def _serve(options: Options, host: ipaddress.IPv4Address | ipaddress.IPv6A
 
     stop = _stop_signal()
     token = _settle_auth(options, host)
-    runtime = Runtime(options.datadir, default_backend())
+    runtime = Runtime(options.datadir, default_backend(os.environ.get("BARKD_DATABASE_URL")))
     try:
         if not await _open_wallet(runtime, stop):
             return

@@ -9,15 +9,25 @@ from barkd_py.config import WalletConfig
 from barkd_py.daemon.loops import Daemon
 from barkd_py.daemon.wallet_api import NewWallet, WalletApi, WalletBackend
 from barkd_py.datadir import DATABASE_FILE
+from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.properties import WalletExists
 from barkd_py.wallet.wallet import Wallet
 
 
 class Backend:
-    """Wallets whose database is a file of the data directory."""
+    """Wallets whose database is a file of the data directory, or the one at a URL.
+
+    database_url: of SQLite or PostgreSQL; it may hold a password, and is in no log or error.
+    """
+
+    def __init__(self, database_url: str | None = None) -> None:
+        self._url = database_url
 
     async def create(self, datadir: Path, new: NewWallet) -> None:
+        if self._url is not None:
+            await _clear(self._url)
         await Wallet.create(
-            datadir / DATABASE_FILE,
+            self._database(datadir),
             seed=parse_mnemonic(new.mnemonic),
             network=new.network,
             config=new.config,
@@ -30,11 +40,35 @@ class Backend:
         self, datadir: Path, mnemonic: str, load_config: Callable[[Network], WalletConfig]
     ) -> WalletApi:
         wallet = await Wallet.open(
-            datadir / DATABASE_FILE, seed=parse_mnemonic(mnemonic), load_config=load_config
+            self._database(datadir), seed=parse_mnemonic(mnemonic), load_config=load_config
         )
         wallet.background = Daemon(wallet)
         return wallet
 
+    async def erase(self) -> None:
+        if self._url is None:
+            return  # the file is wiped with its directory
+        store = await Store.open(self._url)
+        try:
+            await store.erase()
+        finally:
+            await store.close()
 
-def default_backend() -> WalletBackend:
-    return Backend()
+    def _database(self, datadir: Path) -> Path | str:
+        return datadir / DATABASE_FILE if self._url is None else self._url
+
+
+async def _clear(url: str) -> None:
+    """Remove what a failed creation has left. Raises WalletExists if the database holds a whole wallet."""
+    store = await Store.open(url)
+    try:
+        async with store.read() as tx:
+            if await tx.properties.find() is not None:
+                raise WalletExists
+        await store.erase()
+    finally:
+        await store.close()
+
+
+def default_backend(database_url: str | None = None) -> WalletBackend:
+    return Backend(database_url)

@@ -327,7 +327,8 @@ class Runtime:
                 raise FingerprintMismatch
             await self._unload()
             try:
-                self._datadir.wipe_wallet()
+                await self._backend.erase()
+                self._datadir.wipe_wallet()  # last, so that the mnemonic goes with the rest or not at all
             except BarkdError as error:
                 raise DeletionFailed from error
         if loaded is None:

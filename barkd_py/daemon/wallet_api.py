@@ -351,3 +351,6 @@ class WalletBackend(Protocol):
         load_config: the settings, once the database has told the network. Raises StoreError `failed to
         read properties` if the database holds no wallet.
         """
+
+    async def erase(self) -> None:
+        """Destroy what of a wallet is kept outside of its data directory. No wallet is open."""

@@ -14,6 +14,7 @@ from barkd_py.daemon.runtime import (
     CookieAuth,
     CreateWallet,
     CreationFailed,
+    DeletionFailed,
     Esplora,
     FingerprintMismatch,
     Runtime,
@@ -21,7 +22,7 @@ from barkd_py.daemon.runtime import (
     WalletAlreadySet,
 )
 from barkd_py.datadir import Datadir, DatadirLocked, UnexpectedContents
-from barkd_py.errors import BarkdError, ServerUnavailable, WalletNotLoaded, chain_text
+from barkd_py.errors import BarkdError, ServerUnavailable, StoreError, WalletNotLoaded, chain_text
 from tests.fakes.wallet import FakeBackend
 from tests.support.api_server import MNEMONIC
 
@@ -287,6 +288,23 @@ async def test_deletion_unloads_and_wipes(setup: Setup) -> None:
     assert (setup.datadir.path / "auth_token").exists()
     await setup.runtime.create(REQUEST)
     await setup.runtime.close()
+
+
+async def test_deletion_erases_what_is_kept_elsewhere(setup: Setup) -> None:
+    fingerprint = await setup.runtime.create(REQUEST)
+    await setup.runtime.delete(fingerprint, dangerous=True)
+    assert setup.backend.erased == 1
+
+
+async def test_a_database_that_cannot_be_erased_leaves_the_mnemonic(setup: Setup) -> None:
+    fingerprint = await setup.runtime.create(REQUEST)
+    setup.backend.erase_failure = StoreError("cannot reach the database")
+    with pytest.raises(DeletionFailed):
+        await setup.runtime.delete(fingerprint, dangerous=True)
+    assert "mnemonic" in setup.files()
+    setup.backend.erase_failure = None
+    await setup.runtime.delete("", dangerous=True)
+    assert setup.files() == set()
 
 
 async def test_the_wrong_fingerprint_deletes_nothing(setup: Setup) -> None:

@@ -593,11 +593,13 @@ class FakeWallet:
 class FakeBackend:
     """Makes fake wallets; a wallet exists as an empty database file.
 
-    create_failure, open_failure: raised instead of making or opening one.
+    create_failure, open_failure, erase_failure: raised instead of making, opening or erasing one.
     """
 
     create_failure: BarkdError | None = None
     open_failure: BarkdError | None = None
+    erase_failure: BarkdError | None = None
+    erased: int = 0
     created: list[NewWallet] = field(default_factory=list)
     opened: list[FakeWallet] = field(default_factory=list)
     configs: list[WalletConfig] = field(default_factory=list)
@@ -622,6 +624,12 @@ class FakeBackend:
         wallet = FakeWallet(self.network, mnemonic)
         self.opened.append(wallet)
         return wallet
+
+    async def erase(self) -> None:
+        assert all(wallet.closed for wallet in self.opened)
+        if self.erase_failure is not None:
+            raise self.erase_failure
+        self.erased += 1
 
 
 UNREACHABLE = ServerUnavailable(

@@ -8,6 +8,7 @@ somebody was faster. PostgreSQL: readers are REPEATABLE READ; the writing connec
 for as long as it lives, so that a second daemon on the same database cannot write, wherever it runs.
 """
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def create_writer(url: URL) -> AsyncEngine:
         sa.event.listen(engine.sync_engine, "connect", _configure_sqlite_writer)
         sa.event.listen(engine.sync_engine, "begin", _begin_immediate)
         return engine
+    _require_postgres_driver()
     engine = create_async_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
     sa.event.listen(engine.sync_engine, "connect", _take_writer_lock)
     return engine
@@ -114,6 +116,11 @@ def _configure_sqlite_writer(connection: Any, entry: ConnectionPoolEntry) -> Non
 
 def _configure_sqlite_reader(connection: Any, entry: ConnectionPoolEntry) -> None:
     _run(connection, "PRAGMA query_only=ON")
+
+
+def _require_postgres_driver() -> None:
+    if importlib.util.find_spec("asyncpg") is None:
+        raise StoreError("PostgreSQL needs a driver that is not installed: pip install 'barkd-py[postgres]'")
 
 
 def _begin_immediate(connection: Connection) -> None:

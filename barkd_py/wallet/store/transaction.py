@@ -43,6 +43,7 @@ from barkd_py.wallet.store.movements import MovementRepository
 from barkd_py.wallet.store.onchain import OnchainRepository
 from barkd_py.wallet.store.properties import PropertiesRepository
 from barkd_py.wallet.store.rounds import RoundRepository
+from barkd_py.wallet.store.tables import metadata
 from barkd_py.wallet.store.vtxos import VtxoRepository
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,12 @@ class Store:
             await store.close()
             raise
         return store
+
+    async def erase(self) -> None:
+        """Delete every row; what is left is an empty wallet database. Dangerous: coins are lost with it."""
+        async with self.transaction() as tx:
+            for table in reversed(metadata.sorted_tables):
+                await tx._connection.execute(table.delete())
 
     async def close(self) -> None:
         """Close every connection, after the transaction in hand."""
