@@ -7,8 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.wallet.actions.executor import Machine, Next, Outcome
-from barkd_py.wallet.notifications import WalletEvent
-from barkd_py.wallet.store import Store
+from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
 
 When = Literal["before", "after"]
@@ -25,13 +24,11 @@ class CrashingStore(Store):
     when: When = "before"
     commits = 0
 
-    async def _commit(
-        self, connection: AsyncConnection, unit: AsyncTransaction, events: Sequence[WalletEvent]
-    ) -> None:
+    async def _commit(self, connection: AsyncConnection, unit: AsyncTransaction, tx: Transaction) -> None:
         number = self.commits
         self.commits += 1
         if self.crash_at is None or number < self.crash_at:
-            await super()._commit(connection, unit, events)
+            await super()._commit(connection, unit, tx)
             return
         if number == self.crash_at and self.when == "after":
             await unit.commit()

@@ -37,6 +37,7 @@ from barkd_py.wallet.actions.board import (
     Undecided,
     probe,
 )
+from barkd_py.wallet.exits.states import ExitFilter
 from barkd_py.wallet.movements import BOARD, Movement, MovementStatus
 from barkd_py.wallet.vtxos import StateKind
 from barkd_py.wallet.wallet import Wallet
@@ -257,6 +258,36 @@ async def test_registration_goes_on_until_it_succeeds(net: Net, bob: Owner, stag
     await bob.wallet.boards.drive_all()
     assert await bob.spendable_sat() == NET_SAT
     assert [movement.status for movement in await boards(bob.wallet)] == [MovementStatus.SUCCESSFUL]
+
+
+class TestShortLife:
+    @pytest.fixture
+    def server_settings(self) -> ServerSettings:
+        return ServerSettings(vtxo_lifetime=30)
+
+    async def test_a_board_that_is_never_registered_is_exited_before_it_expires(
+        self, net: Net, bob: Owner
+    ) -> None:
+        wallet = bob.wallet
+        await bob.fund_onchain(150_000)
+        net.fault("RegisterBoardVtxo", kind="error", code="INTERNAL", count=None)
+        (vtxo_id,) = (await wallet.board_amount(AMOUNT_SAT)).vtxo_ids
+        expiry_height = (await wallet.get_vtxo(vtxo_id)).expiry_height
+        last_calm_height = expiry_height - wallet.config.vtxo_exit_margin - 1
+        await net.mine(last_calm_height - (await wallet.chain.fetch_tip()).height)
+        await wallet.chain.fetch_tip()
+        await wallet.boards.drive_all()
+        assert not await wallet.exits.statuses(ExitFilter.ALL)
+        await complete(net, wallet)
+        await wallet.boards.drive_all()
+        (started,) = await wallet.exits.statuses(ExitFilter.ALL)
+        assert started.vtxo_id == vtxo_id
+        (movement,) = await boards(wallet)
+        assert (movement.status, movement.exited_vtxos) == (MovementStatus.PENDING, (vtxo_id,))
+        # The server may still take it, as long as nothing of the exit is on the chain.
+        net.honest()
+        await wallet.boards.drive_all()
+        assert await wallet.pending_boards() == ()
 
 
 # --- double spends

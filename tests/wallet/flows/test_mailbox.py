@@ -271,6 +271,22 @@ async def test_one_bad_vtxo_does_not_spoil_the_good_ones(alice: Owner, bob: Owne
     assert movement.effective_balance_sat == 1_000
 
 
+async def test_a_substitute_for_the_anchor_proves_nothing(alice: Owner, bob: Owner) -> None:
+    """It has the very output, but the exit transactions spend the one that is named."""
+    await pay(alice, bob, 1_000)
+    real = bob.wallet.chain
+
+    class Substitute(Chain):
+        async def get_tx(self, txid: Txid) -> Tx | None:
+            tx = await real.get_tx(txid)
+            assert tx is not None
+            return dataclasses.replace(tx, locktime=tx.locktime + 1)
+
+    await mailbox(bob.wallet, chain=Substitute(real)).sync()
+    assert await bob.wallet.list_vtxos(include_all=True) == ()
+    assert await bob.wallet.list_movements() == ()
+
+
 async def test_what_belongs_to_somebody_else_is_dropped(alice: Owner, bob: Owner) -> None:
     await pay(alice, bob, 1_000)
     server = MailboxServer(alice.wallet.server, (9, ArkoorDelivery(await delivered(bob))))
