@@ -166,14 +166,15 @@ async def test_a_board_exits_without_the_server(kind: str, daemon: Daemon, doome
 async def test_a_payment_and_its_change_exit_without_the_server(
     kind: str, daemon: Daemon, doomed_devnet: Devnet
 ) -> None:
-    """Two VTXOs of one board: they share the board's transaction and the payment's checkpoint."""
+    """VTXOs of one board: they share the board's transaction and the payment's checkpoint."""
     devnet = doomed_devnet
     await daemon.create_wallet(devnet.ark_server_url, _source(kind, devnet))
     await _fund(daemon, devnet)
     await _board(daemon, devnet)
     own = (await daemon.post("/wallet/addresses/next"))["address"]
     await daemon.post("/wallet/send", {"destination": own, "amount_sat": 40_000})
-    vtxos = await eventually(lambda: daemon.get("/wallet/vtxos"), lambda got: len(got) == 2)
+    # What was paid, and the change in two pieces.
+    vtxos = await eventually(lambda: daemon.get("/wallet/vtxos"), lambda got: len(got) == 3)
     assert {vtxo["exit_depth"] for vtxo in vtxos} == {3}
     await devnet.pull("/ark-server/stop")
 
