@@ -35,8 +35,10 @@ from barkd_py.api.routers import (
     history,
     message,
     notifications,
+    offboards,
     onchain,
     ping,
+    rounds,
     wallet,
 )
 from barkd_py.api.routing import ClientGone, Operation, OperationRoute, RequestRefused, receive_body
@@ -48,6 +50,8 @@ log = logging.getLogger(__name__)
 ROUTERS: Final[Sequence[APIRouter]] = (
     ping.router,
     boards.router,
+    offboards.router,
+    rounds.router,
     exits.router,
     fees.router,
     history.router,

@@ -1,9 +1,13 @@
 """Values that several routers read from their requests, and what is said when they are wrong."""
 
+from collections.abc import Sequence
+
 from barkd_py.api.errors import BadRequest, Missing
 from barkd_py.ark.vtxo import BadVtxoId, VtxoId
 from barkd_py.bitcoin.address import InvalidAddress, WrongNetworkAddress, parse_address
 from barkd_py.bitcoin.units import Network
+from barkd_py.daemon.wallet_api import WalletApi
+from barkd_py.errors import NotFound
 
 
 def parse_destination_script(text: str, network: Network) -> bytes:
@@ -16,12 +20,35 @@ def parse_destination_script(text: str, network: Network) -> bytes:
         raise BadRequest("Address is not valid for configured network") from error
 
 
+def parse_payee_script(text: str, network: Network) -> bytes:
+    """As `parse_destination_script`, for those who are told in other words. Raises BadRequest."""
+    try:
+        return parse_address(text, network)
+    except InvalidAddress as error:
+        raise BadRequest("invalid destination address") from error
+    except WrongNetworkAddress as error:
+        raise BadRequest("address is not valid for configured network") from error
+
+
 def parse_vtxo_id(text: str, problem: str) -> VtxoId:
     """problem: what a text that is no id is called. Raises BadRequest."""
     try:
         return VtxoId.parse(text)
     except BadVtxoId as error:
         raise BadRequest(problem) from error
+
+
+async def parse_known_vtxo_ids(wallet: WalletApi, texts: Sequence[str]) -> Sequence[VtxoId]:
+    """Ids of VTXOs that the wallet has. Raises BadRequest or Missing for the first that is none."""
+    vtxo_ids = []
+    for text in texts:
+        vtxo_id = parse_vtxo_id(text, "Invalid VTXO id")
+        try:
+            await wallet.get_vtxo(vtxo_id)
+        except NotFound:
+            raise vtxo_not_found(vtxo_id) from None
+        vtxo_ids.append(vtxo_id)
+    return vtxo_ids
 
 
 def vtxo_not_found(vtxo_id: VtxoId) -> Missing:

@@ -17,9 +17,11 @@ from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import BlockRef, FeeRate, Network
 from barkd_py.config import WalletConfig
+from barkd_py.wallet.actions.offboard import OffboardTarget
 from barkd_py.wallet.exits.states import ExitFeeEstimate, ExitFilter, ExitProgress, ExitStatus
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
+from barkd_py.wallet.rounds.states import RoundInfo
 from barkd_py.wallet.vtxos import WalletVtxo
 
 
@@ -214,6 +216,57 @@ class ExitsApi(Protocol):
         """
 
 
+class RoundsApi(Protocol):
+    """Refreshes. All errors are failures of the operation, but `NothingToRefresh`."""
+
+    async def refresh(self, vtxo_ids: Sequence[VtxoId]) -> RoundInfo:
+        """Refresh exactly these in the next round; returns once that is stored.
+
+        Raises NothingToRefresh, NotBuilt, NotStored.
+        """
+
+    async def refresh_all(self) -> RoundInfo:
+        """As `refresh`, of every spendable VTXO."""
+
+    async def refresh_counterparty(self) -> RoundInfo:
+        """As `refresh`, of the spendable VTXOs that somebody else could undo."""
+
+    async def refresh_delegated(self, vtxo_ids: Sequence[VtxoId], height: int | None = None) -> RoundInfo:
+        """Let the server refresh these, from a height on. Raises NothingToRefresh, NotStored."""
+
+    async def list(self) -> Sequence[RoundInfo]:
+        """Every participation, after looking what became of it. Raises LockTimeout."""
+
+
+class OffboardResult(Protocol):
+    """The transaction is out."""
+
+    @property
+    def offboard_txid(self) -> Txid: ...
+    @property
+    def movement_id(self) -> int: ...
+
+
+class OffboardsApi(Protocol):
+    """Payments from Ark to the chain; each returns when its transaction is out."""
+
+    async def offboard(self, vtxo_ids: Sequence[VtxoId], target: OffboardTarget) -> OffboardResult:
+        """Let these VTXOs leave, whole; the fee is taken from them. Raises UnknownVtxo among others."""
+
+    async def offboard_all(self, target: OffboardTarget) -> OffboardResult: ...
+
+    async def send(self, amount_sat: int, target: OffboardTarget) -> OffboardResult:
+        """Pay an amount; the fee comes on top."""
+
+    async def estimate(self, vtxo_ids: Sequence[VtxoId], script_pubkey: bytes) -> FeeEstimate:
+        """What `offboard` would cost. Raises UnknownVtxo."""
+
+    async def estimate_all(self, script_pubkey: bytes) -> FeeEstimate: ...
+
+    async def estimate_send(self, amount_sat: int, script_pubkey: bytes) -> FeeEstimate:
+        """What `send` would cost; at most, if there is too little for it."""
+
+
 class WalletApi(Protocol):
     """One open wallet."""
 
@@ -236,6 +289,12 @@ class WalletApi(Protocol):
 
     @property
     def exits(self) -> ExitsApi: ...
+
+    @property
+    def rounds(self) -> RoundsApi: ...
+
+    @property
+    def offboards(self) -> OffboardsApi: ...
 
     @property
     def is_connected(self) -> bool:

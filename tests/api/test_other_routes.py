@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fakes.wallet import UNREACHABLE
+from tests.fakes.wallet import UNREACHABLE, onchain_address
 from tests.support.api_server import RunningApi
 
 ADDRESS = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
@@ -85,7 +85,7 @@ async def test_the_onchain_wallet_shows_and_spends_its_coins(api: RunningApi) ->
     assert api.wallet.onchain is not None
     api.wallet.onchain.fund(1_000_000)
     assert (await api.http.get("/api/v1/onchain/balance")).json()["confirmed_sat"] == 1_000_000
-    assert (await api.http.post("/api/v1/onchain/addresses/next")).json() == {"address": "bcrt1pfake1"}
+    assert (await api.http.post("/api/v1/onchain/addresses/next")).json() == {"address": onchain_address(1)}
     sent = await api.http.post("/api/v1/onchain/send", json={"destination": ADDRESS, "amount_sat": 20_000})
     txids = [entry["txid"] for entry in (await api.http.get("/api/v1/onchain/transactions")).json()]
     assert txids[-1] == sent.json()["txid"]

@@ -23,9 +23,11 @@ from barkd_py.ark.fees import (
 )
 from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.address import address_from_script
 from barkd_py.bitcoin.bip32 import parse_mnemonic
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.message import sign_message
+from barkd_py.bitcoin.script import p2tr_script
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from barkd_py.bitcoin.units import DUST_SAT, BlockRef, FeeRate, Network, format_btc
 from barkd_py.config import WalletConfig
@@ -56,6 +58,7 @@ from barkd_py.wallet.movements import (
 )
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, Notifications
 from barkd_py.wallet.vtxos import Exited, Spendable, Spent, UnknownVtxo, VtxoState, WalletVtxo
+from tests.fakes.rounds import FakeOffboards, FakeRounds
 
 SERVER_SECRET = SecretKey(b"\x11" * 32)
 MAILBOX_SECRET = SecretKey(b"\x12" * 32)
@@ -165,6 +168,13 @@ def some_vtxo(vtxo_id: str, amount_sat: int, state: VtxoState = Spendable()) -> 
     )
 
 
+def onchain_address(number: int) -> str:
+    """The fake on-chain wallet's addresses, from 1 on."""
+    address = address_from_script(p2tr_script(bytes([number]) * 32), Network.REGTEST)
+    assert address is not None
+    return address
+
+
 class FakeOnchain:
     """An on-chain wallet of confirmed coins with a fee of one satoshi."""
 
@@ -187,7 +197,7 @@ class FakeOnchain:
 
     async def next_address(self) -> str:
         self._addresses += 1
-        return f"bcrt1pfake{self._addresses}"
+        return onchain_address(self._addresses)
 
     async def utxos(self) -> Sequence[OnchainUtxo]:
         return tuple(self.coins.values())
@@ -391,6 +401,8 @@ class FakeWallet:
         self.notifications = Notifications()
         self.onchain: FakeOnchain | None = FakeOnchain()
         self.exits = FakeExits(self)
+        self.rounds = FakeRounds(self._all_vtxos, ARK_INFO, 100)
+        self.offboards = FakeOffboards(self._all_vtxos, ARK_INFO, 100)
         self.ark_info: ArkInfo | None = ARK_INFO
         self.tip = 100
         self.keys: list[SecretKey] = []
@@ -423,6 +435,9 @@ class FakeWallet:
     def _reach_out(self) -> None:
         if self.failure is not None:
             raise self.failure
+
+    def _all_vtxos(self) -> Sequence[WalletVtxo]:
+        return [vtxo for vtxo, _ in self.stored.values()]
 
     # --- WalletApi
 

@@ -14,6 +14,20 @@ class FeeEstimateResponse(Schema):
     vtxos_spent: list[str]
 
 
+class OffboardAllFeeEstimateQuery(Schema):
+    address: str
+
+
+class SendOnchainFeeEstimateQuery(Schema):
+    amount_sat: U64
+    address: str
+
+
+class OffboardFeeEstimateRequest(Schema):
+    address: str
+    vtxos: list[str]
+
+
 class OnchainFeeRatesResponse(Schema):
     fast_sat_per_vb: U64
     regular_sat_per_vb: U64

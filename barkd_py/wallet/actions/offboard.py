@@ -40,7 +40,7 @@ from barkd_py.ark.offboard import (
 )
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.bitcoin.script import dust_limit_sat
+from barkd_py.bitcoin.script import ScriptType, dust_limit_sat, script_type
 from barkd_py.bitcoin.tx import Tx, Txid, TxOut
 from barkd_py.bitcoin.units import FeeRate, format_btc
 from barkd_py.chain.source import (
@@ -749,7 +749,7 @@ class Offboards:
         Raises SendBelowDust, CannotCoverPaymentAndFees, CannotLock, and as `offboard`.
         """
         verify_offboard_request(TxOut(_MAX_OUTPUT_SAT, target.script_pubkey))
-        minimum_sat = dust_limit_sat(target.script_pubkey) or 0
+        minimum_sat = min_output_sat(target.script_pubkey)
         if amount_sat < minimum_sat or amount_sat == 0:
             raise SendBelowDust(target.address, minimum_sat)
         terms = await self._terms(target.script_pubkey)
@@ -887,6 +887,15 @@ class Offboards:
 # Any amount will do where only the script is checked.
 _MAX_OUTPUT_SAT = 10**15
 
+_MIN_RELAYED_P2WPKH_SAT = 294
+
+
+def min_output_sat(script_pubkey: bytes) -> int:
+    """The least that nodes relay to a script. The protocol's own limit is lower for P2WPKH."""
+    if script_type(script_pubkey) is ScriptType.P2WPKH:
+        return _MIN_RELAYED_P2WPKH_SAT
+    return dust_limit_sat(script_pubkey) or 0
+
 
 def _plan_whole(inputs: Sequence[WalletVtxo], target: OffboardTarget, terms: _Terms) -> Payment:
     most = terms.info.max_offboard_inputs
@@ -899,7 +908,7 @@ def _plan_whole(inputs: Sequence[WalletVtxo], target: OffboardTarget, terms: _Te
     fee_sat = terms.whole_fee_sat(inputs)
     try:
         net_amount_sat = subtract_fee_above_dust(
-            gross_sat, fee_sat, dust_sat=dust_limit_sat(target.script_pubkey) or 0
+            gross_sat, fee_sat, dust_sat=min_output_sat(target.script_pubkey)
         )
     except InsufficientFunds as error:
         raise OffboardLeavesDust from error

@@ -98,9 +98,6 @@ from barkd_py.wallet.vtxos import MovementHolder, NewVtxo, Spendable, WalletVtxo
 
 log = logging.getLogger(__name__)
 
-MAX_LEFT_OUT = 10
-"""How often an automatic refresh is made smaller in one attempt."""
-
 DELIVERY_TRIES = 3
 
 
@@ -246,18 +243,10 @@ class RoundDriver:
             lost = await self._without_lost(record)
             if lost is not None:
                 record = await self._drive(record, lost)
-        left_out = 0
         while observation is not None:
             step = machine.step(record.round, observation)
             if step.round != record.round:
                 record = await self._save(record, step.round)
-            if isinstance(step.effect, machine.LeaveOut):
-                left_out += 1
-                if left_out > MAX_LEFT_OUT:
-                    observation = machine.NothingLeft(
-                        f"Maintenance refresh failed after {MAX_LEFT_OUT} retries"
-                    )
-                    continue
             observation = None if step.effect is None else await self._perform(record, step.effect)
         return record
 
@@ -266,8 +255,6 @@ class RoundDriver:
         match effect:
             case machine.Register(challenge):
                 return await self._register(record, challenge)
-            case machine.LeaveOut(blamed, attempt):
-                return await self._leave_out(record, blamed, attempt)
             case machine.SignTree(proposal):
                 assert isinstance(state, Registered)
                 return await self._sign_tree(record, state, proposal)
@@ -345,12 +332,12 @@ class RoundDriver:
         self, tx: Transaction, record: Record, round_: Round, state: Completed | Failed | Canceled
     ) -> None:
         match state:
-            case Completed(funding_txid, vtxos):
+            case Completed(_, funding_tx, vtxos):
                 await tx.vtxos.steal_spent(round_.inputs)
                 await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in vtxos)
                 update = MovementUpdate(
                     output_vtxos=tuple(vtxo.id for vtxo in vtxos),
-                    metadata={"funding_txid": str(funding_txid)},
+                    metadata={"funding_txid": str(funding_tx.txid)},
                 )
                 await tx.movements.finish_with_update(record.movement_id, MovementStatus.SUCCESSFUL, update)
                 self._registration.wake_at_commit()
@@ -380,18 +367,8 @@ class RoundDriver:
         kept = available(stored, record.movement_id)
         return None if len(kept) == len(stored) else await self._shrink(record, kept)
 
-    async def _leave_out(
-        self, record: Record, blamed: frozenset[VtxoId], attempt: RoundAttempt
-    ) -> Observation:
-        tip = await self._chain.tip()
-        self.refused.update(dict.fromkeys(blamed, tip.height))
-        async with self._store.read() as tx:
-            stored = await tx.vtxos.get_many(record.round.inputs)
-        kept = [vtxo for vtxo in available(stored, record.movement_id) if vtxo.id not in blamed]
-        return await self._shrink(record, kept, attempt)
-
     async def _shrink(
-        self, record: Record, kept: Sequence[WalletVtxo], then: RoundAttempt | None = None
+        self, record: Record, kept: Sequence[WalletVtxo]
     ) -> machine.Shrunk | machine.NothingLeft:
         """The participation with these inputs only, to a new key."""
         if not kept:
@@ -404,7 +381,7 @@ class RoundDriver:
             return machine.NothingLeft(chain_text(error))
         key = await self._keychain.reserve()
         outputs = (Output(amount_sat, key.public_key),)
-        return machine.Shrunk(tuple(vtxo.id for vtxo in kept), outputs, then)
+        return machine.Shrunk(tuple(vtxo.id for vtxo in kept), outputs)
 
     # --- joining
 
@@ -434,7 +411,7 @@ class RoundDriver:
         except StoreError:
             raise
         except BarkdError as error:
-            return self._not_registered(round_, error)
+            return await self._not_registered(round_, error)
         self._drop_ticket(record.id)
         self._tickets[record.id] = ticket
         return machine.Accepted(unlock_hash)
@@ -451,10 +428,13 @@ class RoundDriver:
         self._registration.note_registered(vtxo.id for vtxo in missing)
         return inputs, secrets
 
-    def _not_registered(self, round_: Round, error: BarkdError) -> Observation:
+    async def _not_registered(self, round_: Round, error: BarkdError) -> Observation:
         log.warning("not taken into a round: %s", chain_text(error))
         if isinstance(error, ServerRejected):
             blamed = _vtxo_ids(error.identifiers) & frozenset(round_.inputs)
+            if blamed:
+                tip = await self._chain.tip()
+                self.refused.update(dict.fromkeys(blamed, tip.height))
             return machine.Refused(chain_text(error), blamed)
         return machine.Unanswered(chain_text(error))
 
@@ -562,7 +542,7 @@ class RoundDriver:
         except StoreError:
             raise
         except BarkdError as error:
-            return self._not_registered(round_, error)
+            return await self._not_registered(round_, error)
         return machine.Accepted(unlock_hash)
 
     async def _collect(
@@ -677,8 +657,8 @@ def _funding_txid(round_: Round) -> str | None:
 
 def _status(round_: Round) -> RoundStatus:
     match round_.state:
-        case Completed(funding_txid):
-            return Confirmed(funding_txid)
+        case Completed():
+            return Confirmed(round_.state.funding_tx.txid)
         case Failed() | Canceled():
             return round_.state
         case Issued():

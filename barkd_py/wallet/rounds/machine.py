@@ -176,14 +176,10 @@ class Unlocked:
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """Some inputs are gone or were left out; this is the participation without them.
-
-    then: the attempt to join with it.
-    """
+    """Some inputs are gone; this is the participation without them."""
 
     inputs: tuple[VtxoId, ...]
     outputs: tuple[Output, ...]
-    then: RoundAttempt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,14 +228,6 @@ class Register:
     """Make cosign keys and nonces, prove the inputs against the challenge, and submit."""
 
     challenge: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class LeaveOut:
-    """Make the participation anew without these inputs, and join the same attempt."""
-
-    blamed: frozenset[VtxoId]
-    attempt: RoundAttempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +290,6 @@ class Forfeit:
 
 Effect = (
     Register
-    | LeaveOut
     | SignTree
     | DeliverSignatures
     | CheckFinished
@@ -355,9 +342,8 @@ def _waiting(round_: Round, seen: Observation) -> Step:
     match seen:
         case RoundAttempt(attempt_seq=0):
             return _join(round_, seen)
-        case Shrunk(_, _, then):
-            smaller = _shrink(round_, seen)
-            return Step(smaller) if then is None else _join(smaller, then)
+        case Shrunk():
+            return Step(_shrink(round_, seen))
         case CancelRequested():
             return _cancel(round_)
         case _:
@@ -368,11 +354,8 @@ def _joining(round_: Round, state: Joining, seen: Observation) -> Step:
     match seen:
         case Accepted(unlock_hash):
             return _to(round_, Registered(state.round_seq, state.attempt_seq, unlock_hash))
-        case Refused(reason, blamed) if blamed and not round_.is_automatic:
-            return _to(round_, Failed(_refused(reason)))
         case Refused(reason, blamed) if blamed:
-            attempt = RoundAttempt(state.round_seq, state.attempt_seq, state.challenge)
-            return _to(round_, Waiting(), LeaveOut(blamed, attempt))
+            return _to(round_, Failed(_refused(reason)))
         case Refused(reason):
             return _fail(round_, _refused(reason))
         case Unanswered(reason):
@@ -504,7 +487,8 @@ def _issued(round_: Round, state: Issued, seen: Observation) -> Step:
         case ForfeitsReady(vtxos, forfeits):
             return _to(round_, replace(state, vtxos=vtxos, forfeits_sent=True), Forfeit(forfeits))
         case Unlocked(vtxos):
-            return _to(round_, Completed(state.funding_tx.txid, vtxos))
+            completed = Completed(state.unlock_hash, state.funding_tx, vtxos, state.is_delegated)
+            return _to(round_, completed)
         case _:
             return Step(round_)
 

@@ -58,6 +58,7 @@ from barkd_py.wallet.vtxos import Spendable, StateKind, WalletVtxo
 log = logging.getLogger(__name__)
 
 CONCURRENT_SYNCS = 10
+MAX_MAINTENANCE_TRIES = 10
 
 _DRIVEN_BY_EVENTS = (Waiting, Joining, Registered, Signed)
 
@@ -194,7 +195,6 @@ class Rounds:
         state: Waiting | Submitting,
         *,
         scheduled_height: int | None = None,
-        is_automatic: bool = False,
     ) -> Record:
         """Store a participation with its movement. Raises NotBuilt, NotStored."""
         try:
@@ -214,7 +214,7 @@ class Rounds:
             for vtxo in inputs:
                 if vtxo.state != Spendable():
                     raise NotStored from InputNotSpendable(vtxo)
-            return await self._insert(tx, inputs, amount_sat, state, scheduled_height, is_automatic)
+            return await self._insert(tx, inputs, amount_sat, state, scheduled_height)
 
     async def _insert(
         self,
@@ -222,8 +222,7 @@ class Rounds:
         inputs: Sequence[WalletVtxo],
         amount_sat: int,
         state: Waiting | Submitting,
-        scheduled_height: int | None,
-        is_automatic: bool,
+        scheduled_height: int | None = None,
     ) -> Record:
         key = await self._keychain.reserve_in(tx)
         round_ = Round(
@@ -231,7 +230,6 @@ class Rounds:
             outputs=(Output(amount_sat, key.public_key),),
             state=state,
             scheduled_height=scheduled_height,
-            is_automatic=is_automatic,
         )
         movement = await tx.movements.create(ROUND_REFRESH, movement_update(inputs, amount_sat))
         round_id = await tx.rounds.insert(encode_round(round_), round_.inputs, movement_id=movement.id)
@@ -265,28 +263,35 @@ class Rounds:
         concerned = [
             row.id for row in await self._rows() if isinstance(_decode(row).state, _DRIVEN_BY_EVENTS)
         ]
-        work = [self._feed(concerned, event)]
+        work: list[Awaitable[object]] = [self._feed(concerned, event)]
         if isinstance(event, RoundAttempt) and event.attempt_seq == 0:
             work.append(self._join_for_maintenance(event))
         await asyncio.gather(*work)
 
-    async def _feed(self, round_ids: Iterable[int], seen: machine.Observation) -> None:
+    async def _feed(self, round_ids: Iterable[int], seen: machine.Observation) -> list[Record]:
+        """Those that could be driven, as they are now; errors are logged."""
         ids = tuple(round_ids)
         outcomes = await asyncio.gather(
             *(self._driver.feed(round_id, seen) for round_id in ids), return_exceptions=True
         )
         for round_id, outcome in zip(ids, outcomes, strict=True):
             _log_failure(f"round state {round_id}", outcome)
+        return [outcome for outcome in outcomes if isinstance(outcome, Record)]
 
     # --- maintenance
 
     async def _join_for_maintenance(self, attempt: RoundAttempt) -> None:
-        try:
-            round_ids = await self.start_maintenance()
-        except BarkdError as error:
-            log.warning("Failed to join round for maintenance refresh: %s", chain_text(error))
-            return
-        await self._feed(round_ids, attempt)
+        """Refresh what must be. Where the server refuses inputs, it is tried again without them."""
+        for _ in range(MAX_MAINTENANCE_TRIES):
+            try:
+                round_ids = await self.start_maintenance()
+            except BarkdError as error:
+                log.warning("Failed to join round for maintenance refresh: %s", chain_text(error))
+                return
+            records = await self._feed(round_ids, attempt)
+            if not any(isinstance(record.round.state, Failed) for record in records):
+                return
+        log.warning("Maintenance refresh failed after %d retries", MAX_MAINTENANCE_TRIES)
 
     async def start_maintenance(self) -> list[int]:
         """Store refreshes of what must be refreshed; the ids of the participations, for the next attempt."""
@@ -315,7 +320,7 @@ class Rounds:
         except BarkdError as error:
             log.warning("%d VTXOs cannot be refreshed: %s", len(inputs), chain_text(error))
             return None
-        return await self._insert(tx, inputs, amount_sat, Waiting(), None, True)
+        return await self._insert(tx, inputs, amount_sat, Waiting())
 
     # --- looking after
 

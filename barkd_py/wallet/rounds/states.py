@@ -116,8 +116,10 @@ class Issued:
 class Completed:
     """The new VTXOs are ours."""
 
-    funding_txid: TxidText
+    unlock_hash: HexBytes
+    funding_tx: TxHex
     vtxos: tuple[VtxoHex, ...]
+    is_delegated: bool
     type: Literal["completed"] = "completed"
 
 
@@ -186,7 +188,6 @@ class Round:
     """A participation.
 
     scheduled_height: the server waits for this height; delegated ones only.
-    is_automatic: what the server refuses is left out, where a participation that was asked for fails.
     failures: attempts that came to nothing; last_error: why the last one did.
     """
 
@@ -194,7 +195,6 @@ class Round:
     outputs: tuple[Output, ...]
     state: Annotated[RoundState, Field(discriminator="type")]
     scheduled_height: int | None = None
-    is_automatic: bool = False
     failures: int = 0
     last_error: str | None = None
 
