@@ -41,8 +41,15 @@ FIRST_HEARTBEAT_SECS = 3.0
 class Daemon:
     """The background work of one wallet."""
 
-    def __init__(self, wallet: Wallet, *, backoff: Callable[[], Backoff] = Backoff) -> None:
+    def __init__(
+        self,
+        wallet: Wallet,
+        *,
+        backoff: Callable[[], Backoff] = Backoff,
+        tip_interval_secs: float = MAX_TIP_INTERVAL_SECS,
+    ) -> None:
         self._wallet = wallet
+        self._tip_interval_secs = tip_interval_secs
         self._interval_secs = float(wallet.config.daemon_sync_interval_secs)
         self._backoff = backoff
         self._new_tip = asyncio.Event()
@@ -103,7 +110,7 @@ class Daemon:
     async def _watch_tip(self, shutdown: Shutdown) -> None:
         """Until cancelled. With bitcoind, its announcements come on top of looking."""
         config, chain = self._wallet.config, self._wallet.chain
-        interval_secs = min(self._interval_secs, MAX_TIP_INTERVAL_SECS)
+        interval_secs = min(self._interval_secs, self._tip_interval_secs)
         if config.bitcoind_zmq_address is not None and chain.reads_blocks:
             await watch_tip_announced(
                 chain, self._note_tip, interval_s=interval_secs, zmq_address=config.bitcoind_zmq_address
