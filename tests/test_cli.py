@@ -173,6 +173,9 @@ def test_the_life_of_a_secret(datadir: Path) -> None:
     assert without_times(with_port.err) == RECORDED["secret show with --port 0"]["stderr"]
     assert run("-q", *at, "secret", "refresh", "--secret", "2a" * 32) == Result(0, f"{TOKEN_TEXT}\n", "")
 
+    (datadir / "auth_token").write_text(f"  {TOKEN_TEXT}\n")
+    assert run("--no-auth", *at, "secret", "show") == Result(0, f"{TOKEN_TEXT}\n", "")
+
     (datadir / "auth_token").write_text("AAAAAAA!")
     assert run(*at, "secret", "show") == Result(1, "", RECORDED["secret show: corrupt"]["stderr"])
 
@@ -246,6 +249,22 @@ def test_a_broken_mnemonic(datadir: Path) -> None:
     (datadir / "mnemonic").chmod(0o644)
     result = run("--datadir", str(datadir), "--port", str(free_port()))
     assert (result.code, without_times(result.err)) == (1, expected_errors("broken mnemonic", datadir))
+
+
+@pytest.mark.parametrize("name", ["mnemonic, no db", "broken config"])
+def test_a_directory_without_a_database(name: str, datadir: Path) -> None:
+    """The database is looked at before the settings, so that is what is missed first."""
+    datadir.mkdir(mode=0o700)
+    (datadir / "mnemonic").write_text("test " * 11 + "junk")
+    if name == "broken config":
+        (datadir / "config.toml").write_text("= =")
+    for file in datadir.iterdir():
+        file.chmod(0o644)
+    (datadir / "auth_token").write_text(TOKEN_TEXT)
+    result = run("--datadir", str(datadir), "--port", str(free_port()))
+    # Where barkd left a database from the attempt before, we have none to warn of.
+    lines = [line for line in expected_errors(name, datadir).splitlines() if "db.sqlite" not in line]
+    assert (result.code, without_times(result.err).splitlines()) == (1, lines)
 
 
 def test_a_mnemonic_without_a_wallet(datadir: Path) -> None:
@@ -362,6 +381,30 @@ def test_no_auth_anywhere_if_the_operator_insists(datadir: Path) -> None:
         assert httpx.get(running.url("/api/v1/wallet"), headers=headers).status_code == 200
         assert running.stop() == 0
     assert running.err == _expected_run("dangerous on 0.0.0.0", datadir, running.port)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "--no-auth on ::1",
+        "both no-auth flags",
+        "allowed origin 'http://a b'",
+        "allowed origin 'http://a.b/path'",
+        "env yes",
+        "flag over env",
+    ],
+)
+def test_a_start_that_is_accepted(name: str, datadir: Path) -> None:
+    case = RECORDED[name]
+    at = case["args"].index("--port")  # the helper has its own
+    arguments = [text for text in (*case["args"][:at], *case["args"][at + 2 :]) if "datadir" not in text]
+    host = "::1" if "::1" in arguments else "127.0.0.1"
+    if "generated a new one" not in case["stderr"]:
+        datadir.mkdir(mode=0o700)
+        (datadir / "auth_token").write_text(TOKEN_TEXT)
+    with daemon(datadir, *arguments, host=host, **case["env"]) as running:
+        assert running.stop() == 0
+    assert running.err == _expected_run(name, datadir, running.port)
 
 
 def test_auth_cannot_be_switched_off_by_the_environment(datadir: Path) -> None:
