@@ -304,10 +304,13 @@ class EsploraSource:
         path = f"/scripthash/{hashlib.sha256(script_pubkey).hexdigest()}/txs"
         page = await self._history_page(path)
         history = list(page)
+        seen = {entry.tx.txid for entry in page}
         while sum(entry.in_block is not None for entry in page) >= PAGE_SIZE:
             page = await self._history_page(f"{path}/chain/{page[-1].tx.txid}")
             history += page
-            if len(history) > MAX_HISTORY:
+            known_before = len(seen)
+            seen.update(entry.tx.txid for entry in page)
+            if len(history) > MAX_HISTORY or (page and len(seen) == known_before):
                 raise ChainUnavailable("esplora sent an endless history")
         return history
 

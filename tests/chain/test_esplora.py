@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -243,12 +244,26 @@ async def test_a_history_that_makes_no_sense_is_refused(changes: dict[str, objec
         await history(Server(httpx.Response(200, json=[entry(TX, **changes)])))
 
 
-async def test_a_history_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barkd_py.chain.esplora.MAX_HISTORY", 100)
+async def test_a_history_that_repeats_itself_is_refused() -> None:
     server = Server(httpx.Response(200, json=[entry(TX)] * 25))
     with pytest.raises(ChainUnavailable, match="endless"):
         await history(server)
-    assert len(server.requests) == 5
+    assert len(server.requests) == 2
+
+
+async def test_a_history_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("barkd_py.chain.esplora.MAX_HISTORY", 100)
+    requests = 0
+
+    def invent(request: httpx.Request) -> httpx.Response:
+        nonlocal requests
+        requests += 1
+        txs = (replace(TX, locktime=25 * requests + index) for index in range(25))
+        return httpx.Response(200, json=[entry(tx) for tx in txs])
+
+    with pytest.raises(ChainUnavailable, match="endless"):
+        await history(invent)
+    assert requests == 5
 
 
 async def test_ancestors_without_end_are_refused() -> None:
