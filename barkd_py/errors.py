@@ -97,6 +97,10 @@ def chain_text(error: BaseException) -> str:
 
 
 def messages(error: BaseException) -> list[str]:
-    """The messages of an error and its causes, without those that only repeat the one before."""
-    texts = [str(cause) for cause in causes(error)]
-    return [text for index, text in enumerate(texts) if index == 0 or text != texts[index - 1]]
+    """The messages of an error and its causes, without a library's that only repeats the one before."""
+    texts: list[str] = []
+    for cause in causes(error):
+        text = str(cause)
+        if isinstance(cause, BarkdError) or text not in texts[-1:]:
+            texts.append(text)
+    return texts
