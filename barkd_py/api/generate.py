@@ -19,6 +19,9 @@ class _NoWallets:
     async def open(self, *_: object) -> Never:
         raise NotImplementedError
 
+    async def erase(self) -> Never:
+        raise NotImplementedError
+
 
 def document() -> dict[str, Any]:
     runtime = Runtime(Datadir(Path("unused")), _NoWallets())

@@ -276,7 +276,9 @@ class Connection:
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.response,
         )
-        response = await multi(request, metadata=self._metadata(session), timeout=timeout_seconds)
+        response: Resp | None = await multi(
+            request, metadata=self._metadata(session), timeout=timeout_seconds
+        )
         return _readable(response, method)
 
     def _metadata(self, session: Session) -> tuple[tuple[str, str], ...]:
