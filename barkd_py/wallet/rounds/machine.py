@@ -317,8 +317,6 @@ def step(round_: Round, seen: Observation) -> Step:
     """The next step; the same participation without an effect where the observation means nothing."""
     if isinstance(round_.state, Final):
         return Step(round_)
-    if isinstance(seen, NothingLeft):
-        return Step(replace(round_, state=Canceled(seen.reason)))
     match round_.state:
         case Waiting():
             return _waiting(round_, seen)
@@ -344,6 +342,8 @@ def _waiting(round_: Round, seen: Observation) -> Step:
             return _join(round_, seen)
         case Shrunk():
             return Step(_shrink(round_, seen))
+        case NothingLeft(reason):
+            return _to(round_, Canceled(reason))
         case CancelRequested():
             return _cancel(round_)
         case _:
@@ -453,6 +453,8 @@ def _submitting(round_: Round, seen: Observation) -> Step:
             return Step(replace(round_, last_error=reason))
         case Shrunk():
             return Step(_shrink(round_, seen), Submit())
+        case NothingLeft(reason):
+            return _to(round_, Canceled(reason))
         case _:
             return Step(round_)
 
