@@ -55,10 +55,11 @@ class Owner:
         before_sat = await self.spendable_sat()
         await self.fund_onchain(amount_sat + 10_000)
         await self.daemon.post("/boards/board-amount", {"amount_sat": amount_sat})
-        await self.devnet.mine()
-        await eventually(self._synced_sat, lambda now_sat: now_sat > before_sat)
+        await eventually(self._mined_and_synced_sat, lambda now_sat: now_sat > before_sat)
 
-    async def _synced_sat(self) -> int:
+    async def _mined_and_synced_sat(self) -> int:
+        """Mines each time: the funding transaction may be a little late."""
+        await self.devnet.mine()
         await self.daemon.post("/wallet/sync")
         return await self.spendable_sat()
 

@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 async def eventually(
-    check: Callable[[], Awaitable[T]], accept: Callable[[T], bool], *, within_secs: float = 30.0
+    check: Callable[[], Awaitable[T]], accept: Callable[[T], bool], *, within_secs: float = 90.0
 ) -> T:
     """Ask until the answer is accepted; fails with the last answer after the deadline."""
     deadline = time.monotonic() + within_secs

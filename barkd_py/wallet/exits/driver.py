@@ -148,6 +148,7 @@ class ExitDriver:
         self._subjects: dict[VtxoId, _Subject] = {}
         self._children: dict[Txid, KnownChild] = {}
         self._paid_at: dict[Txid, int] = {}
+        self._complained: dict[VtxoId, str] = {}
 
     # --- a run
 
@@ -233,7 +234,8 @@ class ExitDriver:
         return onchain is not None and any(onchain.is_mine(output.script_pubkey) for output in tx.outputs)
 
     def _fail(self, vtxo_id: VtxoId, error: ExitError) -> None:
-        if str(self.errors.get(vtxo_id)) != str(error):
+        if self._complained.get(vtxo_id) != str(error):
+            self._complained[vtxo_id] = str(error)
             log.warning("exit of %s: %s", vtxo_id, error)
         self.errors[vtxo_id] = error
 
@@ -246,6 +248,7 @@ class ExitDriver:
         """Drop what is remembered of an exit that is over."""
         self._subjects.pop(vtxo_id, None)
         self.errors.pop(vtxo_id, None)
+        self._complained.pop(vtxo_id, None)
 
     # --- storing what the machine says
 
