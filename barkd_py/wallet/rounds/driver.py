@@ -504,6 +504,11 @@ class RoundDriver:
             if not error.not_found:
                 raise
             reason = "server reports round participation not found"
+            if isinstance(record.round.state, Delegated) and not await self._is_superseded(record):
+                # It forgets a participation when one of the inputs is used for something else.
+                lost = await self._without_lost(record)
+                if isinstance(lost, machine.Shrunk):
+                    return lost
             return machine.StatusUnknown(reason, await self._can_repeat(record), ask.then)
         if answer.state is RoundParticipationState.PENDING:
             lost = await self._without_lost(record) if isinstance(record.round.state, Delegated) else None

@@ -413,7 +413,7 @@ def _log_failure(what: str, outcome: object) -> None:
     match outcome:
         case BarkdError():
             log.warning("%s: %s", what, chain_text(outcome))
-        case asyncio.CancelledError():
-            raise outcome
-        case BaseException():
+        case Exception():
             log.error("%s failed", what, exc_info=outcome)
+        case BaseException():
+            raise outcome

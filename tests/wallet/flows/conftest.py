@@ -4,7 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,9 @@ from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import WalletConfig
 from barkd_py.devnet import faucet
+from barkd_py.devnet.ark_server.chain import NodeChain
 from barkd_py.devnet.ark_server.faults import Fault
+from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
 from barkd_py.wallet.store import Store
@@ -37,6 +39,21 @@ class Net:
 
     def fault(self, rpc: str, **description: object) -> int:
         return self.devnet.ark_server.faults.set(Fault.from_json({"rpc": rpc, **description}))
+
+    async def restart_ark_server(self) -> None:
+        """Stop the server, as a kill would between two steps, and start it again on the same port."""
+        old = self.devnet.ark_server
+        await old.stop()
+        new = await ArkServer.start(
+            self.directory / "devnet" / "ark-server",
+            NodeChain(self.devnet.node),
+            settings=old.settings,
+            faults=old.faults,
+            address=f"127.0.0.1:{old.port}",
+            admin_address=f"127.0.0.1:{old.admin_port}",
+            clock=self.devnet.clock,
+        )
+        self.devnet = replace(self.devnet, ark_server=new)
 
     def honest(self) -> None:
         self.devnet.ark_server.faults.clear()
@@ -147,7 +164,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @asynccontextmanager
 async def _running(directory: Path, settings: ServerSettings) -> AsyncIterator[Net]:
     async with running_devnet(DevnetOptions(directory / "devnet", ark_settings=settings)) as devnet:
-        yield Net(devnet, directory)
+        net = Net(devnet, directory)
+        yield net
+        await net.devnet.ark_server.stop()
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
-from barkd_py.server_rpc.api import RoundAttempt, RoundEvent, RoundFailed, RoundFinished
+from barkd_py.server_rpc.api import RoundAttempt, RoundEvent, RoundFailed, RoundFinished, VtxoProposal
+from barkd_py.server_rpc.client import ArkServer
+from barkd_py.server_rpc.connection import ConnectionSettings
 from barkd_py.wallet.movements import ROUND_REFRESH, Movement
 from barkd_py.wallet.vtxos import StateKind
 from tests.wallet.flows.conftest import Net, Owner
@@ -17,9 +19,12 @@ class Listener:
         self._owner = owner
         self._stream = stream
 
+    async def hear(self) -> RoundEvent:
+        return await anext(self._stream)
+
     async def step(self) -> RoundEvent:
         """Let the wallet deal with the next event."""
-        event = await anext(self._stream)
+        event = await self.hear()
         await self._owner.wallet.rounds.on_event(event)
         return event
 
@@ -33,8 +38,13 @@ class HeldRound:
 
     async def step(self) -> RoundEvent:
         events = await asyncio.gather(*(listener.step() for listener in self._listeners))
-        if isinstance(events[0], RoundAttempt):
+        if isinstance(events[0], RoundAttempt | VtxoProposal):
             self._engine.go_on()
+        return events[0]
+
+    async def hear(self) -> RoundEvent:
+        """The next event, which no wallet gets to see."""
+        events = await asyncio.gather(*(listener.hear() for listener in self._listeners))
         return events[0]
 
     async def finish(self) -> RoundEvent:
@@ -72,9 +82,29 @@ async def round_of(net: Net, *owners: Owner) -> AsyncIterator[HeldRound]:
 
 
 async def hold_round(net: Net, *owners: Owner) -> RoundEvent:
-    """A whole round; how it ended."""
+    """A whole round; how it ended. Without owners, nobody listens."""
+    if not owners:
+        return await _hold_unheard_round(net)
     async with round_of(net, *owners) as held:
         return await held.finish()
+
+
+async def _hold_unheard_round(net: Net) -> RoundEvent:
+    stream = ArkServer(ConnectionSettings(net.devnet.urls.ark_server_url, "regtest", "test/1"))
+    engine = net.devnet.ark_server.rounds
+    events = stream.subscribe_rounds()
+    try:
+        if engine.events.last is not None:
+            await anext(events)
+        engine.trigger()
+        while True:
+            event = await anext(events)
+            if isinstance(event, RoundFinished | RoundFailed):
+                return event
+            engine.go_on()
+    finally:
+        await events.aclose()
+        await stream.close()
 
 
 async def settle(net: Net, *owners: Owner) -> None:
