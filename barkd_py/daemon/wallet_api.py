@@ -17,8 +17,9 @@ from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import BlockRef, FeeRate, Network
 from barkd_py.config import WalletConfig
-from barkd_py.wallet.actions.offboard import OffboardTarget
+from barkd_py.wallet.actions.offboard_terms import OffboardTarget
 from barkd_py.wallet.exits.states import ExitFeeEstimate, ExitFilter, ExitProgress, ExitStatus
+from barkd_py.wallet.lightning.sends import LightningDestination, LightningSend
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
 from barkd_py.wallet.rounds.states import RoundInfo
@@ -267,6 +268,33 @@ class OffboardsApi(Protocol):
         """What `send` would cost; at most, if there is too little for it."""
 
 
+class LightningApi(Protocol):
+    """Payments over Lightning. Hashes and preimages are 32 bytes."""
+
+    async def pay(
+        self,
+        destination: LightningDestination,
+        amount_sat: int | None,
+        *,
+        comment: str | None = None,
+        retry_for_secs: int | None = None,
+        wait: bool = False,
+    ) -> bytes:
+        """Pay; the payment hash. Without `wait` it returns once the server has been told to pay.
+
+        Naming an invoice again that is being paid goes on with that payment, whatever else is asked.
+        comment: for Lightning addresses and LNURLs. retry_for_secs: how long the server may look for a route.
+        Raises what keeps the payment from being started, or undid it; the amount or destination is not
+        judged by the caller.
+        """
+
+    async def send(self, payment_hash: bytes) -> LightningSend:
+        """How far a payment is; one that is not known is in state `unknown`."""
+
+    async def estimate_pay(self, amount_sat: int) -> FeeEstimate:
+        """What a payment would cost; at most, if there is too little for it."""
+
+
 class WalletApi(Protocol):
     """One open wallet."""
 
@@ -295,6 +323,9 @@ class WalletApi(Protocol):
 
     @property
     def offboards(self) -> OffboardsApi: ...
+
+    @property
+    def lightning(self) -> LightningApi: ...
 
     @property
     def is_connected(self) -> bool:

@@ -4,6 +4,7 @@
 
     keychain, addresses       keys and what is built from them        store           everything that is kept
     boards, arkoor, offboards resumable operations                    mailbox         what comes in
+    lightning                 payments to and from Lightning
     exits                     ways out without the server             rounds          new VTXOs for old ones
     registration              the server's copies                     onchain, chain  bitcoin
     server                    the Ark server                          notifications   what happened
@@ -48,11 +49,13 @@ from barkd_py.wallet.actions.board import (
     vtxos_in_progress,
 )
 from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.actions.offboard import OffboardMachine, Offboards
+from barkd_py.wallet.actions.offboard import Offboards
+from barkd_py.wallet.actions.offboard_machine import OffboardMachine
 from barkd_py.wallet.addresses import Addresses
 from barkd_py.wallet.balance import Balance, BalanceReader
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.lightning.service import Lightning
 from barkd_py.wallet.listings import HistoryListing, VtxoListing
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.mailbox import Mailbox
@@ -200,6 +203,7 @@ class Wallet:
             now=now,
         )
         self.mailbox.on_round_completed = self.rounds.on_completed
+        self.lightning = Lightning()
         self.vtxo_import = VtxoImport(
             store, server, chain, keychain, self.registration, default_gap_limit=config.vtxo_key_gap_limit
         )
@@ -210,6 +214,7 @@ class Wallet:
             SyncStep("rounds", self.rounds.sync),
             SyncStep("arkoor sends", self.arkoor.drive_all),
             SyncStep("boards", self.boards.drive_all),
+            SyncStep("Lightning", self.lightning.resume),
             SyncStep("offboards", self.offboards.drive_all),
             SyncStep("forced exits", self.exits.notice_forced),
             SyncStep("recovery catch-up", self.registration.catch_up),
@@ -363,6 +368,7 @@ class Wallet:
             await self.background.stop()
         await self.arkoor.close()
         await self.offboards.close()
+        await self.lightning.close()
         await self.rounds.close()
         await self.registration.close()
         if self._tip_task is not None:

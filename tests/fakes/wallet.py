@@ -58,6 +58,7 @@ from barkd_py.wallet.movements import (
 )
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, Notifications
 from barkd_py.wallet.vtxos import Exited, Spendable, Spent, UnknownVtxo, VtxoState, WalletVtxo
+from tests.fakes.lightning import FakeLightning
 from tests.fakes.rounds import FakeOffboards, FakeRounds
 
 SERVER_SECRET = SecretKey(b"\x11" * 32)
@@ -403,6 +404,7 @@ class FakeWallet:
         self.exits = FakeExits(self)
         self.rounds = FakeRounds(self._all_vtxos, ARK_INFO, 100)
         self.offboards = FakeOffboards(self._all_vtxos, ARK_INFO, 100)
+        self.lightning = FakeLightning()
         self.ark_info: ArkInfo | None = ARK_INFO
         self.tip = 100
         self.keys: list[SecretKey] = []
