@@ -4,7 +4,7 @@ The same inputs and outputs always make the same transactions, so the request ma
 answered; nonces are new each time. Source: sheet 03 §2.3-§2.7.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from barkd_py.ark.arkoor import (
     ArkoorDestination,
@@ -15,10 +15,14 @@ from barkd_py.ark.arkoor import (
     split_package,
 )
 from barkd_py.ark.vtxo import Vtxo, VtxoId
-from barkd_py.server_rpc.api import ArkoorCosignPart, ArkServerApi
+from barkd_py.server_rpc.api import ArkoorCosignature, ArkoorCosignPart, ArkServerApi
 from barkd_py.wallet.actions.failures import Unworkable
 from barkd_py.wallet.keychain import Keychain, UnknownKey
 from barkd_py.wallet.store import Store
+
+
+RequestCosign = Callable[[Sequence[ArkoorCosignPart]], Awaitable[tuple[ArkoorCosignature, ...]]]
+"""One of the server's calls that cosign a package: which one says what the package is for."""
 
 
 async def cosign_package(
@@ -27,8 +31,10 @@ async def cosign_package(
     server: ArkServerApi,
     input_ids: Sequence[VtxoId],
     outputs: Sequence[ArkoorDestination],
+    *,
+    request: RequestCosign | None = None,
 ) -> tuple[Vtxo, ...]:
-    """The new VTXOs, fully signed; nothing is stored.
+    """The new VTXOs, fully signed; nothing is stored. request: None for an ordinary payment.
 
     Raises Unworkable for what can never be asked, ServerRejected, ServerError, ProtocolViolation.
     """
@@ -44,7 +50,7 @@ async def cosign_package(
     known = {vtxo.id for vtxo in stored if vtxo.registered}
     await server.register_vtxo_transactions([vtxo for vtxo in inputs if vtxo.id not in known])
     nonces = [generate_part_nonces(part, key) for part, key in zip(parts, user_secrets, strict=True)]
-    answers = await server.request_arkoor_cosign(
+    answers = await (request or server.request_arkoor_cosign)(
         [
             ArkoorCosignPart(part, tuple(pub_nonce for _, pub_nonce in part_nonces), attestation)
             for part, part_nonces, attestation in zip(parts, nonces, attestations, strict=True)
