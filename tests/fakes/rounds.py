@@ -9,17 +9,15 @@ from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.errors import BarkdError, InsufficientFunds, StateConflict
-from barkd_py.wallet.actions.offboard import (
+from barkd_py.wallet.actions.offboard import OffboardResult
+from barkd_py.wallet.actions.offboard_errors import (
     CannotLock,
     DuplicateOffboardInput,
-    OffboardEstimate,
     OffboardLeavesDust,
-    OffboardResult,
-    OffboardTarget,
     SendBelowDust,
     TooManyOffboardInputs,
-    min_output_sat,
 )
+from barkd_py.wallet.actions.offboard_terms import OffboardEstimate, OffboardTarget, min_output_sat
 from barkd_py.wallet.rounds.participation import (
     DuplicateInput,
     InputNotSpendable,

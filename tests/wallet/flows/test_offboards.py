@@ -4,7 +4,7 @@ import pytest
 
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.units import Network
-from barkd_py.wallet.actions.offboard import OffboardTarget
+from barkd_py.wallet.actions.offboard_terms import OffboardTarget
 from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, Movement, MovementStatus, Subsystem
 from barkd_py.wallet.vtxos import StateKind
 from tests.wallet.flows.conftest import Net, Owner

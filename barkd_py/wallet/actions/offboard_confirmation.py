@@ -1,0 +1,120 @@
+"""After an offboard's transaction is out: until it is deep enough, or certain never to be.
+
+A transaction that nobody has any more is offered again. If something else spends what it spends, and is
+deep, our forfeits are worth nothing, and the VTXOs are ours again. Without such proof they stay locked: the
+server may still let the transaction out.
+
+Source: sheet 03 §3.8.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from barkd_py.bitcoin.tx import Tx
+from barkd_py.chain.source import (
+    BroadcastError,
+    BroadcastErrorKind,
+    ChainSource,
+    Confirmed,
+    Mempool,
+    NotFound,
+)
+from barkd_py.errors import chain_text
+from barkd_py.wallet.actions.executor import Done, Outcome, Park
+from barkd_py.wallet.actions.offboard_errors import OffboardDoubleSpent, OffboardTxLost
+from barkd_py.wallet.actions.offboard_history import note_tx, undo
+from barkd_py.wallet.actions.offboard_states import Confirming, OffboardState
+from barkd_py.wallet.movements import MovementStatus
+from barkd_py.wallet.store import Transaction
+
+log = logging.getLogger(__name__)
+
+POLL_SECS = 30.0
+# From this depth on, a transaction that spends what ours spends has won.
+DOUBLE_SPENT_CONFIRMATIONS = 6
+
+
+class OffboardConfirmation:
+    """Looks what became of the transaction. now: Unix seconds."""
+
+    def __init__(
+        self,
+        chain: ChainSource,
+        *,
+        required_confirmations: int,
+        lost_tx_grace_secs: int,
+        now: Callable[[], float],
+    ) -> None:
+        self._chain = chain
+        self._required_confirmations = required_confirmations
+        self._lost_tx_grace_secs = lost_tx_grace_secs
+        self._now = now
+
+    async def look(self, action_id: str, state: Confirming) -> Outcome[OffboardState]:
+        status = await self._chain.tx_status(state.txid)
+        match status:
+            case Confirmed(block):
+                tip = await self._chain.fetch_tip()
+                if tip.height - block.height + 1 >= self._required_confirmations:
+                    return _settle(action_id, state)
+            case Mempool() if self._required_confirmations == 0:
+                return _settle(action_id, state)
+            case NotFound():
+                return await self._search(action_id, state)
+        return Park(replace(state, trouble=None), POLL_SECS)
+
+    async def _search(self, action_id: str, state: Confirming) -> Outcome[OffboardState]:
+        """Nobody has the transaction: offer it once more, and find out why."""
+        try:
+            await self._chain.broadcast(state.tx)
+            return Park(replace(state, trouble=None), POLL_SECS)
+        except BroadcastError as error:
+            log.warning("offboard %s: %s", action_id, chain_text(error))
+            if error.kind is BroadcastErrorKind.MISSING_OR_SPENT:
+                conflict = await self._conflict(state.tx)
+                if conflict is not None:
+                    return self._conflicted(action_id, state, *conflict)
+        if self._now() - state.since <= self._lost_tx_grace_secs:
+            return Park(state, POLL_SECS)
+        lost = OffboardTxLost(state.txid)
+        log.error("offboard %s: %s", action_id, lost)
+        return Park(replace(state, trouble=str(lost)), POLL_SECS, lost)
+
+    async def _conflict(self, tx: Tx) -> tuple[OffboardDoubleSpent, int] | None:
+        """A confirmed transaction that spends an input of ours, and its confirmations."""
+        for tx_in in tx.inputs:
+            parent = await self._chain.tx_status(tx_in.prevout.txid)
+            if not isinstance(parent, Confirmed):
+                continue
+            spend = await self._chain.spender(tx_in.prevout, since_height=parent.block.height)
+            if spend is None or spend.txid == tx.txid or not isinstance(spend.status, Confirmed):
+                continue
+            tip = await self._chain.tip()
+            return OffboardDoubleSpent(tx.txid, spend.txid), tip.height - spend.status.block.height + 1
+        return None
+
+    def _conflicted(
+        self, action_id: str, state: Confirming, error: OffboardDoubleSpent, confirmations: int
+    ) -> Outcome[OffboardState]:
+        """What spends it may be an earlier transaction of this very offboard, which pays as well.
+
+        Else our forfeits spend a connector that will never be, and the VTXOs are ours again: to be exited.
+        """
+        for tx in state.earlier:
+            if tx.txid == error.by:
+                return Park(replace(state, tx=tx), POLL_SECS, writes=note_tx(action_id, tx))
+        log.error("offboard %s: %s (%d confirmations)", action_id, error, confirmations)
+        if confirmations < DOUBLE_SPENT_CONFIRMATIONS:
+            return Park(replace(state, trouble=str(error)), POLL_SECS, error)
+        return undo(action_id, state, error)
+
+
+def _settle(action_id: str, state: Confirming) -> Outcome[OffboardState]:
+    async def write(tx: Transaction) -> None:
+        await tx.vtxos.steal_spent(state.vtxo_ids)
+        movement = await tx.movements.find_by_action(action_id)
+        assert movement is not None, "stored before this state"
+        await tx.movements.finish(movement.id, MovementStatus.SUCCESSFUL)
+
+    return Done(write)

@@ -1,0 +1,268 @@
+"""The steps of an offboard. The states, and how they follow each other: `offboard_states`.
+
+Source: sheet 03 §3.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import assert_never
+
+from barkd_py.ark.attestations import attest, offboard_request_message
+from barkd_py.ark.offboard import OffboardForfeits, OffboardTxInvalid, verify_offboard_tx
+from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.bitcoin.tx import Tx, Txid
+from barkd_py.chain.source import ChainSource, NotFound
+from barkd_py.errors import BarkdError, ChainError, ProtocolViolation, ServerRejected, StoreError, chain_text
+from barkd_py.server_rpc.api import ArkServerApi, RoundInput
+from barkd_py.wallet.actions.arkoor_package import cosign_package
+from barkd_py.wallet.actions.executor import Next, Outcome, Park, Retry
+from barkd_py.wallet.actions.failures import is_final
+from barkd_py.wallet.actions.offboard_confirmation import POLL_SECS, OffboardConfirmation
+from barkd_py.wallet.actions.offboard_errors import InvalidOffboardTx, UnsignedOffboardTx
+from barkd_py.wallet.actions.offboard_history import create_movement, movement_update, note_tx, undo
+from barkd_py.wallet.actions.offboard_states import (
+    Broadcasting,
+    Confirming,
+    OffboardState,
+    Payment,
+    Prepared,
+    Preparing,
+    Registering,
+    Splitting,
+    decode_offboard,
+    encode_offboard,
+)
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.movements import SEND_ONCHAIN
+from barkd_py.wallet.registration import Registration
+from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.vtxos import ActionHolder, Locked, NewVtxo, Release
+
+log = logging.getLogger(__name__)
+
+MAX_BAD_ANSWERS = 5
+
+_NEVER_TOOK_FORFEITS = (
+    "fee rate is no longer valid",
+    "does not match expected amount",
+    "output address is blocked",
+)
+"""The server says so only after it has found every input spendable."""
+
+
+class OffboardMachine:
+    """The steps of an offboard. now: Unix seconds."""
+
+    kind = ActionKind.OFFBOARD
+
+    def __init__(
+        self,
+        store: Store,
+        keychain: Keychain,
+        server: ArkServerApi,
+        chain: ChainSource,
+        registration: Registration,
+        *,
+        required_confirmations: int,
+        lost_tx_grace_secs: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._keychain = keychain
+        self._server = server
+        self._chain = chain
+        self._registration = registration
+        self._now = now
+        self._confirmation = OffboardConfirmation(
+            chain,
+            required_confirmations=required_confirmations,
+            lost_tx_grace_secs=lost_tx_grace_secs,
+            now=now,
+        )
+
+    def encode(self, state: OffboardState) -> str:
+        return encode_offboard(state)
+
+    def decode(self, payload: str) -> OffboardState:
+        return decode_offboard(payload)
+
+    def reports(self, state: OffboardState) -> Sequence[VtxoId]:
+        match state:
+            case Splitting():
+                return state.payment.input_ids
+            case Registering():
+                return (*state.vtxo_ids, *state.change_ids)
+            case Confirming():
+                return ()
+            case _:
+                return state.vtxo_ids
+
+    async def step(self, action_id: str, state: OffboardState) -> Outcome[OffboardState]:
+        try:
+            match state:
+                case Splitting():
+                    return await self._split(action_id, state)
+                case Registering():
+                    return await self._register(action_id, state)
+                case Preparing():
+                    return await self._prepare(action_id, state)
+                case Prepared():
+                    return await self._finish(action_id, state)
+                case Broadcasting():
+                    return await self._broadcast(action_id, state)
+                case Confirming():
+                    return await self._confirmation.look(action_id, state)
+                case _:
+                    assert_never(state)
+        except StoreError:
+            raise
+        except BarkdError as error:
+            return Retry(error)
+
+    # --- Splitting, Registering
+
+    async def _split(self, action_id: str, state: Splitting) -> Outcome[OffboardState]:
+        try:
+            vtxos = await cosign_package(
+                self._store, self._keychain, self._server, state.payment.input_ids, state.outputs
+            )
+        except StoreError:
+            raise
+        except ProtocolViolation as error:
+            if state.bad_answers + 1 >= MAX_BAD_ANSWERS:
+                return undo(action_id, state, error)
+            log.warning("offboard %s: bad answer of the server: %s", action_id, chain_text(error))
+            return Park(replace(state, bad_answers=state.bad_answers + 1), 1.0, error)
+        except BarkdError as error:
+            # The request is the same every time, so a refusal proves that the split never was.
+            return undo(action_id, state, error) if is_final(error) else Retry(error)
+        ours = PubkeyPolicy(state.offboard_pubkey)
+        vtxo_ids = tuple(sorted(vtxo.id for vtxo in vtxos if vtxo.policy == ours))
+        change_ids = tuple(vtxo.id for vtxo in vtxos if vtxo.policy != ours)
+
+        async def write(tx: Transaction) -> None:
+            await tx.vtxos.steal_spent(state.payment.input_ids)
+            await tx.vtxos.insert(NewVtxo(vtxo, Locked(ActionHolder(action_id))) for vtxo in vtxos)
+            update = replace(
+                movement_update(state.payment),
+                output_vtxos=change_ids,
+                metadata={"offboard_vtxos": [str(vtxo_id) for vtxo_id in vtxo_ids]},
+            )
+            await tx.movements.get_or_create(action_id, SEND_ONCHAIN, update)
+
+        return Next(Registering(state.payment, vtxo_ids, change_ids), write)
+
+    async def _register(self, action_id: str, state: Registering) -> Outcome[OffboardState]:
+        async with self._store.read() as tx:
+            vtxos = await tx.vtxos.bodies((*state.vtxo_ids, *state.change_ids))
+        await self._server.register_vtxo_transactions(vtxos)
+        self._registration.note_registered(vtxo.id for vtxo in vtxos)
+
+        async def write(tx: Transaction) -> None:
+            await tx.vtxos.change(state.change_ids, Release(ActionHolder(action_id)))
+            self._registration.wake_at_commit()
+
+        return Next(Preparing(state.payment, state.vtxo_ids), write)
+
+    # --- Preparing
+
+    async def _prepare(self, action_id: str, state: Preparing) -> Outcome[OffboardState]:
+        for tx in state.earlier:
+            if await self._is_seen(tx.txid):
+                return Next(self._confirming(state, tx), note_tx(action_id, tx))
+        payment = state.payment
+        async with self._store.read() as read:
+            stored = await read.vtxos.get_many(state.vtxo_ids)
+            inputs = await read.vtxos.bodies(state.vtxo_ids)
+        known = {vtxo.id for vtxo in stored if vtxo.registered}
+        message = offboard_request_message(
+            net_amount_sat=payment.net_amount_sat,
+            script_pubkey=payment.script_pubkey,
+            input_ids=state.vtxo_ids,
+        )
+        keys = await self._keychain.secrets_for([vtxo.user_pubkey for vtxo in inputs])
+        proofs = [RoundInput(vtxo.id, attest(message, key)) for vtxo, key in zip(inputs, keys, strict=True)]
+        try:
+            await self._server.register_vtxo_transactions([vtxo for vtxo in inputs if vtxo.id not in known])
+            prepared = await self._server.prepare_offboard(payment.request, proofs)
+            _verify_proposal(prepared.unsigned_tx, payment, len(inputs))
+        except ServerRejected as error:
+            return self._refused(action_id, state, error)
+        except ProtocolViolation as error:
+            return Park(state, POLL_SECS, error) if state.earlier else undo(action_id, state, error)
+        next_state = Prepared(
+            payment, state.vtxo_ids, prepared.unsigned_tx, prepared.pub_nonces, state.earlier
+        )
+        return Next(next_state, create_movement(action_id, payment))
+
+    def _refused(self, action_id: str, state: Preparing, error: ServerRejected) -> Outcome[OffboardState]:
+        """Undo what the server cannot have taken. With forfeits out, only its own word proves that."""
+        text = chain_text(error)
+        if not state.earlier or any(phrase in text for phrase in _NEVER_TOOK_FORFEITS):
+            return undo(action_id, state, error)
+        return Park(state, POLL_SECS, error)
+
+    # --- Prepared
+
+    async def _finish(self, action_id: str, state: Prepared) -> Outcome[OffboardState]:
+        async with self._store.read() as tx:
+            inputs = await tx.vtxos.bodies(state.vtxo_ids)
+        keys = await self._keychain.secrets_for([vtxo.user_pubkey for vtxo in inputs])
+        forfeits = OffboardForfeits(tuple(inputs), state.tx)
+        answers = await asyncio.to_thread(forfeits.sign, keys, state.pub_nonces)
+        try:
+            signed = await self._server.finish_offboard(
+                state.tx.txid,
+                [answer.pub_nonce for answer in answers],
+                [answer.partial_sig for answer in answers],
+            )
+        except ServerRejected as error:
+            return await self._session_lost(action_id, state, error)
+        if signed.txid != state.tx.txid:
+            raise UnsignedOffboardTx(f"the server finished offboard tx {signed.txid}, not {state.tx.txid}")
+        if not all(tx_in.witness or tx_in.script_sig for tx_in in signed.inputs):
+            raise UnsignedOffboardTx(f"offboard tx {signed.txid} is not signed")
+        broadcasting = Broadcasting(state.payment, state.vtxo_ids, signed, state.earlier)
+        return Next(broadcasting, note_tx(action_id, signed))
+
+    async def _session_lost(
+        self, action_id: str, state: Prepared, error: ServerRejected
+    ) -> Outcome[OffboardState]:
+        """The server has forgotten the session, perhaps because it has finished it. Not a failure."""
+        log.warning("offboard %s: %s", action_id, chain_text(error))
+        if await self._is_seen(state.tx.txid):
+            return Next(self._confirming(state, state.tx), note_tx(action_id, state.tx))
+        again = Preparing(state.payment, state.vtxo_ids, (*state.earlier, state.tx))
+        # The first time at once: it may have been a restart, and somebody waits.
+        return Park(again, POLL_SECS) if state.earlier else Next(again)
+
+    # --- Broadcasting
+
+    async def _broadcast(self, action_id: str, state: Broadcasting) -> Outcome[OffboardState]:
+        """The server broadcasts too; whoever is first."""
+        try:
+            await self._chain.broadcast(state.tx)
+        except ChainError as error:
+            log.warning("offboard %s: broadcasting %s: %s", action_id, state.tx.txid, chain_text(error))
+        return Park(self._confirming(state, state.tx), POLL_SECS)
+
+    # --- shared
+
+    async def _is_seen(self, txid: Txid) -> bool:
+        return not isinstance(await self._chain.tx_status(txid), NotFound)
+
+    def _confirming(self, state: Preparing | Prepared | Broadcasting, tx: Tx) -> Confirming:
+        return Confirming(state.payment, state.vtxo_ids, tx, self._now(), state.earlier)
+
+
+def _verify_proposal(tx: Tx, payment: Payment, nb_inputs: int) -> None:
+    """Raises InvalidOffboardTx."""
+    try:
+        verify_offboard_tx(tx, payment.destination, nb_inputs)
+    except OffboardTxInvalid as error:
+        raise InvalidOffboardTx from error
