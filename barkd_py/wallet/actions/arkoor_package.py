@@ -20,7 +20,6 @@ from barkd_py.wallet.actions.failures import Unworkable
 from barkd_py.wallet.keychain import Keychain, UnknownKey
 from barkd_py.wallet.store import Store
 
-
 RequestCosign = Callable[[Sequence[ArkoorCosignPart]], Awaitable[tuple[ArkoorCosignature, ...]]]
 """One of the server's calls that cosign a package: which one says what the package is for."""
 
