@@ -15,10 +15,15 @@ from barkd_py.ark.arkoor import (
     split_package,
 )
 from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.errors import chain_text
 from barkd_py.server_rpc.api import ArkoorCosignature, ArkoorCosignPart, ArkServerApi
-from barkd_py.wallet.actions.failures import Unworkable
+from barkd_py.wallet.actions.failures import Unworkable, is_final
 from barkd_py.wallet.keychain import Keychain, UnknownKey
 from barkd_py.wallet.store import Store
+
+# A server's words, in a failure that reads as "try again", for: these amounts of these inputs were cosigned
+# before, to be paid to others.
+_CONFLICTING_SPEND = "is already spent"
 
 RequestCosign = Callable[[Sequence[ArkoorCosignPart]], Awaitable[tuple[ArkoorCosignature, ...]]]
 """One of the server's calls that cosign a package: which one says what the package is for."""
@@ -58,3 +63,8 @@ async def cosign_package(
     return finish_package(
         parts, user_secrets, nonces, [(answer.pub_nonces, answer.partial_sigs) for answer in answers]
     )
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the package never was cosigned, and never will be: it is the same at every request."""
+    return is_final(error) or _CONFLICTING_SPEND in chain_text(error)

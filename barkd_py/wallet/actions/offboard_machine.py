@@ -18,9 +18,8 @@ from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.chain.source import ChainSource, NotFound
 from barkd_py.errors import BarkdError, ChainError, ProtocolViolation, ServerRejected, StoreError, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, RoundInput
-from barkd_py.wallet.actions.arkoor_package import cosign_package
+from barkd_py.wallet.actions.arkoor_package import cosign_package, is_refused
 from barkd_py.wallet.actions.executor import Next, Outcome, Park, Retry
-from barkd_py.wallet.actions.failures import is_final
 from barkd_py.wallet.actions.offboard_confirmation import POLL_SECS, OffboardConfirmation
 from barkd_py.wallet.actions.offboard_errors import InvalidOffboardTx, UnsignedOffboardTx
 from barkd_py.wallet.actions.offboard_history import create_movement, movement_update, note_tx, undo
@@ -36,6 +35,7 @@ from barkd_py.wallet.actions.offboard_states import (
     decode_offboard,
     encode_offboard,
 )
+from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.movements import SEND_ONCHAIN
 from barkd_py.wallet.registration import Registration
@@ -134,13 +134,9 @@ class OffboardMachine:
         except StoreError:
             raise
         except ProtocolViolation as error:
-            if state.bad_answers + 1 >= MAX_BAD_ANSWERS:
-                return undo(action_id, state, error)
-            log.warning("offboard %s: bad answer of the server: %s", action_id, chain_text(error))
-            return Park(replace(state, bad_answers=state.bad_answers + 1), 1.0, error)
+            return await self._after_bad_answer(action_id, state, error)
         except BarkdError as error:
-            # The request is the same every time, so a refusal proves that the split never was.
-            return undo(action_id, state, error) if is_final(error) else Retry(error)
+            return undo(action_id, state, error) if is_refused(error) else Retry(error)
         ours = PubkeyPolicy(state.offboard_pubkey)
         vtxo_ids = tuple(sorted(vtxo.id for vtxo in vtxos if vtxo.policy == ours))
         change_ids = tuple(vtxo.id for vtxo in vtxos if vtxo.policy != ours)
@@ -156,6 +152,18 @@ class OffboardMachine:
             await tx.movements.get_or_create(action_id, SEND_ONCHAIN, update)
 
         return Next(Registering(state.payment, vtxo_ids, change_ids), write)
+
+    async def _after_bad_answer(
+        self, action_id: str, state: Splitting, error: ProtocolViolation
+    ) -> Outcome[OffboardState]:
+        """Ask again a few times, then undo; but not what the server has booked for this very split."""
+        log.warning("offboard %s: bad answer of the server: %s", action_id, chain_text(error))
+        answers = min(state.bad_answers + 1, MAX_BAD_ANSWERS)
+        if answers == MAX_BAD_ANSWERS and await are_spendable(
+            self._store, self._keychain, self._server, state.payment.input_ids
+        ):
+            return undo(action_id, state, error)
+        return Park(replace(state, bad_answers=answers), 1.0, error)
 
     async def _register(self, action_id: str, state: Registering) -> Outcome[OffboardState]:
         async with self._store.read() as tx:

@@ -15,7 +15,7 @@ Source: sheet 04 §15-§21; sheet 09 §1.11.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -167,7 +167,7 @@ class RoundDriver:
         self._swapper = Swapper(store, server, chain, keychain, limits)
         self._tickets: dict[int, _Ticket] = {}
         self.refused: dict[VtxoId, int] = {}
-        """Inputs that the server would not take, and the height at which it said so."""
+        """Inputs that the server would not take, or that no round came about for, and the height then."""
 
     # --- from outside
 
@@ -305,7 +305,18 @@ class RoundDriver:
                 await self._update(tx, record, round_)
         if not isinstance(round_.state, Joining | Registered | Signed):
             self._drop_ticket(record.id)
+        if isinstance(round_.state, Failed) and round_.failures >= machine.MAX_FAILURES:
+            await self._note_refused(round_.inputs)
         return replace(record, round=round_)
+
+    async def _note_refused(self, vtxo_ids: Iterable[VtxoId]) -> None:
+        """Maintenance leaves these alone for a while."""
+        try:
+            tip = await self._chain.tip()
+        except BarkdError as error:
+            log.warning("the tip is not known: %s", chain_text(error))
+            return
+        self.refused.update(dict.fromkeys(vtxo_ids, tip.height))
 
     async def _update(self, tx: Transaction, record: Record, round_: Round) -> None:
         state, holder = round_.state, MovementHolder(record.movement_id)
@@ -433,8 +444,7 @@ class RoundDriver:
         if isinstance(error, ServerRejected):
             blamed = _vtxo_ids(error.identifiers) & frozenset(round_.inputs)
             if blamed:
-                tip = await self._chain.tip()
-                self.refused.update(dict.fromkeys(blamed, tip.height))
+                await self._note_refused(blamed)
             return machine.Refused(chain_text(error), blamed)
         return machine.Unanswered(chain_text(error))
 
