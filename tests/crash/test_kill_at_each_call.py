@@ -6,76 +6,17 @@ After the restart the flow must come to its end by itself, every satoshi must be
 history must tell what happened, once.
 """
 
-import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 import pytest_asyncio
 
+from tests.support.executioner import Victim, running_victim
 from tests.support.processes import Daemon, Devnet, esplora, eventually, start_devnet
-from tests.support.proxies import Dropped, NetworkCall, ark_server_proxy, esplora_proxy
-
-# What follows a call of the same name and kind in one flow is more of the same.
-OCCURRENCES = 2
-
-# Streams and look-ups that belong to no flow: they come whenever they come.
-UNRELATED = {"Handshake", "GetArkInfo", "SubscribeRounds", "SubscribeMailbox", "ReadMailbox", "NextRoundTime"}
 
 BOARD_SAT = 30_000
 SEND_SAT = 1_234
-
-
-@dataclass(frozen=True, slots=True)
-class KillPoint:
-    """The nth call (from 0) of this name, before or after it."""
-
-    call: NetworkCall
-    nth: int
-
-
-@dataclass
-class Executioner:
-    """A gate that counts calls, and kills the daemon at one of them."""
-
-    daemon: Daemon
-    armed: KillPoint | None = None
-    seen: Counter[NetworkCall] = field(default_factory=Counter)
-    killed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def arm(self, point: KillPoint | None) -> None:
-        self.armed = point
-        self.seen.clear()
-        self.killed.clear()
-
-    async def __call__(self, call: NetworkCall) -> None:
-        nth = self.seen[call]
-        self.seen[call] += 1
-        if self.armed == KillPoint(call, nth) and not self.killed.is_set():
-            self.daemon.process.kill()
-            self.killed.set()
-            raise Dropped
-
-    def points(self) -> list[KillPoint]:
-        """Where the flow that was just seen can be interrupted."""
-        return [
-            KillPoint(call, nth)
-            for call, count in sorted(self.seen.items(), key=lambda item: (item[0].name, item[0].phase))
-            if call.name not in UNRELATED
-            for nth in range(min(count, OCCURRENCES))
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class Victim:
-    daemon: Daemon
-    gate: Executioner
-    devnet: Devnet
 
 
 @pytest.fixture(scope="module")
@@ -87,34 +28,8 @@ def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
 
 @pytest_asyncio.fixture
 async def victim(tmp_path: Path, devnet: Devnet) -> AsyncIterator[Victim]:
-    """A daemon behind proxies, with a wallet full of coins on the chain."""
-    daemon = Daemon(tmp_path / "victim")
-    gate = Executioner(daemon)
-    async with AsyncExitStack() as stack:
-        ark_url = await stack.enter_async_context(ark_server_proxy(devnet.ark_server_target, gate))
-        esplora_url = await stack.enter_async_context(esplora_proxy(devnet.esplora_url, gate))
-        await daemon.start()
-        stack.push_async_callback(daemon.close)
-        await daemon.create_wallet(ark_url, esplora(esplora_url))
-        for _ in range(4):
-            address = (await daemon.post("/onchain/addresses/next"))["address"]
-            await devnet.fund(address, 2_000_000)
-        await daemon.post("/onchain/sync")
-        yield Victim(daemon, gate, devnet)
-
-
-async def _interrupted(victim: Victim, point: KillPoint | None, flow: Callable[[], Awaitable[Any]]) -> bool:
-    """Run the flow with the executioner armed; restart the daemon if it struck. Whether it did."""
-    victim.gate.arm(point)
-    try:
-        await flow()
-    except httpx.TransportError:
-        assert victim.gate.killed.is_set(), victim.daemon.process.tail()
-    victim.gate.armed = None
-    if not victim.gate.killed.is_set():
-        return False
-    await victim.daemon.start()
-    return True
+    async with running_victim(tmp_path / "victim", devnet) as running:
+        yield running
 
 
 async def _synced_balance(daemon: Daemon) -> dict[str, int]:
@@ -155,7 +70,7 @@ async def test_a_board_survives_a_kill_around_each_call(victim: Victim) -> None:
         await eventually(lambda: _synced_balance(daemon), _settled)
         await eventually(lambda: daemon.get("/boards/pending"), lambda got: got == [])
 
-    await _interrupted(victim, None, board)
+    await victim.interrupted(None, board)
     points = victim.gate.points()
     names = {point.call.name for point in points}
     assert {"RequestBoardCosign", "RegisterBoardVtxo", "POST /txs"} <= names, names
@@ -164,7 +79,7 @@ async def test_a_board_survives_a_kill_around_each_call(victim: Victim) -> None:
 
     for point in points:
         boards_before = len(await daemon.get("/history"))
-        await _interrupted(victim, point, board)
+        await victim.interrupted(point, board)
         await finish()
         assert await _wealth_sat(daemon) == wealth_sat, point
         history = await daemon.get("/history")
@@ -194,7 +109,7 @@ async def test_a_payment_survives_a_kill_around_each_call(victim: Victim, tmp_pa
             await receiver.post("/wallet/sync/mailbox")
             return int((await receiver.get("/wallet/balance"))["spendable_sat"])
 
-        await _interrupted(victim, None, pay)
+        await victim.interrupted(None, pay)
         points = victim.gate.points()
         names = {point.call.name for point in points}
         assert {"RequestArkoorCosign", "RegisterVtxoTransactions", "PostArkoorMessage"} <= names, names
@@ -203,7 +118,7 @@ async def test_a_payment_survives_a_kill_around_each_call(victim: Victim, tmp_pa
         for point in points:
             sends_before = await _sends(daemon)
             had_sat = await received_sat()
-            await _interrupted(victim, point, pay)
+            await victim.interrupted(point, pay)
             await eventually(lambda: _synced_balance(daemon), _settled)
             new_sends = await _sends(daemon) - sends_before
             # Killed before anything was stored, it never happened; else it happened once, whatever was lost.

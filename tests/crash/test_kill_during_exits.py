@@ -6,16 +6,14 @@ for every commit, in one process.
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from tests.crash.test_kill_at_each_call import Executioner, KillPoint, Victim, _interrupted
-from tests.support.processes import Daemon, Devnet, esplora, eventually, start_devnet
-from tests.support.proxies import ark_server_proxy, esplora_proxy
+from tests.support.executioner import KillPoint, Victim, running_victim
+from tests.support.processes import Daemon, Devnet, eventually, start_devnet
 
 BOARD_SAT = 30_000
 EXIT_DELTA = 12
@@ -33,20 +31,8 @@ def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
 
 @pytest_asyncio.fixture
 async def victim(tmp_path: Path, devnet: Devnet) -> AsyncIterator[Victim]:
-    """A daemon behind proxies, with coins for boards and for fees."""
-    daemon = Daemon(tmp_path / "victim")
-    gate = Executioner(daemon)
-    async with AsyncExitStack() as stack:
-        ark_url = await stack.enter_async_context(ark_server_proxy(devnet.ark_server_target, gate))
-        esplora_url = await stack.enter_async_context(esplora_proxy(devnet.esplora_url, gate))
-        await daemon.start()
-        stack.push_async_callback(daemon.close)
-        await daemon.create_wallet(ark_url, esplora(esplora_url))
-        for _ in range(4):
-            address = (await daemon.post("/onchain/addresses/next"))["address"]
-            await devnet.fund(address, 2_000_000)
-        await daemon.post("/onchain/sync")
-        yield Victim(daemon, gate, devnet)
+    async with running_victim(tmp_path / "victim", devnet) as running:
+        yield running
 
 
 async def board(victim: Victim) -> str:
@@ -129,7 +115,7 @@ async def points_of_exit(victim: Victim) -> list[KillPoint]:
         await victim.devnet.mine()
         await victim.daemon.post("/exits/progress")
 
-    await _interrupted(victim, None, go)
+    await victim.interrupted(None, go)
     points = distinct_points(victim)
     await reach_claimable(victim, vtxo_id)
     await finish_claim(victim, vtxo_id)
@@ -150,7 +136,7 @@ async def test_an_exit_survives_a_kill_around_each_call(victim: Victim) -> None:
             await devnet.mine()
             await daemon.post("/exits/progress")
 
-        await _interrupted(victim, point, go)
+        await victim.interrupted(point, go)
         if not await is_exiting(daemon, vtxo_id):  # killed before the start was stored
             await daemon.post("/exits/start/vtxos", {"vtxos": [vtxo_id]})
         await reach_claimable(victim, vtxo_id)
@@ -170,7 +156,7 @@ async def test_a_claim_survives_a_kill_around_each_call(victim: Victim) -> None:
         await daemon.post("/exits/start/vtxos", {"vtxos": [vtxo_id]})
         await reach_claimable(victim, vtxo_id)
         before_sat = await total_sat(daemon)
-        await _interrupted(victim, point, lambda: claim(daemon))
+        await victim.interrupted(point, lambda: claim(daemon))
         if not rehearsed:
             rehearsed = True
             points += distinct_points(victim)
