@@ -13,7 +13,7 @@ from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.onchain.cpfp import CANONICAL_CHILD_WEIGHT_WU, package_fee_sat
 from barkd_py.wallet.exits.picture import mermaid
-from tests.vector_files import cases
+from tests.support.vectors import cases
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "exits.md").read_text()
@@ -68,7 +68,7 @@ def _weights(name: str) -> list[int]:
 
 
 def _vtxos() -> list[Vtxo]:
-    return [Vtxo.decode_hex(case["full_hex"]) for case in cases("vtxo", "user")]
+    return [Vtxo.decode_hex(case["full_hex"]) for case in cases("vtxo", kind="user")]
 
 
 @pytest.mark.parametrize("row", _rows("| VTXO | transactions | at 2 sat/vB | at 10 sat/vB | at 50 sat/vB |"))

@@ -28,7 +28,7 @@ from enum import Enum
 from functools import cached_property
 
 from barkd_py.ark.attestations import arkoor_cosign_message, attest, is_attested
-from barkd_py.ark.cosign import BadCosignature, Cosignature, CosignTask
+from barkd_py.ark.cosign import BadCosignature, Cosignature, CosignTask, VerifiedCosignature
 from barkd_py.ark.genesis import ArkoorTransition, GenesisItem
 from barkd_py.ark.policy import CheckpointPolicy, Policy
 from barkd_py.ark.vtxo import EXIT_TX_VERSION, MAX_U64, ServerVtxo, Vtxo
@@ -503,7 +503,7 @@ def verify_part(
     user_pub_nonces: Sequence[bytes],
     server_pub_nonces: Sequence[bytes],
     server_partials: Sequence[bytes],
-) -> tuple[Cosignature, ...]:
+) -> tuple[VerifiedCosignature, ...]:
     """The server's answer, every partial signature verified.
 
     Raises WrongCosignCount or InvalidPartialSignature.
@@ -512,11 +512,14 @@ def verify_part(
     _check_count("user nonces provided", count, user_pub_nonces)
     _check_count("server nonces provided", count, server_pub_nonces)
     _check_count("server partial sigs", count, server_partials)
-    answers = tuple(map(Cosignature, server_pub_nonces, server_partials))
+    verified = []
     for index, task in enumerate(part.cosign_tasks):
-        if not task.is_cosigned(user_pub_nonces[index], answers[index]):
-            raise InvalidPartialSignature(index)
-    return answers
+        answer = Cosignature(server_pub_nonces[index], server_partials[index])
+        try:
+            verified.append(task.verify(user_pub_nonces[index], answer))
+        except BadCosignature:
+            raise InvalidPartialSignature(index) from None
+    return tuple(verified)
 
 
 def finish_part(
@@ -531,17 +534,7 @@ def finish_part(
     user_nonces: from `generate_part_nonces`, spent afterwards. Everything from the server is verified before
     the first signature of ours is made. Raises WrongCosignCount, InvalidPartialSignature or WrongSigningKey.
     """
-    part.check_user_key(user_secret)
-    pub_nonces = [pub_nonce for _, pub_nonce in user_nonces]
-    answers = verify_part(part, pub_nonces, server_pub_nonces, server_partials)
-    return part.build_vtxos(
-        [
-            task.finish(user_secret, sec_nonce, pub_nonce, answer)
-            for task, (sec_nonce, pub_nonce), answer in zip(
-                part.cosign_tasks, user_nonces, answers, strict=True
-            )
-        ]
-    )
+    return finish_package([part], [user_secret], [user_nonces], [(server_pub_nonces, server_partials)])
 
 
 def finish_package(
@@ -552,15 +545,24 @@ def finish_package(
 ) -> tuple[Vtxo, ...]:
     """The new VTXOs of all parts, in order.
 
-    answers: per part the server's nonces and partial signatures; those of every part are verified before
-    anything is signed. Raises like `finish_part`.
+    answers: per part the server's nonces and partial signatures; those of every part are verified, once,
+    before anything is signed. Raises like `finish_part`.
     """
     _check_count("packages", len(parts), answers)
-    for part, nonces, (server_nonces, partials) in zip(parts, user_nonces, answers, strict=True):
-        verify_part(part, [pub_nonce for _, pub_nonce in nonces], server_nonces, partials)
+    verified = []
+    for part, secret, nonces, (server_nonces, partials) in zip(
+        parts, user_secrets, user_nonces, answers, strict=True
+    ):
+        part.check_user_key(secret)
+        verified.append(verify_part(part, [pub_nonce for _, pub_nonce in nonces], server_nonces, partials))
     vtxos: list[Vtxo] = []
-    for part, secret, nonces, answer in zip(parts, user_secrets, user_nonces, answers, strict=True):
-        vtxos += finish_part(part, secret, nonces, *answer)
+    for part, secret, nonces, cosignatures in zip(parts, user_secrets, user_nonces, verified, strict=True):
+        vtxos += part.build_vtxos(
+            [
+                cosignature.complete(secret, sec_nonce)
+                for cosignature, (sec_nonce, _) in zip(cosignatures, nonces, strict=True)
+            ]
+        )
     return tuple(vtxos)
 
 

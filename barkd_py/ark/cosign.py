@@ -85,11 +85,23 @@ class CosignTask:
     ) -> bool:
         """Whether an answer is right. by: who answered; the server unless given."""
         try:
-            session = self._session(asker_pub_nonce, cosignature.pub_nonce)
+            self.verify(asker_pub_nonce, cosignature, by)
         except BadCosignature:
             return False
+        return True
+
+    def verify(
+        self, asker_pub_nonce: bytes, cosignature: Cosignature, by: PublicKey | None = None
+    ) -> "VerifiedCosignature":
+        """An answer proven right, ready for the asker's part. by: who answered; the server unless given.
+
+        Raises BadCosignature; the asker's nonce is not touched.
+        """
+        session = self._session(asker_pub_nonce, cosignature.pub_nonce)
         signer = self.server_pubkey if by is None else by
-        return session.verify_partial(cosignature.partial_sig, cosignature.pub_nonce, signer)
+        if not session.verify_partial(cosignature.partial_sig, cosignature.pub_nonce, signer):
+            raise BadCosignature("the other signer's partial signature is invalid")
+        return VerifiedCosignature(self, signer, cosignature.partial_sig, session)
 
     def finish(
         self, secret_key: SecretKey, sec_nonce: SecNonce, pub_nonce: bytes, cosignature: Cosignature
@@ -101,14 +113,34 @@ class CosignTask:
         """
         try:
             other = self._other(secret_key.public_key)
-            session = self._session(pub_nonce, cosignature.pub_nonce)
-            if not session.verify_partial(cosignature.partial_sig, cosignature.pub_nonce, other):
-                raise BadCosignature("the other signer's partial signature is invalid")
+            return self.verify(pub_nonce, cosignature, other).complete(secret_key, sec_nonce)
+        finally:
+            sec_nonce.wipe()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedCosignature:
+    """A right answer, from `CosignTask.verify` alone: whoever holds one need not verify again."""
+
+    _task: CosignTask
+    _signer: PublicKey
+    _partial_sig: bytes
+    _session: Session
+
+    def complete(self, secret_key: SecretKey, sec_nonce: SecNonce) -> bytes:
+        """The signature, 64 bytes, verified. The nonce is spent whatever the outcome.
+
+        Raises ValueError if secret and nonce are not the asker's.
+        """
+        task, session = self._task, self._session
+        try:
+            if task._other(secret_key.public_key) != self._signer:
+                raise ValueError("incorrect signing key")
             own_partial = session.sign(secret_key, sec_nonce)
-            signature = session.aggregate((own_partial, cosignature.partial_sig))
+            signature = session.aggregate((own_partial, self._partial_sig))
         finally:
             sec_nonce.wipe()
         # Adding up proves nothing. With the other's part verified, only a wrong nonce of ours fails here.
-        if not verify_schnorr(session.output_x_only, self.sighash, signature):
+        if not verify_schnorr(session.output_x_only, task.sighash, signature):
             raise ValueError("the nonces do not belong together")
         return signature

@@ -7,7 +7,7 @@ from barkd_py.ark.vtxo import Vtxo
 from barkd_py.wallet.vtxos import Spendable, WalletVtxo
 from tests.fakes.wallet import NOW
 from tests.support.api_server import RunningApi, running_api
-from tests.vector_files import cases
+from tests.support.vectors import cases
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ async def api(tmp_path: Path) -> AsyncIterator[RunningApi]:
 
 @pytest.fixture
 def full_vtxo() -> Vtxo:
-    return Vtxo.decode_hex(cases("vtxo", "user")[0]["full_hex"])
+    return Vtxo.decode_hex(cases("vtxo", kind="user")[0]["full_hex"])
 
 
 @pytest.fixture

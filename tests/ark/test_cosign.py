@@ -101,3 +101,15 @@ def test_the_user_signs_with_the_user_s_key_and_nonce() -> None:
 def test_the_server_refuses_a_malformed_nonce(nonce: bytes) -> None:
     with pytest.raises(BadCosignature, match="malformed public nonce"):
         TASK.cosign(SERVER_SECRET, nonce)
+
+
+def test_a_verified_answer_is_completed_once_and_by_the_asker() -> None:
+    sec_nonce, pub_nonce = TASK.generate_nonce(USER_SECRET)
+    verified = TASK.verify(pub_nonce, TASK.cosign(SERVER_SECRET, pub_nonce))
+    key = x_only_tweak_add(combine((SERVER, USER)).x_only, TWEAK).x_only
+    assert verify_schnorr(key, MESSAGE, verified.complete(USER_SECRET, sec_nonce))
+    with pytest.raises(ValueError):
+        verified.complete(USER_SECRET, sec_nonce)
+    answerer_nonce, _ = TASK.generate_nonce(SERVER_SECRET)
+    with pytest.raises(ValueError, match="incorrect signing key"):
+        verified.complete(SERVER_SECRET, answerer_nonce)

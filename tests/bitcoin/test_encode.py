@@ -12,7 +12,7 @@ from barkd_py.bitcoin.encode import DecodeError, Reader
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import OutPoint, Txid, TxOut
 from barkd_py.errors import chain_text
-from tests.vector_files import load
+from tests.support.vectors import load
 
 # What reads a decoder's bytes and writes them again.
 DECODERS: dict[str, Callable[[Reader], bytes]] = {

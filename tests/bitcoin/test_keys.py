@@ -16,7 +16,7 @@ from barkd_py.bitcoin.keys import (
     shared_point,
     verify_schnorr,
 )
-from tests.vector_files import case_name, cases
+from tests.support.vectors import case_name, cases
 
 # Source: BIP-340, test-vectors.csv, indices 0 and 1: secret, public, aux, message, signature.
 BIP340 = [
@@ -103,7 +103,7 @@ def test_point_sums_can_be_undone_and_infinity_is_refused() -> None:
         a.subtract(a)
 
 
-@pytest.mark.parametrize("case", cases("keys", "wallet"), ids=case_name)
+@pytest.mark.parametrize("case", cases("keys", kind="wallet"), ids=case_name)
 def test_wallet_keys_derive_as_upstreams(case: dict[str, Any]) -> None:
     seed = parse_mnemonic(case["mnemonic"])
     mainnet = case["network"] == "mainnet"
@@ -125,7 +125,7 @@ def test_wallet_keys_derive_as_upstreams(case: dict[str, Any]) -> None:
     assert master.derive("m/350'/2'").public_key.hex() == case["recovery_mailbox_key"]["pubkey"]
 
 
-@pytest.mark.parametrize("case", cases("keys", "parse"), ids=lambda case: repr(case["input"])[:60])
+@pytest.mark.parametrize("case", cases("keys", kind="parse"), ids=lambda case: repr(case["input"])[:60])
 def test_mnemonics_are_read_as_upstream_reads_them(case: dict[str, Any]) -> None:
     expected = case["result"]
     if "error" in expected:

@@ -11,7 +11,7 @@ from btclib_secp256k1.context import ctx
 
 from barkd_py.bitcoin import musig
 from barkd_py.bitcoin.keys import PublicKey, SecretKey, verify_schnorr, x_only_tweak_add
-from tests.vector_files import case_name, cases
+from tests.support.vectors import case_name, cases
 
 
 def hex_or_none(text: str | None) -> bytes | None:
@@ -44,7 +44,7 @@ def nonce_from(
     return native.SecretNonce(secnonce, pubnonce, pubkey)
 
 
-@pytest.mark.parametrize("case", cases("musig", "key-aggregation"), ids=case_name)
+@pytest.mark.parametrize("case", cases("musig", kind="key-aggregation"), ids=case_name)
 def test_keys_aggregate_in_any_order(case: dict[str, Any]) -> None:
     public_keys = [PublicKey.from_hex(key) for key in case["keys"]]
     aggregate = case["result"]["aggregate"]
@@ -62,7 +62,7 @@ def test_no_keys_have_no_aggregate() -> None:
         musig.combine([])
 
 
-@pytest.mark.parametrize("case", cases("musig", "xonly-tweak"), ids=case_name)
+@pytest.mark.parametrize("case", cases("musig", kind="xonly-tweak"), ids=case_name)
 def test_aggregate_is_tweaked_the_x_only_way(case: dict[str, Any]) -> None:
     public_keys = [PublicKey.from_hex(key) for key in case["keys"]]
     tweak = bytes.fromhex(case["tweak"])
@@ -73,7 +73,7 @@ def test_aggregate_is_tweaked_the_x_only_way(case: dict[str, Any]) -> None:
 
 
 # The other vectors mix in an aggregate without naming its keys, which the binding would need.
-NONCES = [case for case in cases("musig", "nonce-gen") if case["aggregate_xonly"] is None]
+NONCES = [case for case in cases("musig", kind="nonce-gen") if case["aggregate_xonly"] is None]
 
 
 @pytest.mark.parametrize("case", NONCES, ids=case_name)
@@ -85,13 +85,13 @@ def test_binding_generates_nonces_as_bip327_says(case: dict[str, Any]) -> None:
     assert nonce.pubnonce.hex() == case["pub_nonce"]
 
 
-@pytest.mark.parametrize("case", cases("musig", "nonce-aggregation"), ids=case_name)
+@pytest.mark.parametrize("case", cases("musig", kind="nonce-aggregation"), ids=case_name)
 def test_nonces_aggregate(case: dict[str, Any]) -> None:
     nonces = [bytes.fromhex(nonce) for nonce in case["pub_nonces"]]
     assert musig.aggregate_nonces(nonces).hex() == case["agg_nonce"]
 
 
-@pytest.mark.parametrize("case", cases("musig", "signing"), ids=case_name)
+@pytest.mark.parametrize("case", cases("musig", kind="signing"), ids=case_name)
 def test_final_signature_of_the_vectors_partials(case: dict[str, Any]) -> None:
     signers = case["signers"]
     public_keys = [PublicKey.from_hex(signer["key"]["pubkey"]) for signer in signers]
@@ -109,7 +109,7 @@ def test_final_signature_of_the_vectors_partials(case: dict[str, Any]) -> None:
     assert verify_schnorr(session.output_x_only, msg, signature)
 
 
-@pytest.mark.parametrize("case", cases("musig", "signing"), ids=case_name)
+@pytest.mark.parametrize("case", cases("musig", kind="signing"), ids=case_name)
 def test_every_signer_makes_the_vectors_partial(case: dict[str, Any]) -> None:
     public_keys = [PublicKey.from_hex(signer["key"]["pubkey"]) for signer in case["signers"]]
     session = musig.Session(
@@ -135,7 +135,7 @@ def _any_secnonce(secret_key: SecretKey) -> Any:
     return native.nonce_gen(secret_key.public_key.data)._secnonce
 
 
-@pytest.mark.parametrize("case", cases("musig", "partial-verify"), ids=case_name)
+@pytest.mark.parametrize("case", cases("musig", kind="partial-verify"), ids=case_name)
 def test_partial_signatures_are_told_apart(case: dict[str, Any]) -> None:
     session = musig.Session(
         [PublicKey.from_hex(key) for key in case["keys"]],
@@ -152,7 +152,7 @@ def test_partial_signatures_are_told_apart(case: dict[str, Any]) -> None:
         assert valid is check["valid"]
 
 
-@pytest.mark.parametrize("case", cases("musig", "cosign-then-finish"), ids=case_name)
+@pytest.mark.parametrize("case", cases("musig", kind="cosign-then-finish"), ids=case_name)
 def test_user_finishes_what_the_server_cosigned(case: dict[str, Any]) -> None:
     user = PublicKey.from_hex(case["user"]["pubkey"])
     server = PublicKey.from_hex(case["server"]["pubkey"])

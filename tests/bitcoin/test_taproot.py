@@ -14,7 +14,7 @@ from barkd_py.bitcoin.taproot import TaprootOutput, leaf_hash
 from barkd_py.bitcoin.tx import Tx, TxOut
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import chain_text
-from tests.vector_files import case_name, cases, load
+from tests.support.vectors import case_name, cases, load
 
 
 def test_key_only_output_is_that_of_bip341() -> None:
@@ -187,7 +187,7 @@ def test_addresses_of_other_networks_are_refused(address: str, network: Network)
     assert f"address {address} is not valid on {network.bitcoin_name}" in str(caught.value)
 
 
-@pytest.mark.parametrize("case", cases("keys", "wallet"), ids=case_name)
+@pytest.mark.parametrize("case", cases("keys", kind="wallet"), ids=case_name)
 def test_wallet_addresses_are_upstreams(case: dict[str, Any]) -> None:
     network = Network(case["network"])
     for expected in case["onchain"]["addresses"]:

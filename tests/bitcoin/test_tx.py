@@ -12,7 +12,7 @@ from barkd_py.bitcoin import script
 from barkd_py.bitcoin.sighash import taproot_key_spend_sighash
 from barkd_py.bitcoin.tx import OutPoint, Tx, TxDecodeError, Txid, TxIn, TxOut, fee_anchor
 from barkd_py.bitcoin.units import BlockRef, FeeRate, Network, format_btc, msat_to_sat_ceil, msat_to_sat_floor
-from tests.vector_files import cases, load
+from tests.support.vectors import cases, load
 
 txids = st.binary(min_size=32, max_size=32).map(Txid)
 outpoints = st.builds(OutPoint, txids, st.integers(0, 2**32 - 1))
@@ -145,20 +145,20 @@ def test_dust_limits(script_hex: str, limit_sat: int | None) -> None:
 
 
 def test_fee_rates_convert_and_round_as_upstreams() -> None:
-    for case in cases("exits", "rate-from-sat-per-kvb"):
+    for case in cases("exits", kind="rate-from-sat-per-kvb"):
         assert FeeRate.from_sat_per_kvb(case["input"]).sat_per_kwu == case["sat_per_kwu"]
-    for case in cases("exits", "rate-to-sat-per-kvb"):
+    for case in cases("exits", kind="rate-to-sat-per-kvb"):
         rate = FeeRate(case["sat_per_kwu"])
         assert (rate.sat_per_kvb, rate.sat_per_vb_ceil) == (case["sat_per_kvb"], case["sat_per_vb_ceil"])
-    for case in cases("exits", "rate-from-sat-per-vb-decimal"):
+    for case in cases("exits", kind="rate-from-sat-per-vb-decimal"):
         if case.get("sat_per_kwu") is None:
             with pytest.raises(ValueError, match="fee rate"):
                 FeeRate.from_sat_per_vb(float(case["input"]))
         else:
             assert FeeRate.from_sat_per_vb(case["input"]).sat_per_kwu == case["sat_per_kwu"]
-    for case in cases("exits", "fee-for-weight"):
+    for case in cases("exits", kind="fee-for-weight"):
         assert FeeRate(case["sat_per_kwu"]).fee_wu(case["weight"]) == case["fee"]
-    for case in cases("exits", "msat"):
+    for case in cases("exits", kind="msat"):
         assert msat_to_sat_ceil(case["input"]) == case["ceil"]
         assert msat_to_sat_floor(case["input"]) == case["floor"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.vector_files import cases as vector_cases
+from tests.support.vectors import cases as vector_cases
 
 RECORDING = Path(__file__).parent / "recorded-barkd-0.8.0.json"
 
@@ -32,7 +32,7 @@ FILLINGS = {
     "spent_vtxo": SPENT_VTXO,
     "mainnet_address": MAINNET_ADDRESS,
     "other_ark_address": str(
-        next(case["address"] for case in vector_cases("address", "valid") if case["testnet"])
+        next(case["address"] for case in vector_cases("address", kind="valid") if case["testnet"])
     ),
 }
 

@@ -22,7 +22,7 @@ from barkd_py.onchain.cpfp import (
     plan_child,
 )
 from barkd_py.onchain.types import OnchainUtxo
-from tests.vector_files import cases
+from tests.support.vectors import cases
 
 TEN_SAT_PER_VB = FeeRate(2_500)
 PARENT_WU = 496
@@ -35,13 +35,15 @@ def coins(*amounts_sat: int) -> list[OnchainUtxo]:
     ]
 
 
-@pytest.mark.parametrize("case", cases("exits", "child-weight"), ids=lambda case: str(case["p2tr_inputs"]))
+@pytest.mark.parametrize(
+    "case", cases("exits", kind="child-weight"), ids=lambda case: str(case["p2tr_inputs"])
+)
 def test_child_weights_are_those_of_upstream(case: dict[str, Any]) -> None:
     assert child_weight_wu(case["p2tr_inputs"]) == case["weight_predicted"]
 
 
 def test_canonical_child_has_one_input() -> None:
-    (case,) = cases("exits", "canonical-child")
+    (case,) = cases("exits", kind="canonical-child")
     assert child_weight_wu(1) == CANONICAL_CHILD_WEIGHT_WU == case["weight"]
 
 
@@ -52,7 +54,7 @@ def test_most_inputs_are_the_most_that_fit() -> None:
 
 
 def test_package_fees_are_those_of_upstream() -> None:
-    for case in cases("exits", "package-fee"):
+    for case in cases("exits", kind="package-fee"):
         weights = case["parent_weight"], case["child_weight"]
         if case["mode"] == "rbf":
             fee_sat = package_fee_sat(
@@ -66,7 +68,9 @@ def test_package_fees_are_those_of_upstream() -> None:
 
 
 def test_effective_rates_are_those_of_upstream() -> None:
-    found = [case for case in cases("exits", "rate-from-fee-and-weight") if case["sat_per_kwu"] is not None]
+    found = [
+        case for case in cases("exits", kind="rate-from-fee-and-weight") if case["sat_per_kwu"] is not None
+    ]
     assert found
     for case in found:
         assert PackageFee(case["fee"], case["weight"]).fee_rate.sat_per_kwu == case["sat_per_kwu"], case

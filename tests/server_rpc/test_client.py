@@ -25,11 +25,11 @@ from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from barkd_py.server_rpc.protos import core_pb2
 from barkd_py.server_rpc.protos import mailbox_server_pb2 as mb
 from tests.server_rpc.strict_server import MAILBOX_KEY, Refusal, StrictServer
-from tests.vector_files import cases, load
+from tests.support.vectors import cases, load
 
 
 def _pubkey_vtxos() -> tuple[Vtxo, ...]:
-    vtxos = (Vtxo.decode_hex(case["full_hex"]) for case in cases("vtxo", "user"))
+    vtxos = (Vtxo.decode_hex(case["full_hex"]) for case in cases("vtxo", kind="user"))
     return tuple(vtxo for vtxo in vtxos if vtxo.policy.kind == "pubkey")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from barkd_py.server_rpc import generate
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
-from tests.vector_files import load
+from tests.support.vectors import load
 
 # How the vectors name fields, where that is not the name on the wire.
 _RENAMED = {

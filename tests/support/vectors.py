@@ -1,16 +1,28 @@
-"""Vectors selected by any of their fields, and as parameters of tests."""
+"""The vectors in tests/vectors, by file and fields. Their format is described in tests/vectors/README.md."""
 
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.vector_files import load
+_DIRECTORY = Path(__file__).parents[1] / "vectors"
 
 Case = dict[str, Any]
 
 
+@cache
+def load(file: str) -> tuple[Case, ...]:
+    """All cases of a file, such as ``musig``."""
+    return tuple(json.loads((_DIRECTORY / f"{file}.json").read_text())["cases"])
+
+
 def cases(file: str, /, **wanted: object) -> list[Case]:
-    """The cases of a file whose fields have the wanted values (None: the field is absent). Never none."""
+    """The cases of a file whose fields have the wanted values (None: the field is absent).
+
+    Never none, so that no test passes for want of vectors.
+    """
     found = [case for case in load(file) if all(case.get(key) == value for key, value in wanted.items())]
     assert found, f"no case in {file}.json has {wanted}"
     return found
@@ -22,3 +34,8 @@ def params(file: str, /, **wanted: object) -> list[Any]:
         pytest.param(case, id=str(case.get("name", index)))
         for index, case in enumerate(cases(file, **wanted))
     ]
+
+
+def case_name(case: Case) -> str:
+    """For ``ids=`` of a parametrized test."""
+    return str(case.get("name", ""))

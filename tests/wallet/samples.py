@@ -21,7 +21,7 @@ from barkd_py.wallet.vtxos import (
     VtxoState,
     WalletVtxo,
 )
-from tests.vector_files import load
+from tests.support.vectors import load
 
 ACTION_ID = "0123456789abcdef0123456789abcdef"
 OTHER_ACTION_ID = "fedcba9876543210fedcba9876543210"

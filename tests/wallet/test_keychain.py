@@ -17,7 +17,7 @@ from barkd_py.wallet.keychain import (
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.keys import UnknownKeyIndex, VtxoKey
 from barkd_py.wallet.store.properties import WalletProperties
-from tests.vector_files import cases
+from tests.support.vectors import cases
 
 WORDS = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about"
 STRANGER = SecretKey(b"\x07" * 32).public_key
@@ -43,7 +43,7 @@ async def stored(store: Store) -> int:
 
 
 async def test_keys_are_those_of_the_vectors(keychain: Keychain) -> None:
-    (wallet,) = [case for case in cases("keys", "wallet") if case["mnemonic"] == WORDS][:1]
+    (wallet,) = [case for case in cases("keys", kind="wallet") if case["mnemonic"] == WORDS][:1]
     expected = [entry["pubkey"] for entry in wallet["vtxo_keys"] if entry["index"] < 2]
     assert [str((await keychain.reserve()).public_key) for _ in expected] == expected
 

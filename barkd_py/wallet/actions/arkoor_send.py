@@ -30,20 +30,11 @@ from typing import Annotated, Literal, assert_never
 from pydantic import Field, TypeAdapter
 
 from barkd_py.ark.address import ArkAddress
-from barkd_py.ark.arkoor import (
-    ArkoorDestination,
-    ChangeToDestination,
-    InvalidArkoor,
-    WrongSigningKey,
-    finish_package,
-    generate_part_nonces,
-    plan_outputs,
-    split_package,
-)
+from barkd_py.ark.arkoor import ArkoorDestination, ChangeToDestination, plan_outputs
 from barkd_py.ark.attestations import attest, vtxo_status_message
 from barkd_py.ark.mailbox import decode_blinded_id
 from barkd_py.ark.policy import PubkeyPolicy
-from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.units import Network
 from barkd_py.chain.source import ChainSource
@@ -55,7 +46,8 @@ from barkd_py.errors import (
     StoreError,
     chain_text,
 )
-from barkd_py.server_rpc.api import ArkoorCosignPart, ArkServerApi, StatusQuery, VtxoSpendState
+from barkd_py.server_rpc.api import ArkServerApi, StatusQuery, VtxoSpendState
+from barkd_py.wallet.actions.arkoor_package import cosign_package
 from barkd_py.wallet.actions.executor import (
     ActionExecutor,
     Done,
@@ -67,8 +59,8 @@ from barkd_py.wallet.actions.executor import (
     Until,
     Writes,
 )
-from barkd_py.wallet.actions.failures import StillPending, Unworkable, is_final
-from barkd_py.wallet.keychain import Keychain, UnknownKey
+from barkd_py.wallet.actions.failures import StillPending, is_final
+from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.movements import (
     ARKOOR_SEND,
     MovementDestination,
@@ -213,7 +205,9 @@ class ArkoorSendMachine:
 
     async def _cosign(self, action_id: str, state: Cosigning) -> Outcome[_State]:
         try:
-            vtxos = await self._request(state)
+            vtxos = await cosign_package(
+                self._store, self._keychain, self._server, state.input_ids, state.outputs
+            )
         except StoreError:
             raise
         except ProtocolViolation as error:
@@ -266,33 +260,6 @@ class ArkoorSendMachine:
             log.warning("the state of inputs is not known: %s", chain_text(error))
             return False
         return all(states.get(vtxo_id) is VtxoSpendState.SPENDABLE for vtxo_id in vtxo_ids)
-
-    async def _request(self, state: Cosigning) -> tuple[Vtxo, ...]:
-        """The new VTXOs, every partial signature of the server verified.
-
-        Raises Unworkable for what can never be asked, ServerRejected, ServerError, ProtocolViolation.
-        """
-        async with self._store.read() as tx:
-            stored = await tx.vtxos.get_many(state.input_ids)
-            inputs = await tx.vtxos.bodies(state.input_ids)
-        try:
-            user_secrets = await self._keychain.secrets_for([vtxo.user_pubkey for vtxo in inputs])
-            parts = split_package(inputs, state.outputs)
-            attestations = [part.attest(key) for part, key in zip(parts, user_secrets, strict=True)]
-        except (InvalidArkoor, UnknownKey, WrongSigningKey) as error:
-            raise Unworkable("arkoor payment cannot be built") from error
-        known = {vtxo.id for vtxo in stored if vtxo.registered}
-        await self._server.register_vtxo_transactions([vtxo for vtxo in inputs if vtxo.id not in known])
-        nonces = [generate_part_nonces(part, key) for part, key in zip(parts, user_secrets, strict=True)]
-        answers = await self._server.request_arkoor_cosign(
-            [
-                ArkoorCosignPart(part, tuple(pub_nonce for _, pub_nonce in part_nonces), attestation)
-                for part, part_nonces, attestation in zip(parts, nonces, attestations, strict=True)
-            ]
-        )
-        return finish_package(
-            parts, user_secrets, nonces, [(answer.pub_nonces, answer.partial_sigs) for answer in answers]
-        )
 
     # --- Delivering
 
