@@ -44,7 +44,7 @@ async def _connect(api: RunningApi) -> ClientConnection:
 
 
 async def _receive(socket: ClientConnection) -> object:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return json.loads(await socket.recv())
 
 

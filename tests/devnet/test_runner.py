@@ -243,7 +243,7 @@ async def test_faults_of_the_ark_server(running: Devnet, levers: httpx.AsyncClie
 
 
 async def wait_for_height(devnet: Devnet, height: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while devnet.node.index.tip_height < height:
             await devnet.node.changed.wait()
 

@@ -17,7 +17,7 @@ import httpx
 
 T = TypeVar("T")
 
-START_DEADLINE_SECS = 30.0
+START_DEADLINE_SECS = 120.0
 
 
 def free_port() -> int:
@@ -48,7 +48,7 @@ class Process:
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         self.command = tuple(command)
         self.log = log
-        self._env = {**os.environ, **(env or {})}
+        self._env = {**os.environ, "PYTHONFAULTHANDLER": "1", **(env or {})}
         self._popen: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
@@ -70,15 +70,18 @@ class Process:
             self._popen.kill()
             self._popen.wait()
 
-    def terminate(self, within_secs: float = 20.0) -> int:
+    def terminate(self, within_secs: float = 60.0) -> int:
         """SIGTERM; returns the exit code. Kills it and fails if it does not stop in time."""
         assert self._popen is not None
         self._popen.send_signal(signal.SIGTERM)
         try:
             return self._popen.wait(within_secs)
         except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"{self.command[0]} did not stop within {within_secs} s") from None
+            self._popen.send_signal(signal.SIGABRT)  # Python programs say where they are before they die
+            self._popen.wait()
+            raise AssertionError(
+                f"{self.command[0]} did not stop within {within_secs} s\n{self.tail()}"
+            ) from None
 
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""

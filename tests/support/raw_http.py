@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-DEADLINE_SECS = 20.0
+DEADLINE_SECS = 60.0
 
 Headers = Sequence[tuple[str, str | bytes]]
 

@@ -23,7 +23,7 @@ NOBODY = "http://127.0.0.1:1"
 RATE = FeeRate(1_000)
 
 
-async def until(check: Callable[[], Awaitable[bool]], *, within_secs: float = 20.0) -> None:
+async def until(check: Callable[[], Awaitable[bool]], *, within_secs: float = 90.0) -> None:
     async with asyncio.timeout(within_secs):
         while not await check():
             await asyncio.sleep(0.02)

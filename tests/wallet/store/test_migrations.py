@@ -123,7 +123,7 @@ def test_an_up_to_date_database_opens_without_alembic(tmp_path: Path) -> None:
         "async def main():\n    await (await Store.open(sys.argv[1])).close()\n"
         "asyncio.run(main()); assert 'alembic' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program, path], check=True, cwd=ROOT, timeout=30)
+    subprocess.run([sys.executable, "-c", program, path], check=True, cwd=ROOT, timeout=120)
 
 
 async def _open_and_close(path: str) -> None:
@@ -150,4 +150,4 @@ def test_a_wheel_carries_the_migrations(tmp_path: Path) -> None:
         "async def main():\n    await (await Store.open('db.sqlite')).close()\n"
         "asyncio.run(main())"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=30)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=120)

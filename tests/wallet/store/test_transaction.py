@@ -275,7 +275,7 @@ async def test_a_kill_in_mid_transaction_leaves_the_old_state(database: str) -> 
     assert process.stdout is not None
     assert process.stdout.readline() == "written\n"
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=10)
+    process.wait(timeout=60)
     process.stdout.close()
 
     store = await Store.open(database)
@@ -305,7 +305,7 @@ async def test_a_cancelled_transaction_leaves_nothing_locked(store: Store) -> No
             await asyncio.sleep(steps / 20_000)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        async with asyncio.timeout(5), store.transaction() as tx:
+        async with asyncio.timeout(60), store.transaction() as tx:
             assert len(await tx.actions.list()) in (0, 3)
             for row in await tx.actions.list():
                 await tx.actions.delete(row.id)
