@@ -9,7 +9,6 @@ Source: sheet 10 §14.
 
 import asyncio
 import enum
-import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -18,6 +17,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from barkd_py.devnet.armed_faults import ArmedFaults
 from barkd_py.errors import InvalidInput
 
 
@@ -76,56 +76,12 @@ class HttpFault:
         return self.stage is stage and self.method in ("*", method) and fnmatchcase(path, self.path)
 
 
-@dataclass(slots=True)
-class _Armed:
-    fault: HttpFault
-    to_skip: int
-    left: int | None
-    hits: int = 0
-
-
-class HttpFaults:
-    """The faults that are set. In memory only: a restarted devnet is honest."""
-
-    def __init__(self) -> None:
-        self._ids = itertools.count(1)
-        self._armed: dict[int, _Armed] = {}
-
-    def set(self, fault: HttpFault) -> int:
-        """Arm a fault; its number."""
-        number = next(self._ids)
-        self._armed[number] = _Armed(fault, fault.skip, fault.count)
-        return number
-
-    def remove(self, number: int) -> bool:
-        """Take a fault away; whether it was there."""
-        return self._armed.pop(number, None) is not None
-
-    def clear(self) -> None:
-        """Be honest again."""
-        self._armed.clear()
-
-    def list(self) -> list[dict[str, Any]]:
-        """All faults that are set, with their numbers and how often they struck."""
-        return [
-            {"id": number, "hits": armed.hits, "left": armed.left, **armed.fault.to_json()}
-            for number, armed in self._armed.items()
-        ]
+class HttpFaults(ArmedFaults[HttpFault]):
+    """The faults that are set."""
 
     def due(self, method: str, path: str, stage: HttpStage) -> tuple[HttpFault, ...]:
         """The faults that strike a request now; counted as struck."""
-        struck = []
-        for armed in self._armed.values():
-            if armed.left == 0 or not armed.fault.matches(method, path, stage):
-                continue
-            if armed.to_skip:
-                armed.to_skip -= 1
-                continue
-            if armed.left is not None:
-                armed.left -= 1
-            armed.hits += 1
-            struck.append(armed.fault)
-        return tuple(struck)
+        return self.take_due(lambda fault: fault.matches(method, path, stage))
 
 
 class FaultMiddleware:

@@ -37,6 +37,7 @@ from google.protobuf.message import Message
 
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.devnet.ark_server.failures import RpcStatus
+from barkd_py.devnet.armed_faults import ArmedFaults
 from barkd_py.errors import InvalidInput
 
 log = logging.getLogger(__name__)
@@ -159,14 +160,6 @@ class Fault:
         return RpcStatus(grpc.StatusCode[self.code], self.text, identifiers)
 
 
-@dataclass(slots=True)
-class _Armed:
-    fault: Fault
-    to_skip: int
-    left: int | None
-    hits: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Call:
     """What faults are matched against. request: its bytes on the wire. client: the ``x-user-agent``."""
@@ -176,49 +169,14 @@ class Call:
     client: str = ""
 
 
-class Faults:
-    """The faults that are set. All methods but `strike` are for whoever controls the test."""
-
-    def __init__(self) -> None:
-        self._armed: dict[int, _Armed] = {}
-        self._next_id = 1
-
-    def set(self, fault: Fault) -> int:
-        """Arm a fault; its number."""
-        number = self._next_id
-        self._next_id += 1
-        self._armed[number] = _Armed(fault, fault.skip, fault.count)
-        return number
-
-    def remove(self, number: int) -> bool:
-        """Take a fault away; whether it was there."""
-        return self._armed.pop(number, None) is not None
-
-    def clear(self) -> None:
-        """Be honest again."""
-        self._armed.clear()
-
-    def list(self) -> Sequence[dict[str, Any]]:
-        """All faults that are set, with their numbers and how often they struck."""
-        return [
-            {"id": number, "hits": armed.hits, "left": armed.left, **armed.fault.to_json()}
-            for number, armed in self._armed.items()
-        ]
+class Faults(ArmedFaults[Fault]):
+    """The faults that are set, and what they do to calls and to the engine."""
 
     def due(self, call: Call, stage: Stage, reply: Message | None = None) -> Sequence[Fault]:
         """The faults that strike now; counted as struck."""
-        struck = []
-        for armed in self._armed.values():
-            if not _matches(armed.fault, call, stage, reply) or armed.left == 0:
-                continue
-            if armed.to_skip:
-                armed.to_skip -= 1
-                continue
-            if armed.left is not None:
-                armed.left -= 1
-            armed.hits += 1
-            log.info("fault %s strikes %s", armed.fault.kind.value, call.rpc)
-            struck.append(armed.fault)
+        struck = self.take_due(lambda fault: _matches(fault, call, stage, reply))
+        for fault in struck:
+            log.info("fault %s strikes %s", fault.kind.value, call.rpc)
         return struck
 
     async def strike(self, call: Call, stage: Stage, reply: Message | None = None) -> int:

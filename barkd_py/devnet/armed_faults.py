@@ -1,0 +1,76 @@
+"""Faults that are set, with how often they struck: what all faces of devnet have in common.
+
+In memory only: a restarted devnet is honest.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+
+class Describable(Protocol):
+    """A description of a fault. skip: matching events that pass first; count: how many are hit (None: all)."""
+
+    @property
+    def skip(self) -> int: ...
+
+    @property
+    def count(self) -> int | None: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+F = TypeVar("F", bound=Describable)
+
+
+@dataclass(slots=True)
+class _Armed(Generic[F]):
+    fault: F
+    to_skip: int
+    left: int | None
+    hits: int = 0
+
+
+class ArmedFaults(Generic[F]):
+    """Whoever controls the test sets and removes; the face that misbehaves asks what is due."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1)
+        self._armed: dict[int, _Armed[F]] = {}
+
+    def set(self, fault: F) -> int:
+        """Arm a fault; its number."""
+        number = next(self._ids)
+        self._armed[number] = _Armed(fault, fault.skip, fault.count)
+        return number
+
+    def remove(self, number: int) -> bool:
+        """Take a fault away; whether it was there."""
+        return self._armed.pop(number, None) is not None
+
+    def clear(self) -> None:
+        """Be honest again."""
+        self._armed.clear()
+
+    def list(self) -> Sequence[dict[str, Any]]:
+        """All faults that are set, with their numbers and how often they struck."""
+        return [
+            {"id": number, "hits": armed.hits, "left": armed.left, **armed.fault.to_json()}
+            for number, armed in self._armed.items()
+        ]
+
+    def take_due(self, is_meant: Callable[[F], bool]) -> tuple[F, ...]:
+        """The faults that strike an event now; counted as struck."""
+        struck = []
+        for armed in self._armed.values():
+            if armed.left == 0 or not is_meant(armed.fault):
+                continue
+            if armed.to_skip:
+                armed.to_skip -= 1
+                continue
+            if armed.left is not None:
+                armed.left -= 1
+            armed.hits += 1
+            struck.append(armed.fault)
+        return tuple(struck)
