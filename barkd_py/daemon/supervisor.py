@@ -64,9 +64,16 @@ class Loop:
 class Supervisor:
     """Runs loops until `stop`."""
 
-    def __init__(self, loops: Sequence[Loop], *, restart_delay_secs: float = RESTART_DELAY_SECS) -> None:
+    def __init__(
+        self,
+        loops: Sequence[Loop],
+        *,
+        restart_delay_secs: float = RESTART_DELAY_SECS,
+        stop_grace_secs: float = STOP_GRACE_SECS,
+    ) -> None:
         self._loops = tuple(loops)
         self._restart_delay_secs = restart_delay_secs
+        self._stop_grace_secs = stop_grace_secs
         self._shutdown = Shutdown()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -82,10 +89,12 @@ class Supervisor:
                 task.cancel()
         if not self._tasks:
             return
-        _, late = await asyncio.wait(self._tasks.values(), timeout=STOP_GRACE_SECS)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        _, late = await asyncio.wait(self._tasks.values(), timeout=self._stop_grace_secs)
+        while late:
+            for task in late:
+                log.warning("Daemon task '%s' is cut off", task.get_name())
+                task.cancel()  # again if need be: libraries have been seen to lose a cancellation
+            _, late = await asyncio.wait(late, timeout=self._stop_grace_secs)
         self._tasks.clear()
 
     async def _supervise(self, loop: Loop) -> None:

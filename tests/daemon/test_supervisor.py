@@ -77,3 +77,19 @@ async def test_a_sleep_ends_with_the_wake_or_the_shutdown() -> None:
     assert not wake.is_set()
     shutdown.request()
     await asyncio.wait_for(shutdown.sleep(60), 5)
+
+
+async def test_a_loop_that_loses_a_cancellation_is_cut_off_all_the_same() -> None:
+    deaf = asyncio.Event()
+
+    async def stubborn(shutdown: Shutdown) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            deaf.set()
+        await asyncio.Event().wait()
+
+    supervisor = Supervisor([Loop("stubborn", stubborn)], stop_grace_secs=0.01)
+    supervisor.start()
+    await asyncio.wait_for(supervisor.stop(), 60)
+    assert deaf.is_set()
