@@ -149,5 +149,27 @@ class ExtendedKey:
         return f"ExtendedKey(depth={self.depth}, fingerprint={self.fingerprint.hex()}, redacted)"
 
 
+@dataclass(frozen=True, slots=True)
+class ExtendedPublicKey:
+    """The public part of an extended key: it finds child keys, and signs nothing."""
+
+    public_key: PublicKey
+    chain_code: bytes
+
+    @classmethod
+    def parse(cls, data: bytes) -> "ExtendedPublicKey":
+        """Read 78 bytes of either network. Raises ValueError."""
+        if len(data) != 78 or data[:4] not in _XPUB_VERSION.values():
+            raise ValueError("not an extended public key")
+        return cls(PublicKey(data[45:]), data[13:45])
+
+    def child(self, index: int) -> PublicKey:
+        """The public key of a child. Raises ValueError for a hardened index, or one without a key."""
+        if not 0 <= index < HARDENED:
+            raise ValueError("only children that are not hardened have a public derivation")
+        digest = hmac.digest(self.chain_code, self.public_key.data + index.to_bytes(4, "big"), "sha512")
+        return PublicKey(keys.pubkey_tweak_add(self.public_key.data, digest[:32]))
+
+
 def _base58check(payload: bytes) -> str:
     return str(base58_encode(payload + sha256d(payload)[:4]))

@@ -92,6 +92,13 @@ def _port_option(name: str, text: str) -> Callable[[Callable[..., Any]], Callabl
     show_default=True,
     help="Blocks until new VTXOs expire.",
 )
+@click.option(
+    "--emulate",
+    type=click.Choice(["0.6", "0.8"]),
+    default="0.8",
+    show_default=True,
+    help="Generation of the Ark server; 0.6 cannot look up many VTXOs at once, nor by extended key.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as one line of JSON.")
 @click.option("--verbose", is_flag=True, help="Log everything.")
 @click.pass_context
@@ -114,7 +121,7 @@ def devnet(context: click.Context, /, directory: Path, **options: Any) -> None:
     # Both libraries log each request.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
-    from barkd_py.devnet.ark_server.settings import ServerSettings
+    from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
     from barkd_py.devnet.runner import DevnetOptions
 
     asked = DevnetOptions(
@@ -128,7 +135,9 @@ def devnet(context: click.Context, /, directory: Path, **options: Any) -> None:
         block_interval_seconds=options["block_interval"],
         mine_on_transaction=options["mine_on_tx"],
         ark_settings=ServerSettings(
-            round_interval_secs=options["round_interval"], vtxo_lifetime=options["vtxo_lifetime"]
+            round_interval_secs=options["round_interval"],
+            vtxo_lifetime=options["vtxo_lifetime"],
+            emulate=Emulation(options["emulate"]),
         ),
     )
     try:

@@ -31,6 +31,7 @@ from barkd_py.devnet.ark_server.settings import (
     ServerSettings,
 )
 from barkd_py.devnet.ark_server.store import Store
+from barkd_py.devnet.ark_server.xpub_search import XpubSearch, XpubSearches
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from barkd_py.server_rpc.protos import core_pb2
 from barkd_py.server_rpc.protos.bark_server_pb2_grpc import ArkServiceServicer
@@ -51,7 +52,9 @@ class ArkService(ArkServiceServicer):
         rounds: RoundRpcs,
         offboards: OffboardRpcs,
         fee_rates: FeeRates,
+        xpub_searches: XpubSearches,
     ) -> None:
+        self._xpub_searches = xpub_searches
         self._settings = settings
         self._keys = keys
         self._store = store
@@ -109,6 +112,27 @@ class ArkService(ArkServiceServicer):
                 for vtxo_id, state in states
             ],
             missing_vtxo_ids=missing,
+        )
+
+    async def RecoverVtxosByXpub(
+        self, request: pb.RecoverVtxosByXpubRequest, context: CallContext
+    ) -> pb.RecoverVtxosByXpubResponse:
+        self._require(Emulation.V0_8)
+        cursor = fields.vtxo_id(request.cursor_vtxo_id) if request.HasField("cursor_vtxo_id") else None
+        search = XpubSearch(request.xpub, request.start_index, request.authorization, cursor)
+        found = await self._xpub_searches.run(search)
+        return pb.RecoverVtxosByXpubResponse(
+            vtxos=[
+                pb.RecoveredVtxo(
+                    vtxo=each.encoded,
+                    derivation_index=each.index,
+                    spend_state=pb.VtxoSpendState.ValueType(each.state),
+                )
+                for each in found.vtxos
+            ],
+            nb_keys_scanned=found.keys_scanned,
+            have_more=found.have_more,
+            cursor_vtxo_id=None if found.cursor is None else bytes(found.cursor),
         )
 
     def _require(self, emulation: Emulation) -> None:

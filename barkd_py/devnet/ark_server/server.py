@@ -47,6 +47,7 @@ from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.devnet.ark_server.store import Store
 from barkd_py.devnet.ark_server.treasury import Treasury
 from barkd_py.devnet.ark_server.watchman import Push, Watchman
+from barkd_py.devnet.ark_server.xpub_search import XpubSearches
 from barkd_py.errors import NotFound
 from barkd_py.server_rpc.protos.bark_server_pb2_grpc import (
     add_ArkServiceServicer_to_server,
@@ -149,6 +150,7 @@ class ArkServer:
             rounds=RoundRpcs(self.settings, self.rounds, delegated, self.forfeits),
             offboards=OffboardRpcs(self.offboards, self.fee_rates),
             fee_rates=self.fee_rates,
+            xpub_searches=XpubSearches(self.settings, self.keys, self._store, self._clock),
         )
         add_ArkServiceServicer_to_server(ark_service, self._grpc)  # type: ignore[no-untyped-call]
         add_MailboxServiceServicer_to_server(  # type: ignore[no-untyped-call]

@@ -32,7 +32,7 @@ MAX_OFFBOARD_INPUTS = 100
 MAX_FORFEIT_NONCES = 1000
 
 PROTOCOL_VERSION_HASH_LOCKS = 5
-"""From here on clients can take part in rounds."""
+"""From here on clients can take part in rounds and use Lightning."""
 
 BOARD_LIFETIME_SLACK_BLOCKS = 3
 """How far ahead of the server's tip a client's may be when it computes a board's expiry."""
@@ -85,7 +85,14 @@ class ServerSettings:
     killed; the real server does not.
     max_mailbox_items: rows per page of a mailbox. group_complete_pages: never cut what one post brought;
     the real server does, and clients must cope with it.
+    xpub_scan_keys: keys that one search by extended public key derives. xpub_max_vtxos: in one answer.
     rich_errors: whether INTERNAL failures say why.
+    ln_max_fee_ppm: how much of the fee for a Lightning payment may go to the route.
+    receive_htlc_forward_timeout_secs: how long a payment is held for a receiver that does not come.
+    payment_retry_secs: how long the server's node tries to pay, unless a wallet asks for less.
+    pool_amounts_sat: VTXOs that the server keeps for receivers; pool_lifetime and pool_pre_expiry: for how
+    many blocks they live, and how many before their end they are no longer given out; pool_max_depth: from
+    which exit depth on the change of a grant is not used again.
     """
 
     network: Network = Network.REGTEST
@@ -109,6 +116,15 @@ class ServerSettings:
     htlc_send_expiry_delta: int = 258
     max_user_invoice_cltv_delta: int = 250
     ln_receive_anti_dos_required: bool = False
+    max_ln_receive_amount_sat: int | None = None
+    ln_max_fee_ppm: int = 900_000
+    invoice_expiry_secs: int = 48 * 3600
+    receive_htlc_forward_timeout_secs: float = 180.0
+    payment_retry_secs: int = 60
+    pool_amounts_sat: tuple[int, ...] = (20_000,) * 10 + (200_000,) * 10 + (5_000_000,) * 4
+    pool_lifetime: int = 432
+    pool_pre_expiry: int = 144
+    pool_max_depth: int = 3
     fees: FeeSchedule = field(default=DEFAULT_FEES)
     fast_fee_rate: FeeRate = field(default=FeeRate.from_sat_per_vb(25))
     regular_fee_rate: FeeRate = field(default=FeeRate.from_sat_per_vb(10))
@@ -116,6 +132,8 @@ class ServerSettings:
     max_mailbox_items: int = 100
     group_complete_pages: bool = True
     emulate: Emulation = Emulation.V0_8
+    xpub_scan_keys: int = 1000
+    xpub_max_vtxos: int = 1000
     rich_errors: bool = True
     public_service_announcement: str | None = None
     tos_link: str | None = None

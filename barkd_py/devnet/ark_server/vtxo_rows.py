@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Row, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from barkd_py.ark.clause import HashLock
 from barkd_py.ark.policy import Policy, PubkeyPolicy, ServerHtlcReceivePolicy, ServerHtlcSendPolicy
 from barkd_py.ark.vtxo import ServerVtxo, Vtxo, VtxoId
 from barkd_py.bitcoin.encode import DecodeError
@@ -117,17 +118,31 @@ def get_all(connection: Connection, vtxo_ids: Sequence[VtxoId]) -> list[VtxoRow]
     return [rows[vtxo_id] for vtxo_id in vtxo_ids]
 
 
+def get_seq(connection: Connection, vtxo_id: VtxoId) -> int:
+    """The number of a row, in the order in which rows were made. Raises Missing."""
+    seq = connection.execute(select(vtxo.c.seq).where(vtxo.c.id == bytes(vtxo_id))).scalar_one_or_none()
+    if seq is None:
+        raise Missing("VTXO not found", [vtxo_id])
+    return int(seq)
+
+
 def user_vtxos_of(
     connection: Connection, user_pubkeys: Collection[PublicKey], *, after_seq: int, limit: int
-) -> list[tuple[int, VtxoRow]]:
-    """The rows that name one of the keys, in the order in which they were made, each with its number."""
-    query = (
-        select(vtxo)
-        .where(vtxo.c.user_pubkey.in_([key.data for key in user_pubkeys]), vtxo.c.seq > after_seq)
-        .order_by(vtxo.c.seq)
-        .limit(limit)
-    )
-    return [(found.seq, _row(found)) for found in connection.execute(query)]
+) -> list[VtxoRow]:
+    """The rows that name one of the keys, in the order in which they were made."""
+    wanted = [key.data for key in user_pubkeys]
+    found: list[Row[tuple[object, ...]]] = []
+    # SQLite takes a limited number of variables per statement.
+    for start in range(0, len(wanted), 500):
+        query = (
+            select(vtxo)
+            .where(vtxo.c.user_pubkey.in_(wanted[start : start + 500]), vtxo.c.seq > after_seq)
+            .order_by(vtxo.c.seq)
+            .limit(limit)
+        )
+        found.extend(connection.execute(query))
+    found.sort(key=lambda row: row._mapping["seq"])
+    return [_row(row) for row in found[:limit]]
 
 
 # --- virtual transactions
@@ -319,6 +334,16 @@ def register(connection: Connection, vtxos: Iterable[Vtxo]) -> None:
         )
 
 
+def settle_htlcs(connection: Connection, vtxo_ids: Iterable[VtxoId]) -> None:
+    """The payment that these pay for has reached its payee: they are the server's now."""
+    for vtxo_id in vtxo_ids:
+        of_this = vtxo.c.id == bytes(vtxo_id)
+        spendable = vtxo.c.spend_state == SpendState.SPENDABLE.value
+        connection.execute(
+            update(vtxo).where(of_this, spendable).values(spend_state=SpendState.LN_SPENT.value)
+        )
+
+
 def ban(connection: Connection, vtxo_id: VtxoId, until_height: int | None) -> None:
     """Forbid spending below a height, or allow it again. Raises Missing."""
     get(connection, vtxo_id)
@@ -352,6 +377,27 @@ def check_spendable(row: VtxoRow, *, tip_height: int, by: Txid | None = None) ->
         raise BadArgument(f"vtxo {row.id} has exited onchain")
     if row.state is not SpendState.SPENDABLE:
         raise BadArgument(f"vtxo {row.id} is not spendable (state: {row.state.value})")
+    check_not_banned(row, tip_height=tip_height)
+
+
+def check_htlc_spendable(row: VtxoRow, *, tip_height: int) -> None:
+    """Whether a VTXO can pay for a Lightning payment. Raises BadArgument."""
+    policy = row.vtxo.policy
+    if not isinstance(policy, ServerHtlcSendPolicy) or policy.lock is not HashLock.V1:
+        raise BadArgument(f"vtxo {row.id} is not an htlc-send vtxo (policy: {policy.kind})")
+    if row.has_exited:
+        raise BadArgument(f"vtxo {row.id} has exited onchain")
+    if row.state is not SpendState.SPENDABLE:
+        raise BadArgument(f"vtxo {row.id} is not spendable (state: {row.state.value})")
+    check_not_banned(row, tip_height=tip_height)
+
+
+def check_shows_money(row: VtxoRow, *, tip_height: int) -> None:
+    """Whether a VTXO proves that somebody is no stranger, when they want to be paid. Raises BadArgument."""
+    if row.has_exited:
+        raise BadArgument(f"vtxo {row.id} has exited onchain")
+    if row.state not in (SpendState.SPENDABLE, SpendState.UNREGISTERED):
+        raise BadArgument(f"vtxo {row.id} is not a valid anti-dos proof (state: {row.state.value})")
     check_not_banned(row, tip_height=tip_height)
 
 

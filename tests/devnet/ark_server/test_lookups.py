@@ -181,6 +181,7 @@ async def test_older_server_has_no_look_ups_of_many(
         for method, request in (
             (alice.ark.GetVtxosByIds, pb.GetVtxosByIdsRequest()),
             (alice.ark.GetVtxosStatusByIds, pb.GetVtxosStatusByIdsRequest()),
+            (alice.ark.RecoverVtxosByXpub, pb.RecoverVtxosByXpubRequest()),
         ):
             assert await alice.refusal(method, request) == Refusal("UNIMPLEMENTED", "", None)
     assert CAPTAIND.emulate is Emulation.V0_6
