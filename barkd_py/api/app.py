@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
+from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from barkd_py.api import openapi
@@ -39,6 +40,7 @@ from barkd_py.api.routers import (
     onchain,
     ping,
     rounds,
+    swagger,
     wallet,
 )
 from barkd_py.api.routing import ClientGone, Operation, OperationRoute, RequestRefused, receive_body
@@ -60,9 +62,12 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     wallet.router,
     bitcoin.router,
     notifications.router,
+    swagger.router,
 )
 
-_OPEN: Final = frozenset({"/ping", notifications.WEBSOCKET_PATH})
+_OPEN: Final = frozenset(
+    {"/ping", notifications.WEBSOCKET_PATH, *(route.path for route in swagger.router.routes)}
+)
 _AUTH_AFTER_QUERY: Final = frozenset({"/api/v1/notifications/wait", "/api/v1/notifications/ws/ticket"})
 _METHOD_ORDER: Final = ("GET", "HEAD", "POST", "DELETE")
 _VARY: Final = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
@@ -152,9 +157,16 @@ class BarkdApi(FastAPI):
         for router in ROUTERS:
             self.include_router(router)
         self._paths = _Paths(ROUTERS)
+        self._document: bytes | None = None
 
     def openapi(self) -> dict[str, Any]:
         return openapi.describe(self, VERSION)
+
+    def openapi_bytes(self) -> bytes:
+        """The document as JSON; made when it is first asked for."""
+        if self._document is None:
+            self._document = to_json(self.openapi())
+        return self._document
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self

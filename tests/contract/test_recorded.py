@@ -52,6 +52,8 @@ def _left_out(case: Case) -> bool:
         return True
     if case.path == "/api/v1/exits/status" and case.query is not None:
         return True  # barkd loses the query on the way to the new path; see tests/api/test_exits.py
+    if case.path.startswith(("/swagger-ui", "/api-docs")):
+        return True  # the recorded barkd was built without it; see tests/api/test_swagger.py
     if case.path == "/nope" and isinstance(case.body, dict):
         return True  # barkd repeats the request's body in its answer; that is nobody's business
     if case.path in ("/api/v1/wallet", "/api/v1/wallet/create") and case.method == "POST" and case.auth:
