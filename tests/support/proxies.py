@@ -153,7 +153,16 @@ class _EmbeddedServer(uvicorn.Server):
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     """Serve an ASGI app on a free loopback port; yields its URL."""
-    server = _EmbeddedServer(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
+    server = _EmbeddedServer(
+        uvicorn.Config(
+            app,
+            host="127.0.0.1",
+            port=0,
+            log_config=None,
+            lifespan="off",
+            timeout_keep_alive=75,  # the daemon's client gives idle connections up after 5 s
+        )
+    )
     task = asyncio.create_task(server.serve())
     try:
         while not server.started:
