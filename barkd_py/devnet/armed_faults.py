@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 
 class Describable(Protocol):
-    """A description of a fault. skip: matching events that pass first; count: how many are hit (None: all)."""
+    """A description of a fault. skip: matching events that pass first. count: how many are hit; None: all."""
 
     @property
     def skip(self) -> int: ...
