@@ -324,7 +324,13 @@ def _secret(datadir: Path) -> str:
 
 
 def _expected_run(name: str, datadir: Path, port: int) -> str:
-    return re.sub(r"(http://\S+):[0-9]{5}", rf"\1:{port}", expected_errors(name, datadir))
+    """The recorded barkd was built without Swagger UI; ours has the line of one that was built with it."""
+    expected = re.sub(r"(http://\S+):[0-9]{5}", rf"\1:{port}", expected_errors(name, datadir))
+    return re.sub(
+        r"(?m)^(.* )Server starting on (http://\S+)\n",
+        r"\g<0>\1Swagger UI is hosted on \2/swagger-ui\n",
+        expected,
+    )
 
 
 def test_start_serve_stop(datadir: Path) -> None:

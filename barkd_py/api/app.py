@@ -65,9 +65,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     swagger.router,
 )
 
-_OPEN: Final = frozenset(
-    {"/ping", notifications.WEBSOCKET_PATH, *(route.path for route in swagger.router.routes)}
-)
+_OPEN: Final = frozenset({"/ping", notifications.WEBSOCKET_PATH, *swagger.PATHS})
 _AUTH_AFTER_QUERY: Final = frozenset({"/api/v1/notifications/wait", "/api/v1/notifications/ws/ticket"})
 _METHOD_ORDER: Final = ("GET", "HEAD", "POST", "DELETE")
 _VARY: Final = (b"vary", b"origin, access-control-request-method, access-control-request-headers")

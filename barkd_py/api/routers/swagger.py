@@ -52,6 +52,16 @@ _SHIPPED: Final = {
 }
 """Our names to the files of the package and what they are."""
 
+PATHS: Final = frozenset(
+    {
+        "/swagger-ui",
+        "/swagger-ui/",
+        "/swagger-ui/swagger-initializer.js",
+        *(f"/swagger-ui/{name}" for name in _SHIPPED),
+        "/api-docs/openapi.json",
+    }
+)
+
 router = APIRouter(route_class=OperationRoute, include_in_schema=False)
 
 
