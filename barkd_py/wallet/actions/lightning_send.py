@@ -1,0 +1,452 @@
+"""The steps of a Lightning payment: what is asked of the server, and what is stored about it.
+
+What a payment can be, and what is decided, is in `lightning_send_states`. Here the order matters: HTLCs are
+stored before the server is told to pay with them; that an invoice is paid is stored together with the end of
+the HTLCs; and where the server refuses, its books are looked at before anything is undone.
+
+Two answers that are lost are worth a word. If the server has cosigned HTLCs and we never heard of it, the
+same request again brings them; after a block or two the server refuses it, because HTLCs would expire too
+soon. An ordinary payment with the same outputs still brings them, and then they are revoked. And if it was
+told to pay, whatever refuses to repeat that, the payment is asked for before the HTLCs are.
+
+Source: protocol sheet 05 §4.4-4.9, §9, §10.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import assert_never
+
+from barkd_py.ark.arkoor import ArkoorDestination
+from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.chain.source import ChainSource
+from barkd_py.errors import (
+    BarkdError,
+    ChainError,
+    ProtocolViolation,
+    ServerRejected,
+    StoreError,
+    causes,
+    chain_text,
+)
+from barkd_py.server_rpc.api import ArkServerApi, PaymentSucceeded
+from barkd_py.wallet.actions.arkoor_package import RequestCosign, cosign_package, is_refused
+from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park, Retry
+from barkd_py.wallet.actions.failures import StillPending, Unworkable, is_final
+from barkd_py.wallet.actions.lightning_send_states import (
+    FORMAT,
+    Answer,
+    Decision,
+    Funded,
+    Initiated,
+    Locked,
+    Payment,
+    Revocable,
+    State,
+    Stuck,
+    WithHtlcs,
+    after_poll,
+    is_late,
+    must_exit,
+    weigh,
+)
+from barkd_py.wallet.actions.server_books import are_spendable
+from barkd_py.wallet.anchors import Anchors
+from barkd_py.wallet.exits.payloads import decode_state as decode_exit
+from barkd_py.wallet.exits.states import Canceled
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.movements import MovementStatus, MovementUpdate
+from barkd_py.wallet.registration import Registration
+from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.vtxos import UNSPENT, ActionHolder, NewVtxo, Spendable
+from barkd_py.wallet.vtxos import Locked as LockedFor
+
+log = logging.getLogger(__name__)
+
+POLL_SECS = 2.0
+STUCK_POLL_SECS = 30.0
+# How often the server's answer may be malformed or wrong before it is not asked again.
+MAX_BAD_ANSWERS = 5
+MAX_NOTED_PREIMAGES = 1000
+
+_PREIMAGE = re.compile(r"preimage: ([0-9a-f]{64})")
+
+
+class LightningSendMachine:
+    """The steps of a payment.
+
+    threshold: config `vtxo_refresh_expiry_threshold`; exit_margin: `vtxo_exit_margin`. start_exit: of a VTXO,
+    whoever holds it; a success if it is exiting already.
+    """
+
+    kind = ActionKind.LIGHTNING_SEND
+
+    def __init__(
+        self,
+        store: Store,
+        keychain: Keychain,
+        server: ArkServerApi,
+        chain: ChainSource,
+        registration: Registration,
+        anchors: Anchors,
+        *,
+        threshold: int,
+        exit_margin: int,
+        start_exit: Callable[[VtxoId], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._keychain = keychain
+        self._server = server
+        self._chain = chain
+        self._registration = registration
+        self._anchors = anchors
+        self._threshold = threshold
+        self._exit_margin = exit_margin
+        self._start_exit = start_exit
+        self._preimages: dict[bytes, bytes] = {}
+
+    def encode(self, state: State) -> str:
+        return FORMAT.encode(state)
+
+    def decode(self, payload: str) -> State:
+        return FORMAT.decode(payload)
+
+    def reports(self, state: State) -> Sequence[VtxoId]:
+        return state.payment.input_ids if isinstance(state, Locked) else state.htlc_ids
+
+    def note_preimage(self, payment_hash: bytes, preimage: bytes) -> None:
+        """Somebody else has heard of it; the next step looks whether it is one. Lost in a crash: the server
+        is asked anyway.
+        """
+        if len(self._preimages) >= MAX_NOTED_PREIMAGES:
+            self._preimages.pop(next(iter(self._preimages)))
+        self._preimages[payment_hash] = preimage
+
+    async def step(self, action_id: str, state: State) -> Outcome[State]:
+        try:
+            match state:
+                case Locked():
+                    return await self._fund(action_id, state)
+                case Funded():
+                    return await self._initiate(state)
+                case Initiated():
+                    return await self._poll(state)
+                case Revocable() | Stuck():
+                    return await self._take_back(state)
+                case _:
+                    assert_never(state)
+        except StoreError:
+            raise
+        except BarkdError as error:
+            return Retry(error)
+
+    # --- Locked
+
+    async def _fund(self, action_id: str, state: Locked) -> Outcome[State]:
+        try:
+            vtxos = await self._cosign(state, self._server.request_lightning_pay_htlc_cosign)
+        except StoreError:
+            raise
+        except ProtocolViolation as error:
+            return await self._after_bad_answer(state, error)
+        except BarkdError as error:
+            if is_refused(error) or is_late(state.payment, await self._tip_height(), self._threshold):
+                return await self._undo(action_id, state, error)
+            return Retry(error)
+        return self._funded(action_id, state, vtxos, Funded)
+
+    async def _cosign(self, state: Locked, request: RequestCosign) -> tuple[Vtxo, ...]:
+        vtxos = await cosign_package(
+            self._store,
+            self._keychain,
+            self._server,
+            state.payment.input_ids,
+            state.payment.outputs,
+            request=request,
+        )
+        await self._anchors.validate(vtxos)
+        return vtxos
+
+    def _funded(
+        self,
+        action_id: str,
+        state: Locked,
+        vtxos: Sequence[Vtxo],
+        following: type[Funded] | type[Revocable],
+    ) -> Next[State]:
+        payment = state.payment
+        htlcs = [vtxo for vtxo in vtxos if vtxo.policy == payment.htlc_policy]
+        change = [vtxo for vtxo in vtxos if vtxo.policy != payment.htlc_policy]
+        htlc_ids = tuple(vtxo.id for vtxo in htlcs)
+        assert sum(vtxo.amount_sat for vtxo in htlcs) == payment.htlc_sat, "the outputs are our own"
+
+        async def write(tx: Transaction) -> None:
+            await tx.vtxos.steal_spent(payment.input_ids)  # an exit that was started meanwhile keeps its coin
+            await tx.vtxos.insert(NewVtxo(vtxo, LockedFor(ActionHolder(action_id))) for vtxo in htlcs)
+            await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in change)
+            update = MovementUpdate(
+                effective_balance_sat=-payment.htlc_sat,
+                output_vtxos=tuple(vtxo.id for vtxo in change),
+                metadata={"htlc_vtxos": [str(htlc_id) for htlc_id in htlc_ids]},
+            )
+            await tx.movements.update(payment.movement_id, update)
+            self._registration.wake_at_commit()
+
+        return Next(following(payment, htlc_ids), write)
+
+    async def _undo(self, action_id: str, state: Locked, error: BarkdError) -> Outcome[State]:
+        """The HTLCs are refused. If an earlier request was booked they exist: get them, to give them back."""
+        booked = not _is_our_own(error) and not await are_spendable(
+            self._store, self._keychain, self._server, state.payment.input_ids
+        )
+        if booked:
+            try:
+                vtxos = await self._cosign(state, self._server.request_arkoor_cosign)
+            except StoreError:
+                raise
+            except BarkdError as again:
+                log.warning("Lightning send %s: HTLCs are not had: %s", action_id, chain_text(again))
+                if not is_refused(again):
+                    return Retry(error)
+            else:
+                return self._funded(action_id, state, vtxos, Revocable)
+        return self._failed(state, error)
+
+    def _failed(self, state: Locked, error: BarkdError) -> Failed:
+        """Nothing left the wallet; the executor releases the inputs."""
+
+        async def write(tx: Transaction) -> None:
+            update = MovementUpdate(effective_balance_sat=0, offchain_fee_sat=0)
+            await tx.movements.finish_with_update(state.payment.movement_id, MovementStatus.FAILED, update)
+
+        return Failed(error, write)
+
+    async def _after_bad_answer(self, state: Locked, error: ProtocolViolation) -> Outcome[State]:
+        """Ask again a few times: a server may be mended. Then undo, but only what the server did not book."""
+        answers = min(state.bad_answers + 1, MAX_BAD_ANSWERS)
+        state = replace(state, bad_answers=answers)
+        log.warning("Lightning send: bad answer of the server: %s", chain_text(error))
+        if answers < MAX_BAD_ANSWERS:
+            return Park(state, 1.0, error)
+        if await are_spendable(self._store, self._keychain, self._server, state.payment.input_ids):
+            return self._failed(state, error)
+        pending = StillPending("Lightning send")
+        pending.__cause__ = error
+        return Park(state, error=pending)
+
+    # --- Funded
+
+    async def _initiate(self, state: Funded) -> Outcome[State]:
+        payment = state.payment
+        try:
+            async with self._store.read() as tx:
+                htlcs = await tx.vtxos.bodies(state.htlc_ids)
+            await self._server.register_vtxo_transactions(htlcs)
+            self._registration.note_registered(state.htlc_ids)
+            await self._server.initiate_lightning_payment(
+                invoice=payment.invoice,
+                htlc_vtxo_ids=state.htlc_ids,
+                amount_sat=payment.amount_sat,
+                mailbox_id=self._keychain.mailbox_key.public_key,
+                retry_for_secs=payment.retry_for_secs,
+            )
+        except StoreError:
+            raise
+        except BarkdError as error:
+            if not is_final(error) and not is_late(payment, await self._tip_height(), self._threshold):
+                return Retry(error)
+            log.warning("Lightning send: the server does not pay: %s", chain_text(error))
+            return Next(Revocable(payment, state.htlc_ids))
+        return Next(Initiated(payment, state.htlc_ids, state.lost))
+
+    # --- Initiated
+
+    async def _poll(self, state: Initiated) -> Outcome[State]:
+        answer, preimage = await self._ask(state.payment)
+        if preimage is not None:
+            return self._settle(state, preimage)
+        tip_height = await self._tip_height()
+        match after_poll(state, answer, tip_height=tip_height, threshold=self._threshold):
+            case Decision.REVOKE:
+                return Next(Revocable(state.payment, state.htlc_ids))
+            case Decision.TELL_AGAIN:
+                return Park(Funded(state.payment, state.htlc_ids, state.lost + 1), POLL_SECS)
+            case _:
+                return Park(state, POLL_SECS)
+
+    async def _ask(self, payment: Payment) -> tuple[Answer, bytes | None]:
+        """What became of a payment; the preimage, if it is one."""
+        noted = self._preimages.get(payment.payment_hash)
+        if noted is not None and payment.is_preimage(noted):
+            return Answer.PAID, noted
+        try:
+            status = await self._server.check_lightning_payment(payment.payment_hash)
+        except StoreError:
+            raise
+        except BarkdError as error:
+            log.info("Lightning send: no answer about the payment: %s", chain_text(error))
+            unknown = any(isinstance(cause, ServerRejected) and cause.not_found for cause in causes(error))
+            return Answer.UNKNOWN if unknown else Answer.SILENT, _preimage_in(error, payment)
+        answer = weigh(status, payment)
+        if isinstance(status, PaymentSucceeded) and answer is not Answer.PAID:
+            log.error("the server sent a preimage for %s that is none", payment.payment_hash.hex())
+        return answer, status.preimage if answer is Answer.PAID and isinstance(
+            status, PaymentSucceeded
+        ) else None
+
+    def _settle(self, state: WithHtlcs, preimage: bytes) -> Done:
+        payment = state.payment
+        assert payment.is_preimage(preimage), "looked at before"
+
+        async def write(tx: Transaction) -> None:
+            await tx.lightning.record_paid(payment.payment_hash, preimage)
+            await tx.vtxos.steal_spent(state.htlc_ids)
+            update = MovementUpdate(
+                effective_balance_sat=-payment.htlc_sat,
+                offchain_fee_sat=payment.fee_sat,
+                metadata={"payment_preimage": preimage.hex()},
+            )
+            await tx.movements.finish_with_update(payment.movement_id, MovementStatus.SUCCESSFUL, update)
+
+        self._preimages.pop(payment.payment_hash, None)
+        return Done(write)
+
+    # --- Revocable, Stuck
+
+    async def _take_back(self, state: Revocable | Stuck) -> Outcome[State]:
+        payment = state.payment
+        answer, preimage = await self._ask(payment)
+        if preimage is not None:
+            return self._settle(state, preimage)
+        if isinstance(state, Stuck) and state.exiting:
+            return await self._watch_exits(state)
+        async with self._store.read() as tx:
+            htlcs = [vtxo for vtxo in await tx.vtxos.get_many(state.htlc_ids) if vtxo.state.kind in UNSPENT]
+        if not htlcs:
+            return Done()  # they are on the chain, whoever put them there
+        total_sat = sum(htlc.amount_sat for htlc in htlcs)
+        destination = ArkoorDestination(total_sat, PubkeyPolicy(payment.revocation_pubkey))
+        try:
+            vtxos = await cosign_package(
+                self._store,
+                self._keychain,
+                self._server,
+                [htlc.id for htlc in htlcs],
+                (destination,),
+                request=self._server.request_lightning_pay_htlc_revocation,
+            )
+            await self._anchors.validate(vtxos)
+        except StoreError:
+            raise
+        except BarkdError as error:
+            preimage = _preimage_in(error, payment)
+            if preimage is not None:
+                return self._settle(state, preimage)
+            return await self._not_taken_back(state, answer, error)
+        return self._taken_back(state, vtxos)
+
+    def _taken_back(self, state: Revocable | Stuck, vtxos: Sequence[Vtxo]) -> Done:
+        payment = state.payment
+        back_sat = sum(vtxo.amount_sat for vtxo in vtxos)
+
+        async def write(tx: Transaction) -> None:
+            await tx.vtxos.steal_spent(state.htlc_ids)
+            await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in vtxos)
+            update = MovementUpdate(
+                effective_balance_sat=back_sat - payment.htlc_sat,
+                offchain_fee_sat=payment.htlc_sat - back_sat,
+                output_vtxos=tuple(vtxo.id for vtxo in vtxos),
+            )
+            await tx.movements.finish_with_update(payment.movement_id, MovementStatus.FAILED, update)
+            self._registration.wake_at_commit()
+
+        return Done(write)
+
+    async def _not_taken_back(
+        self, state: Revocable | Stuck, answer: Answer, error: BarkdError
+    ) -> Outcome[State]:
+        tip_height = await self._tip_height()
+        log.warning("Lightning send: HTLCs are not revoked: %s", chain_text(error))
+        since = None
+        if answer is Answer.SILENT:
+            before = state.silent_since_height if isinstance(state, Stuck) else None
+            since = tip_height if before is None else before
+        stuck = Stuck(state.payment, state.htlc_ids, since)
+        if must_exit(
+            stuck, answer, tip_height=tip_height, threshold=self._threshold, exit_margin=self._exit_margin
+        ):
+            return await self._exit(stuck, error)
+        return Next(stuck) if isinstance(state, Revocable) else Park(stuck, STUCK_POLL_SECS, error)
+
+    # --- exits
+
+    async def _exit(self, state: Stuck, refusal: BarkdError) -> Outcome[State]:
+        """Start the exits of the HTLCs; those that cannot exit stay, in case the server changes its mind."""
+        exiting = []
+        trouble = refusal
+        for htlc_id in state.htlc_ids:
+            try:
+                await self._start_exit(htlc_id)
+            except StoreError:
+                raise
+            except BarkdError as error:
+                log.error("HTLC %s cannot exit: %s", htlc_id, chain_text(error))
+                trouble = error
+            else:
+                exiting.append(htlc_id)
+        if not exiting:
+            return Park(state, STUCK_POLL_SECS, trouble)
+        log.warning("Lightning send: the server keeps the HTLCs, so they exit")
+
+        async def write(tx: Transaction) -> None:
+            vtxos = await tx.vtxos.get_many(exiting)
+            missing_sat = state.payment.htlc_sat - sum(vtxo.amount_sat for vtxo in vtxos)
+            update = MovementUpdate(
+                effective_balance_sat=-missing_sat,
+                offchain_fee_sat=missing_sat,
+                exited_vtxos=tuple(exiting),
+            )
+            await tx.movements.finish_with_update(state.payment.movement_id, MovementStatus.FAILED, update)
+
+        return Park(replace(state, exiting=tuple(exiting)), STUCK_POLL_SECS, writes=write)
+
+    async def _watch_exits(self, state: Stuck) -> Outcome[State]:
+        """Done when they are on the chain; what could not exit is lost then. If one is canceled, the server
+        is asked again.
+        """
+        async with self._store.read() as tx:
+            vtxos = await tx.vtxos.get_many(state.exiting)
+            rows = [await tx.exits.find(htlc_id) for htlc_id in state.exiting]
+        if any(row is not None and isinstance(decode_exit(row.state), Canceled) for row in rows):
+            return Park(replace(state, exiting=()), STUCK_POLL_SECS)
+        if any(vtxo.state.kind in UNSPENT for vtxo in vtxos):
+            return Park(state, STUCK_POLL_SECS)
+
+        async def write(tx: Transaction) -> None:
+            await tx.vtxos.steal_spent(state.htlc_ids)
+
+        return Done(write)
+
+    # --- shared
+
+    async def _tip_height(self) -> int:
+        """0 if it is not known: then nothing is late."""
+        try:
+            return (await self._chain.tip()).height
+        except ChainError as error:
+            log.warning("Lightning send: the tip is not known: %s", chain_text(error))
+            return 0
+
+
+def _is_our_own(error: BarkdError) -> bool:
+    """Whether the wallet itself found that the server cannot be asked."""
+    return any(isinstance(cause, Unworkable) for cause in causes(error))
+
+
+def _preimage_in(error: BarkdError, payment: Payment) -> bytes | None:
+    """A server that refuses because the payment was made says the preimage."""
+    found = (bytes.fromhex(text) for text in _PREIMAGE.findall(chain_text(error)))
+    return next((preimage for preimage in found if payment.is_preimage(preimage)), None)
