@@ -157,6 +157,23 @@ CREATE TABLE properties (
     CONSTRAINT ck_properties_single_row CHECK (id = 1)
 );
 
+CREATE TABLE recovery_entry (
+    vtxo_id TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    amount_sat BIGINT,
+    reason TEXT,
+    CONSTRAINT pk_recovery_entry PRIMARY KEY (vtxo_id)
+);
+
+CREATE TABLE recovery_run (
+    id INTEGER NOT NULL,
+    payload TEXT NOT NULL,
+    started_at BIGINT NOT NULL,
+    finished_at BIGINT,
+    CONSTRAINT pk_recovery_run PRIMARY KEY (id),
+    CONSTRAINT ck_recovery_run_single_row CHECK (id = 1)
+);
+
 CREATE TABLE recovery_vtxo (
     vtxo_id TEXT NOT NULL,
     CONSTRAINT pk_recovery_vtxo PRIMARY KEY (vtxo_id)

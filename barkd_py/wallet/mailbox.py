@@ -250,7 +250,7 @@ class Mailbox:
                     received_on=received_on,
                 )
                 await tx.movements.create_finished(ARKOOR_RECEIVE, MovementStatus.SUCCESSFUL, update)
-            await tx.properties.add_recovery_ids(deferred)
+            await tx.recovery.add_pending(deferred)
             await _acknowledge(tx, checkpoint)
         if accepted:
             self._registration.wake()

@@ -1,17 +1,13 @@
 """The wallet's own row: network, fingerprint, and the server it belongs to. Source: sheet 02 §1.8."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.errors import StateConflict, StoreError
-from barkd_py.wallet.store.rows import chunks
 from barkd_py.wallet.store.tables import properties as t
-from barkd_py.wallet.store.tables import recovery_vtxo
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,26 +87,6 @@ class PropertiesRepository:
 
     async def set_recovery_pending(self, pending: bool) -> None:
         await self._connection.execute(sa.update(t).values(recovery_pending=pending))
-
-    async def recovery_ids(self) -> tuple[VtxoId, ...]:
-        """VTXOs that recovery has heard of and could not decide about: to be asked for again."""
-        rows = await self._connection.execute(
-            sa.select(recovery_vtxo.c.vtxo_id).order_by(recovery_vtxo.c.vtxo_id)
-        )
-        return tuple(VtxoId.parse(row.vtxo_id) for row in rows)
-
-    async def add_recovery_ids(self, ids: Sequence[VtxoId]) -> None:
-        """Remember ids; known ones stay."""
-        known = set(await self.recovery_ids())
-        fresh = [vtxo_id for vtxo_id in dict.fromkeys(ids) if vtxo_id not in known]
-        if fresh:
-            await self._connection.execute(
-                sa.insert(recovery_vtxo), [{"vtxo_id": str(vtxo_id)} for vtxo_id in fresh]
-            )
-
-    async def remove_recovery_ids(self, ids: Sequence[VtxoId]) -> None:
-        for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
-            await self._connection.execute(sa.delete(recovery_vtxo).where(recovery_vtxo.c.vtxo_id.in_(chunk)))
 
     async def _pin(self, column: sa.Column[bytes | None], key: PublicKey, which: str) -> None:
         result = await self._connection.execute(

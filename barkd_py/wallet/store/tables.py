@@ -68,6 +68,27 @@ recovery_vtxo = sa.Table(
     sa.Column("vtxo_id", sa.Text, primary_key=True),
 )
 
+# The recovery that is under way, or the last one. payload: how far it is. finished_at: null while it goes on.
+recovery_run = sa.Table(
+    "recovery_run",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("started_at", UtcTime, nullable=False),
+    sa.Column("finished_at", UtcTime),
+    sa.CheckConstraint("id = 1", name="single_row"),
+)
+
+# What became of each VTXO that it heard of.
+recovery_entry = sa.Table(
+    "recovery_entry",
+    metadata,
+    sa.Column("vtxo_id", sa.Text, primary_key=True),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("amount_sat", sa.BigInteger),
+    sa.Column("reason", sa.Text),
+)
+
 mailbox_checkpoint = sa.Table(
     "mailbox_checkpoint",
     metadata,

@@ -42,6 +42,7 @@ from barkd_py.wallet.store.mailbox import MailboxRepository
 from barkd_py.wallet.store.movements import MovementRepository
 from barkd_py.wallet.store.onchain import OnchainRepository
 from barkd_py.wallet.store.properties import PropertiesRepository
+from barkd_py.wallet.store.recovery import RecoveryRepository
 from barkd_py.wallet.store.rounds import RoundRepository
 from barkd_py.wallet.store.tables import metadata
 from barkd_py.wallet.store.vtxos import VtxoRepository
@@ -95,6 +96,10 @@ class Transaction:
     @cached_property
     def mailbox(self) -> MailboxRepository:
         return MailboxRepository(self._connection, self._now)
+
+    @cached_property
+    def recovery(self) -> RecoveryRepository:
+        return RecoveryRepository(self._connection, self._now)
 
     @cached_property
     def rounds(self) -> RoundRepository:

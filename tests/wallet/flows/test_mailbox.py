@@ -382,7 +382,7 @@ async def test_an_anchor_that_stays_unknown_blocks_for_a_while_only(alice: Owner
         assert await box.checkpoint() == 0
     assert await box.sync() == 8
     async with bob.wallet.store.read() as tx:
-        assert await tx.properties.recovery_ids() == (first.id,)  # not forgotten
+        assert await tx.recovery.pending_ids() == (first.id,)  # not forgotten
 
 
 async def test_registration_is_best_effort(net: Net, alice: Owner, bob: Owner) -> None:

@@ -25,6 +25,7 @@ from barkd_py.wallet.store.lightning import PaidInvoice, SettledReceive
 from barkd_py.wallet.store.mailbox import CheckpointNotAdvanced, CheckpointOutOfRange
 from barkd_py.wallet.store.onchain import OnchainTables
 from barkd_py.wallet.store.properties import ServerKeyPinned, WalletExists, WalletProperties
+from barkd_py.wallet.store.recovery import RecoveryEntry, RecoveryOutcome
 from barkd_py.wallet.store.rounds import RoundRow, UnknownRound
 from tests.wallet.samples import Clock, make_id
 
@@ -67,13 +68,41 @@ async def test_server_keys_are_written_once(store: Store) -> None:
 async def test_recovery_remembers_what_is_left_to_do(store: Store) -> None:
     async with store.transaction() as tx:
         await tx.properties.create(WalletProperties("regtest", "1a2b3c4d", recovery_pending=True))
-        await tx.properties.add_recovery_ids([make_id(1), make_id(2), make_id(1)])
-        await tx.properties.add_recovery_ids([make_id(2), make_id(3)])
-        await tx.properties.remove_recovery_ids([make_id(1), make_id(9)])
+        await tx.recovery.add_pending([make_id(1), make_id(2), make_id(1)])
+        await tx.recovery.add_pending([make_id(2), make_id(3)])
+        await tx.recovery.remove_pending([make_id(1), make_id(9)])
         await tx.properties.set_recovery_pending(False)
     async with store.read() as tx:
-        assert set(await tx.properties.recovery_ids()) == {make_id(2), make_id(3)}
+        assert set(await tx.recovery.pending_ids()) == {make_id(2), make_id(3)}
         assert not (await tx.properties.get()).recovery_pending
+
+
+async def test_a_recovery_is_noted_and_begun_anew(store: Store) -> None:
+    first = RecoveryEntry(make_id(1), RecoveryOutcome.FAILED, None, "no answer")
+    second = RecoveryEntry(make_id(2), RecoveryOutcome.RECOVERED, 2**40)
+    async with store.transaction() as tx:
+        assert await tx.recovery.run() is None
+        await tx.recovery.begin("one")
+        await tx.recovery.put([first, second])
+        await tx.recovery.put([RecoveryEntry(make_id(1), RecoveryOutcome.SKIPPED, 5, "spent")])
+    async with store.transaction() as tx:
+        found = await tx.recovery.run()
+        assert found is not None
+        assert (found.payload, found.finished_at) == ("one", None)
+        assert await tx.recovery.outcomes([make_id(1), make_id(3)]) == {make_id(1): RecoveryOutcome.SKIPPED}
+        assert await tx.recovery.entries(RecoveryOutcome.RECOVERED) == (second,)
+        assert await tx.recovery.count() == 2
+        await tx.recovery.save("two", finished=True)
+    async with store.transaction() as tx:
+        found = await tx.recovery.run()
+        assert found is not None
+        assert found.payload == "two"
+        assert found.finished_at is not None
+        await tx.recovery.begin("three")
+        assert await tx.recovery.entries() == ()
+        found = await tx.recovery.run()
+        assert found is not None
+        assert found.finished_at is None
 
 
 # --- keys
