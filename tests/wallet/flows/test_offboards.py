@@ -2,36 +2,9 @@
 
 import pytest
 
-from barkd_py.bitcoin.address import parse_address
-from barkd_py.bitcoin.units import Network
-from barkd_py.wallet.actions.offboard_terms import OffboardTarget
-from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, Movement, MovementStatus, Subsystem
-from barkd_py.wallet.vtxos import StateKind
+from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, MovementStatus
 from tests.wallet.flows.conftest import Net, Owner
-
-
-async def target_of(owner: Owner) -> OffboardTarget:
-    """A new on-chain address of the owner."""
-    assert owner.wallet.onchain is not None
-    address = await owner.wallet.onchain.next_address()
-    return OffboardTarget(address, parse_address(address, Network.REGTEST))
-
-
-async def onchain_sat(owner: Owner) -> int:
-    assert owner.wallet.onchain is not None
-    await owner.wallet.onchain.sync()
-    return (await owner.wallet.onchain.balance()).total_sat
-
-
-async def leaving(owner: Owner, subsystem: Subsystem) -> list[Movement]:
-    return [each for each in await owner.wallet.list_movements() if each.subsystem == subsystem]
-
-
-async def assert_settled(owner: Owner) -> None:
-    """No action is left, and nothing is locked."""
-    async with owner.wallet.store.read() as tx:
-        assert await tx.actions.list() == ()
-        assert await tx.vtxos.list([StateKind.LOCKED]) == ()
+from tests.wallet.flows.offboards import assert_settled, leaving, onchain_sat, target_of
 
 
 async def test_whole_vtxos_leave(net: Net, alice: Owner, bob: Owner) -> None:
