@@ -27,6 +27,7 @@ from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.chain.source import GENESIS_HASHES, ChainSource, PackageFee
 from barkd_py.errors import BarkdError, ChainError
 from barkd_py.onchain.coin_selection import truc_coins, untrusted_coins
+from barkd_py.onchain.confirmed_coins import ConfirmedCoins
 from barkd_py.onchain.cpfp import fee_anchor_of, plan_child
 from barkd_py.onchain.errors import OnchainInsufficientFunds, OnchainStoreMismatch, TxBuildFailed
 from barkd_py.onchain.keychain import Keychain, wallet_descriptor
@@ -82,6 +83,7 @@ class OnchainWallet:
         self._view: BdkView | None = None
         self._view_backlog: list[OnchainChange] = []
         self._snapshot: _Snapshot | None = None
+        self._confirmed_coins = ConfirmedCoins()
         self._lock = asyncio.Lock()
         self._syncing = asyncio.Lock()
 
@@ -311,7 +313,7 @@ class OnchainWallet:
     ) -> SignedTx:
         view = self._current_view()
         plan = plan_child(
-            [coin for coin in view.utxos() if self._is_mature(coin)],
+            [coin for coin in self._confirmed_coins.find(view.utxos) if self._is_mature(coin)],
             parent_weight_wu=parent.weight_wu,
             anchor_value_sat=anchor[1].value_sat,
             fee_rate=fee_rate,
@@ -320,9 +322,8 @@ class OnchainWallet:
         return view.build_child(anchor, plan, view.change_script(), tip_height=self.tip_height)
 
     def _is_mature(self, coin: OnchainUtxo) -> bool:
-        """Whether the coin is confirmed, and spendable in the next block if it is a block reward."""
-        if coin.confirmation_height is None:
-            return False
+        """Whether the confirmed coin can be spent in the next block: block rewards have to wait."""
+        assert coin.confirmation_height is not None
         is_coinbase = self._state.transactions[coin.outpoint.txid].tx.inputs[0].prevout.txid == _NULL_TXID
         return not is_coinbase or self.tip_height + 1 - coin.confirmation_height >= _COINBASE_MATURITY
 
@@ -434,8 +435,10 @@ class OnchainWallet:
         if _needs_rebuild(before, self._state, change):
             self._view = None
             self._view_backlog.clear()
+            self._confirmed_coins.forget()
         elif change.wallet is not None or change.transactions or change.outputs:
             self._view_backlog.append(change)
+            self._confirmed_coins.follow(before, change)
         if self._view is None or change.transactions or change.outputs:
             self._snapshot = None
 

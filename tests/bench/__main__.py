@@ -10,10 +10,11 @@ from pathlib import Path
 
 from tests.bench.core import measure_core
 from tests.bench.daemons import measure_daemons
+from tests.bench.exits import measure_exits
 from tests.bench.report import Report
 from tests.bench.storage import measure_storage
 
-PARTS = ("core", "storage", "daemons")
+PARTS = ("core", "storage", "daemons", "exits")
 
 
 def main() -> None:
@@ -32,6 +33,8 @@ def main() -> None:
             asyncio.run(measure_storage(report))
         if "daemons" in parts:
             asyncio.run(measure_daemons(report))
+        if "exits" in parts:
+            asyncio.run(measure_exits(report))
     finally:
         report.show()
         if arguments.json is not None:

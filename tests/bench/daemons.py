@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,13 @@ class Subject:
     name: str
     command: tuple[str, ...]
 
-    def daemon(self, datadir: Path) -> Daemon:
+    def daemon(self, datadir: Path, settings: Mapping[str, str] | None = None) -> Daemon:
+        """settings: as environment variables."""
         daemon = Daemon(datadir)
         options = ("--datadir", str(datadir), "--port", str(daemon.port), "--no-auth")
         # Compiled modules are kept, as they are where the program is installed.
         env = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(datadir.parent / "pycache")}
+        env |= settings or {}
         daemon.process = Process((*self.command, *options), daemon.process.log, env)
         return daemon
 
@@ -121,17 +124,17 @@ async def _measure_subject(
 async def _fill_by_boarding(daemon: Daemon, devnet: Devnet) -> None:
     await daemon.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
     for _ in range(VTXOS // 10):
-        address = (await _post_nothing(daemon, "/onchain/addresses/next"))["address"]
+        address = (await post_nothing(daemon, "/onchain/addresses/next"))["address"]
         await devnet.fund(address, COIN_SAT)
     for _ in range(VTXOS // 10):
-        await _post_nothing(daemon, "/onchain/sync")
+        await post_nothing(daemon, "/onchain/sync")
         for _ in range(10):
             await daemon.post("/boards/board-amount", {"amount_sat": BOARD_SAT})
         await devnet.mine()
     await devnet.mine(6)
 
     async def spendable() -> int:
-        await _post_nothing(daemon, "/wallet/sync")
+        await post_nothing(daemon, "/wallet/sync")
         return sum(vtxo["state"]["type"] == "spendable" for vtxo in await daemon.get("/wallet/vtxos"))
 
     await eventually(spendable, lambda count: count == VTXOS)
@@ -173,9 +176,9 @@ async def _first_balance(daemon: Daemon) -> None:
 async def _measure_load(report: Report, who: str, daemon: Daemon, size: str) -> None:
     for what, path in (("balance", "wallet/balance"), ("vtxos", "wallet/vtxos"), ("history", "history")):
         await run_load(daemon.port, f"/api/v1/{path}", seconds=0.5)
-        cpu = _cpu_ms(daemon.process.pid)
+        cpu = cpu_ms(daemon.process.pid)
         load = await run_load(daemon.port, f"/api/v1/{path}", seconds=LOAD_SECONDS)
-        cpu = _cpu_ms(daemon.process.pid) - cpu
+        cpu = cpu_ms(daemon.process.pid) - cpu
         report.add(f"GET {what}, {size}", who, load.requests_per_second, "req/s")
         report.add(f"GET {what}, {size}, p50", who, load.p50_ms, "ms")
         report.add(f"GET {what}, {size}, p99", who, load.p99_ms, "ms")
@@ -189,14 +192,14 @@ async def _measure_after_change(report: Report, who: str, daemon: Daemon, size: 
     for what, path in (("balance", "/wallet/balance"), ("vtxos", "/wallet/vtxos"), ("history", "/history")):
         taken = []
         for _ in range(CHANGES):
-            await _post_nothing(daemon, "/wallet/addresses/next")
+            await post_nothing(daemon, "/wallet/addresses/next")
             began = time.perf_counter()
             await daemon.http.get(path)
             taken.append(time.perf_counter() - began)
         report.add(f"GET {what} after a change, {size}", who, 1000 * statistics.median(taken), "ms")
 
 
-async def _post_nothing(daemon: Daemon, path: str) -> Any:
+async def post_nothing(daemon: Daemon, path: str) -> Any:
     """barkd cuts the connection if it has answered before a body has arrived that it does not want."""
     response = await daemon.http.post(path)
     assert response.status_code == 200, response.text
@@ -207,24 +210,24 @@ async def _measure_addresses(report: Report, who: str, daemon: Daemon) -> None:
     taken = []
     for _ in range(ADDRESSES):
         began = time.perf_counter()
-        await _post_nothing(daemon, "/wallet/addresses/next")
+        await post_nothing(daemon, "/wallet/addresses/next")
         taken.append(time.perf_counter() - began)
     report.add("new address", who, 1000 * statistics.median(taken), "ms")
 
 
 async def _measure_sends(report: Report, who: str, daemon: Daemon, payee: Daemon) -> None:
     address = (await payee.post("/wallet/addresses/next"))["address"]
-    taken, cpu = [], _cpu_ms(daemon.process.pid)
+    taken, cpu = [], cpu_ms(daemon.process.pid)
     for _ in range(SENDS):
         began = time.perf_counter()
         await daemon.post("/wallet/send", {"destination": address, "amount_sat": SEND_SAT})
         taken.append(time.perf_counter() - began)
-    cpu = _cpu_ms(daemon.process.pid) - cpu
+    cpu = cpu_ms(daemon.process.pid) - cpu
     report.add("arkoor send, request to reply", who, 1000 * statistics.median(taken), "ms")
     report.add("arkoor send, CPU of the daemon", who, cpu / SENDS, "ms CPU")
 
 
-def _cpu_ms(pid: int) -> float:
+def cpu_ms(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * _CLOCK_TICK_MS
 

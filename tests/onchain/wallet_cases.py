@@ -569,3 +569,26 @@ async def test_child_of_a_lost_parent_is_evicted(wallet: OnchainWallet, node: No
     clock.now_s += 2
     await wallet.sync()
     assert await wallet.balance() == OnchainBalance(confirmed_sat=50_000)
+
+
+async def test_children_take_turns_with_the_coins(
+    wallet: OnchainWallet, node: Node, source: ChainSource, reopen: Reopen
+) -> None:
+    """Each has a coin of its own, and what an eviction frees can be used again."""
+    scripts = [await new_script(wallet) for _ in range(3)]
+    await faucet.pay(node, [TxOut(20_000, script) for script in scripts])
+    await node.mine()
+    await wallet.sync()
+    parents = [await exit_parent(node) for _ in range(3)]
+    children = [await wallet.fund_child(parent, RATE) for parent in parents]
+    spent = [{tx_in.prevout for tx_in in child.tx.inputs} for child in children]
+    assert len(set.union(*spent)) == sum(map(len, spent)) == 6
+    fourth = await exit_parent(node)
+    for each in (wallet, await reopen()):
+        with pytest.raises(InsufficientConfirmedFunds):
+            await each.fund_child(fourth, RATE)
+    await wallet.evict(children[1].tx.txid)
+    again = await wallet.fund_child(fourth, RATE)
+    (coin,) = {tx_in.prevout for tx_in in again.tx.inputs} & spent[1]
+    await source.broadcast_package([fourth, again.tx])
+    assert coin in {tx_in.prevout for tx_in in children[1].tx.inputs}
