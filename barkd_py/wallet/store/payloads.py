@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
+from barkd_py.ark.lightning_receive import Preimage
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid
@@ -126,6 +127,11 @@ SecretKeyHex = Annotated[
     SecretKey,
     _parsed_by(SecretKey, lambda text: SecretKey(bytes.fromhex(text))),
     PlainSerializer(lambda key: key.secret_bytes.hex()),
+]
+PreimageHex = Annotated[
+    Preimage,
+    _parsed_by(Preimage, lambda text: Preimage(bytes.fromhex(text))),
+    PlainSerializer(lambda preimage: preimage.data.hex()),
 ]
 TxHex = Annotated[
     Tx,

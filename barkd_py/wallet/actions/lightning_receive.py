@@ -1,0 +1,520 @@
+"""Being paid over Lightning.
+
+    AwaitingPayment ─ granted ─▶ HtlcsReady ─ all is well ─▶ PreimageRevealed ─ claimed ─▶ done: successful
+       │                            │                           │      │
+       │ expired, canceled,         │ no time left              │      └─ for others ─▶ Delivering ─▶ done
+       ▼ refused again and again    ▼                           ▼
+    done: forgotten              done: abandoned             taken on chain ─▶ done: exited
+
+The server holds the payment of the sender, and grants HTLC VTXOs for it. They are verified to the last byte
+(`ark.lightning_receive`) and locked. Then `PreimageRevealed` is stored, and only then the claim is sent,
+which is what reveals the preimage. Before, the payment can be abandoned, and the sender has it back in the
+end. Afterwards it is never abandoned: the same claim is sent until the server answers it, however often the
+program dies in between; the server cosigns it once and then repeats itself. If it does not, and the time runs
+out in which the HTLC VTXOs can be taken on chain, they exit; the claim is still tried until they are on the
+chain. Once there they are claimed as soon as possible, because from the HTLC's expiry on the server may have
+them.
+
+Upstream stores the state only after a failure, never exits by itself, and so can lose both.
+
+Source: protocol sheet 05 §5, §9, §10.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import assert_never
+
+from barkd_py.ark.address import ArkAddress
+from barkd_py.ark.attestations import attest, lightning_receive_message
+from barkd_py.ark.lightning_receive import (
+    ClaimWindow,
+    GrantRefused,
+    GrantTerms,
+    Preimage,
+    grant_expiry_height,
+    verify_grant,
+)
+from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.tx import Txid
+from barkd_py.chain.source import ChainSource, Confirmed
+from barkd_py.errors import (
+    BarkdError,
+    ChainError,
+    ProtocolViolation,
+    ServerRejected,
+    ServerUnavailable,
+    StoreError,
+    chain_text,
+)
+from barkd_py.server_rpc.api import (
+    ArkServerApi,
+    LightningReceiveGrant,
+    LightningReceiveState,
+    RoundInput,
+)
+from barkd_py.wallet.actions.arkoor_package import cosign_package
+from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park, Retry
+from barkd_py.wallet.actions.failures import is_final
+from barkd_py.wallet.actions.lightning_receive_history import (
+    abandoned,
+    delivered,
+    exited,
+    granted,
+    settled,
+    spent,
+)
+from barkd_py.wallet.actions.lightning_receive_states import (
+    FORMAT,
+    AwaitingPayment,
+    Delivering,
+    HtlcsReady,
+    PreimageRevealed,
+    ReceiveState,
+    reported_vtxos,
+)
+from barkd_py.wallet.anchors import Anchors
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.registration import Registration
+from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.vtxos import StateKind, WalletVtxo
+
+log = logging.getLogger(__name__)
+
+EXPIRY_GRACE_SECS = 60
+"""An invoice that has just expired may have been paid in time."""
+MAX_REFUSALS = 5
+"""How often a grant may be refused, or be unfit, before the payment is given up."""
+PROOF_MIN_BLOCKS = 2
+"""A VTXO that proves that we have money must not be about to expire."""
+PROOF_CANDIDATES = 100
+
+AWAIT_SECS = 4.0
+RETRY_SECS = 1.0
+EXIT_LOOK_SECS = 30.0
+DELIVERY_RETRY_SECS = 60.0
+
+
+class ReceiveCanceled(BarkdError):
+    """The server will not take a payment for this invoice any more."""
+
+    def __init__(self, payment_hash: bytes) -> None:
+        super().__init__(f"Lightning receive {payment_hash.hex()} canceled server-side")
+
+
+class AlreadySettled(BarkdError):
+    """The server says that this payment is over, although we never released it."""
+
+    def __init__(self) -> None:
+        super().__init__("payment already settled")
+
+
+class WindowClosed(BarkdError):
+    """The preimage was kept, so the sender gets the money back."""
+
+    def __init__(self) -> None:
+        super().__init__("HTLC claim window closed, abandoning")
+
+
+class AnchorUnconfirmed(ChainError):
+    """What a granted VTXO hangs off is not in a block yet, so it could still be undone."""
+
+    def __init__(self, txid: Txid) -> None:
+        super().__init__(f"chain anchor transaction {txid} of an HTLC VTXO is not confirmed yet")
+        self.txid = txid
+
+
+class ClaimBudgetExhausted(BarkdError):
+    """The claim goes on being tried, but less often."""
+
+    def __init__(self) -> None:
+        super().__init__("lightning receive claim retry budget exhausted")
+
+
+class HtlcsLost(BarkdError):
+    """Neither the server nor the chain gave us the money that we released the preimage for."""
+
+    def __init__(self, payment_hash: bytes) -> None:
+        super().__init__(f"the HTLC VTXOs of payment {payment_hash.hex()} are lost")
+
+
+class NoMailbox(BarkdError):
+    """There is nowhere to leave what is for another wallet. Refused when the invoice is made."""
+
+    def __init__(self) -> None:
+        super().__init__("no mailbox delivery mechanism configured on destination")
+
+
+class ExitSeam:
+    """What the machine asks of exits. The default does nothing: then the user has to.
+
+    start: begin the exit of a VTXO, whoever holds it; nothing happens if it is exiting. claim: spend the
+    outputs of exits that are claimable to the on-chain wallet.
+    """
+
+    async def start(self, vtxo_id: VtxoId) -> None:
+        log.error("the HTLC VTXO %s has to be exited", vtxo_id)
+
+    async def claim(self, vtxo_ids: Sequence[VtxoId]) -> None:
+        log.error("the exits of %s have to be claimed", ", ".join(map(str, vtxo_ids)))
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveSettings:
+    """claim_retries: how often a claim may fail before it is tried less often."""
+
+    window: ClaimWindow
+    claim_retries: int
+
+
+# How the stored kinds of exits end, and the one that calls for a claim. Source: `exits.states`.
+_CLAIMABLE = "claimable"
+_SWEPT = "vtxo-swept"
+_OVER = frozenset({"claimed", _SWEPT})
+_NOT_EXITING = frozenset({"canceled", "vtxo-already-spent", _SWEPT})
+
+
+@dataclass(frozen=True, slots=True)
+class _Htlc:
+    """A granted VTXO as it is now. exit: the kind of its exit's state, if there was ever one."""
+
+    stored: WalletVtxo
+    body: Vtxo
+    exit: str | None
+
+    @property
+    def is_on_chain(self) -> bool:
+        return self.stored.state.kind is StateKind.EXITED
+
+    def is_over(self, tip_height: int) -> bool:
+        """Whether nothing will come of it any more, or everything has."""
+        if self.exit in _OVER or self.stored.state.kind is StateKind.SPENT:
+            return True
+        is_exiting = self.exit is not None and self.exit not in _NOT_EXITING
+        return not is_exiting and not self.is_on_chain and tip_height >= self.body.expiry_height
+
+
+class LightningReceiveMachine:
+    """The steps of a payment that comes in. now: Unix seconds. choose: one of several proofs."""
+
+    kind = ActionKind.LIGHTNING_RECEIVE
+
+    def __init__(
+        self,
+        store: Store,
+        keychain: Keychain,
+        server: ArkServerApi,
+        chain: ChainSource,
+        registration: Registration,
+        anchors: Anchors,
+        settings: ReceiveSettings,
+        *,
+        exits: ExitSeam,
+        now: Callable[[], float],
+        choose: Callable[[Sequence[WalletVtxo]], WalletVtxo] = secrets.choice,
+    ) -> None:
+        self._store = store
+        self._keychain = keychain
+        self._server = server
+        self._chain = chain
+        self._registration = registration
+        self._anchors = anchors
+        self._settings = settings
+        self._exits = exits
+        self._now = now
+        self._choose = choose
+
+    def encode(self, state: ReceiveState) -> str:
+        return FORMAT.encode(state)
+
+    def decode(self, payload: str) -> ReceiveState:
+        return FORMAT.decode(payload)
+
+    def reports(self, state: ReceiveState) -> Sequence[VtxoId]:
+        return reported_vtxos(state)
+
+    async def step(self, action_id: str, state: ReceiveState) -> Outcome[ReceiveState]:
+        try:
+            match state:
+                case AwaitingPayment():
+                    return await self._await_payment(action_id, state)
+                case HtlcsReady():
+                    return await self._release(action_id, state)
+                case PreimageRevealed():
+                    return await self._claim(action_id, state)
+                case Delivering():
+                    return await self._deliver(action_id, state)
+                case _:
+                    assert_never(state)
+        except StoreError:
+            raise
+        except BarkdError as error:
+            return Retry(error)
+
+    # --- AwaitingPayment
+
+    async def _await_payment(self, action_id: str, state: AwaitingPayment) -> Outcome[ReceiveState]:
+        payment_hash = state.terms.payment_hash
+        try:
+            status = await self._server.check_lightning_receive(payment_hash)
+        except ServerRejected as error:
+            # Upstream forgets the preimage. A server that was restored from a backup may remember later.
+            log.warning("lightning receive %s: %s", payment_hash.hex(), chain_text(error))
+            return self._wait_for_payment(state)
+        match status.state:
+            case LightningReceiveState.CREATED:
+                return self._wait_for_payment(state)
+            case LightningReceiveState.ACCEPTED | LightningReceiveState.HTLCS_READY:
+                return await self._take_grant(action_id, state)
+            case LightningReceiveState.CANCELED:
+                return Failed(ReceiveCanceled(payment_hash))
+            case LightningReceiveState.SETTLED:
+                return Failed(AlreadySettled())
+            case _:
+                assert_never(status.state)
+
+    def _wait_for_payment(self, state: AwaitingPayment) -> Outcome[ReceiveState]:
+        if state.terms.expires_at < self._now() - EXPIRY_GRACE_SECS:
+            log.info("lightning receive %s: the invoice has expired", state.terms.payment_hash.hex())
+            return Done()
+        return Park(state, AWAIT_SECS)
+
+    async def _take_grant(self, action_id: str, state: AwaitingPayment) -> Outcome[ReceiveState]:
+        try:
+            vtxos, fee_sat = await self._request_grant(state)
+        except StoreError:
+            raise
+        except (ServerRejected, ProtocolViolation) as error:
+            return self._after_refusal(state, error)
+        ready = HtlcsReady(state.terms, tuple(sorted(vtxo.id for vtxo in vtxos)))
+        return Next(ready, writes=granted(action_id, ready, vtxos, fee_sat))
+
+    def _after_refusal(self, state: AwaitingPayment, error: BarkdError) -> Outcome[ReceiveState]:
+        """Ask again a few times: the proof may have been spent meanwhile. Nothing is lost by giving up."""
+        state = replace(state, refusals=state.refusals + 1)
+        if state.refusals >= MAX_REFUSALS:
+            return Failed(error)
+        return Park(state, RETRY_SECS, error)
+
+    async def _request_grant(self, state: AwaitingPayment) -> tuple[Sequence[Vtxo], int]:
+        """The granted VTXOs, fully verified, and the fee.
+
+        Raises ServerRejected and ProtocolViolation for what asking again will hardly change.
+        """
+        terms = state.terms
+        info = await self._server.info()
+        tip = await self._chain.fetch_tip()
+        grant: LightningReceiveGrant = await self._server.prepare_lightning_receive_claim(
+            payment_hash=terms.payment_hash,
+            user_pubkey=terms.user_pubkey,
+            htlc_recv_expiry_height=grant_expiry_height(tip.height, terms.cltv_delta),
+            anti_dos=await self._proof(state, tip.height),
+        )
+        vtxos = grant.htlc_vtxos
+        wanted = GrantTerms(terms.payment_hash, terms.user_pubkey, terms.amount_sat, self._settings.window)
+        fee_sat = verify_grant(
+            vtxos, wanted, info=info, tip_height=tip.height, reported_sat=grant.receive.amount_sat
+        )
+        await self._anchors.validate(vtxos)
+        for txid in {vtxo.anchor_point.txid for vtxo in vtxos}:
+            if not isinstance(await self._chain.tx_status(txid), Confirmed):
+                raise AnchorUnconfirmed(txid)
+        async with self._store.read() as tx:
+            if await tx.vtxos.known([vtxo.id for vtxo in vtxos]):
+                raise GrantRefused("the server granted a VTXO that was ours before")
+        return vtxos, fee_sat
+
+    async def _proof(self, state: AwaitingPayment, tip_height: int) -> RoundInput | str | None:
+        """That we are no stranger: a token, or a VTXO of ours, which is not spent by that."""
+        token = state.terms.token
+        if token is not None and state.refusals == 0:
+            return token
+        async with self._store.read() as tx:
+            spendable = await tx.vtxos.list([StateKind.SPENDABLE], limit=PROOF_CANDIDATES)
+        fit = [
+            vtxo
+            for vtxo in spendable
+            if vtxo.policy_kind == PubkeyPolicy.KIND and vtxo.expiry_height > tip_height + PROOF_MIN_BLOCKS
+        ]
+        if not fit:
+            return token
+        vtxo = self._choose(fit)
+        key = await self._keychain.secret_for(vtxo.user_pubkey)
+        message = lightning_receive_message(state.terms.payment_hash, vtxo.id)
+        return RoundInput(vtxo.id, attest(message, key))
+
+    # --- HtlcsReady
+
+    async def _release(self, action_id: str, state: HtlcsReady) -> Outcome[ReceiveState]:
+        """Decide to release the preimage; it is not sent before the decision is stored."""
+        htlcs = await self._htlcs(state.htlc_ids)
+        tip = await self._chain.fetch_tip()
+        if any(htlc.is_on_chain for htlc in htlcs):
+            # Somebody has put them on the chain. There we can take them, if there is time.
+            if not all(self._settings.window.can_win(htlc.body, tip.height) for htlc in htlcs):
+                return Failed(WindowClosed(), abandoned(action_id, state))
+            return Next(self._revealed(state, is_exiting=True))
+        if not all(self._settings.window.is_open(htlc.body, tip.height) for htlc in htlcs):
+            return Failed(WindowClosed(), abandoned(action_id, state))
+        try:
+            await self._keychain.secrets_for([htlc.body.user_pubkey for htlc in htlcs])
+        except StoreError:
+            raise
+        except BarkdError as error:
+            return Failed(error, abandoned(action_id, state))
+        return Next(self._revealed(state, is_exiting=False))
+
+    def _revealed(self, state: HtlcsReady, *, is_exiting: bool) -> PreimageRevealed:
+        now = datetime.fromtimestamp(self._now(), UTC)
+        return PreimageRevealed(state.terms, state.htlc_ids, now, is_exiting=is_exiting)
+
+    # --- PreimageRevealed
+
+    async def _claim(self, action_id: str, state: PreimageRevealed) -> Outcome[ReceiveState]:
+        htlcs = await self._htlcs(state.htlc_ids)
+        if any(htlc.is_on_chain for htlc in htlcs):
+            return await self._follow_exits(action_id, state, htlcs)
+        try:
+            vtxos = await self._request_claim(state, htlcs)
+        except StoreError:
+            raise
+        except BarkdError as error:
+            return await self._after_failed_claim(
+                action_id, state, htlcs, _without_preimage(error, state.terms.preimage)
+            )
+        if state.terms.deliver_to is None:
+            self._registration.note_registered(vtxo.id for vtxo in vtxos)
+            return Done(settled(action_id, state, vtxos, self._registration))
+        delivering = Delivering(state.terms, tuple(vtxos), state.revealed_at)
+        return Next(delivering, writes=spent(state.htlc_ids))
+
+    async def _request_claim(self, state: PreimageRevealed, htlcs: Sequence[_Htlc]) -> Sequence[Vtxo]:
+        """What the HTLC VTXOs become, cosigned, registered and proven; the preimage is out now."""
+        terms = state.terms
+        vtxos = await cosign_package(
+            self._store,
+            self._keychain,
+            self._server,
+            state.htlc_ids,
+            [terms.claim_destination(sum(htlc.stored.amount_sat for htlc in htlcs))],
+            request=lambda parts: self._server.claim_lightning_receive(
+                payment_hash=terms.payment_hash, preimage=terms.preimage.data, parts=parts
+            ),
+        )
+        await self._server.register_vtxo_transactions(vtxos)
+        await self._anchors.validate(vtxos)
+        return vtxos
+
+    async def _after_failed_claim(
+        self, action_id: str, state: PreimageRevealed, htlcs: Sequence[_Htlc], error: BarkdError
+    ) -> Outcome[ReceiveState]:
+        """Try again, and see to it that the HTLC VTXOs are on the chain before it is too late."""
+        payment = state.terms.payment_hash.hex()
+        is_refusal = is_final(error)
+        if not is_refusal:
+            attempts = min(state.claim_attempts + 1, max(self._settings.claim_retries, 1))
+            state = replace(state, claim_attempts=attempts)
+        try:
+            tip = await self._chain.tip()
+        except ChainError as trouble:
+            log.warning("lightning receive %s: %s", payment, chain_text(trouble))
+        else:
+            if all(htlc.is_over(tip.height) for htlc in htlcs):
+                lost = HtlcsLost(state.terms.payment_hash)
+                lost.__cause__ = error
+                return Failed(lost, exited(action_id, state, (), 0))
+            if any(not self._settings.window.is_open(htlc.body, tip.height) for htlc in htlcs):
+                started = await self._start_exits(state, htlcs, tip.height)
+                state = replace(state, is_exiting=state.is_exiting or started)
+        if is_refusal:
+            return Park(state, error=error)
+        if state.claim_attempts >= self._settings.claim_retries:
+            exhausted = ClaimBudgetExhausted()
+            exhausted.__cause__ = error
+            return Park(state, error=exhausted)
+        return Park(state, RETRY_SECS, error)
+
+    async def _start_exits(self, state: PreimageRevealed, htlcs: Sequence[_Htlc], tip_height: int) -> bool:
+        """Whether any is under way now. Where an exit cannot win any more it would only cost."""
+        payment = state.terms.payment_hash.hex()
+        is_any = False
+        for htlc in htlcs:
+            if htlc.is_on_chain or htlc.is_over(tip_height):
+                continue
+            if not self._settings.window.can_win(htlc.body, tip_height):
+                log.error("lightning receive %s: it is too late to exit %s", payment, htlc.stored.id)
+                continue
+            try:
+                await self._exits.start(htlc.stored.id)
+                is_any = True
+            except StoreError:
+                raise
+            except BarkdError as error:
+                log.error("lightning receive %s: no exit: %s", payment, chain_text(error))
+        if is_any and not state.is_exiting:
+            log.error("lightning receive %s: the server does not pay: its HTLC VTXOs exit", payment)
+        return is_any
+
+    async def _follow_exits(
+        self, action_id: str, state: PreimageRevealed, htlcs: Sequence[_Htlc]
+    ) -> Outcome[ReceiveState]:
+        """Some are on the chain, so the server cannot cosign them any more: take all of them there."""
+        state = replace(state, is_exiting=True)
+        tip = await self._chain.tip()
+        if all(htlc.is_over(tip.height) for htlc in htlcs):
+            on_chain = [htlc.stored for htlc in htlcs if htlc.is_on_chain]
+            ids, amount_sat = [vtxo.id for vtxo in on_chain], sum(vtxo.amount_sat for vtxo in on_chain)
+            return Done(exited(action_id, state, ids, amount_sat))
+        await self._start_exits(state, htlcs, tip.height)
+        claimable = [htlc.stored.id for htlc in htlcs if htlc.exit == _CLAIMABLE]
+        if claimable:
+            try:
+                await self._exits.claim(claimable)
+            except StoreError:
+                raise
+            except BarkdError as error:
+                return Park(state, EXIT_LOOK_SECS, error)
+        return Park(state, EXIT_LOOK_SECS)
+
+    # --- Delivering
+
+    async def _deliver(self, action_id: str, state: Delivering) -> Outcome[ReceiveState]:
+        """Tell the recipient. Nobody else has these VTXOs, so it is tried for ever."""
+        assert state.terms.deliver_to is not None, "only those are delivered"
+        errors: list[BarkdError] = []
+        mailboxes = ArkAddress.parse(state.terms.deliver_to).mailbox_ids()
+        for blinded_id in mailboxes:
+            try:
+                await self._server.post_arkoor_message(blinded_id, state.vtxos)
+            except StoreError:
+                raise
+            except BarkdError as error:
+                log.warning("lightning receive: delivery failed: %s", chain_text(error))
+                errors.append(error)
+        if len(errors) < len(mailboxes):
+            return Done(delivered(action_id, state))
+        return Park(state, DELIVERY_RETRY_SECS, errors[0] if errors else NoMailbox())
+
+    # ---
+
+    async def _htlcs(self, vtxo_ids: Sequence[VtxoId]) -> Sequence[_Htlc]:
+        async with self._store.read() as tx:
+            stored = await tx.vtxos.get_many(vtxo_ids)
+            bodies = await tx.vtxos.bodies(vtxo_ids)
+            exits = [await tx.exits.find(vtxo_id) for vtxo_id in vtxo_ids]
+        return [
+            _Htlc(vtxo, body, None if row is None else row.kind)
+            for vtxo, body, row in zip(stored, bodies, exits, strict=True)
+        ]
+
+
+def _without_preimage(error: BarkdError, preimage: Preimage) -> BarkdError:
+    """The error of a claim, or one like it if the server has put our preimage into its words."""
+    if preimage.data.hex() not in chain_text(error).lower():
+        return error
+    text = "the server refused the claim" if is_final(error) else "the claim failed"
+    return ServerRejected(text) if is_final(error) else ServerUnavailable(text)
