@@ -14,8 +14,8 @@ from barkd_py.bitcoin.script import ScriptType, script_type
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, InvalidInput
 
-_CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
-_CHARSET_INDEX = {character: index for index, character in enumerate(_CHARSET)}
+CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+_CHARSET_INDEX = {character: index for index, character in enumerate(CHARSET)}
 _BECH32_CONST = 1
 BECH32M_CONST = 0x2BC830A3
 _HRPS = ("bcrt", "bc", "tb")
@@ -64,7 +64,7 @@ def bech32_encode(hrp: str, symbols: Sequence[int], constant: int) -> str:
     values = [*bech32_hrp_expand(hrp), *symbols]
     polymod = bech32_polymod([*values, 0, 0, 0, 0, 0, 0]) ^ constant
     checksum = [polymod >> 5 * (5 - index) & 31 for index in range(6)]
-    return hrp + "1" + "".join(_CHARSET[symbol] for symbol in [*symbols, *checksum])
+    return hrp + "1" + "".join(CHARSET[symbol] for symbol in [*symbols, *checksum])
 
 
 def bech32_split(text: str) -> tuple[str, list[int]] | None:

@@ -4,16 +4,16 @@ An offer is a bech32 string without checksum over a stream of TLV records. Recor
 their type; unknown even types make an offer unusable, unknown odd ones are skipped. An offer may ask for an
 amount in another currency than bitcoin; then the payer must say how much.
 
-Invoices for offers, and their signatures, are not read here yet.
+Invoices for offers are in `bolt12_invoice`.
 
 Source: BOLT-12; protocol sheet 05 §4.1.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from barkd_py.bitcoin.address import bech32_split, to_8_bits
 from barkd_py.bitcoin.keys import PublicKey
+from barkd_py.bitcoin.tlv import MalformedTlv, TlvRecord, read_tlv_stream, read_truncated_u64
 from barkd_py.errors import InvalidInput
 
 MAX_VALUE_MSAT = 21_000_000 * 100_000_000 * 1000
@@ -45,7 +45,8 @@ class Offer:
 
     data: the TLV stream, as the server gets it. chains: genesis block hashes in internal order; none is
     mainnet. amount: in millisatoshi, or in the smallest unit of currency (three letters) if there is one.
-    issuer_id: the key that signs invoices; if there is none, the last hop of a path signs.
+    issuer_id: the key that signs invoices; if there is none, one of path_ends signs, the last hops of the
+    paths to the payee. records: the stream.
     """
 
     text: str
@@ -57,18 +58,21 @@ class Offer:
     absolute_expiry: int | None
     issuer: str | None
     issuer_id: PublicKey | None
+    path_ends: tuple[PublicKey, ...]
+    records: tuple[TlvRecord, ...]
 
     @classmethod
     def parse(cls, text: str) -> "Offer":
         """Read an offer. Raises InvalidOffer."""
-        data = _bech32_data(text)
-        records = dict(_records(data))
+        data = bech32_data(text, "lno")
+        stream = _stream(data)
+        records = {record.type: record.value for record in stream if record.type in _KNOWN}
         currency = _currency(records.get(_CURRENCY))
         amount = _amount(records.get(_AMOUNT), currency)
         description = _text(records.get(_DESCRIPTION))
         if amount is not None and description is None:
             raise InvalidOffer("offer has an amount but no description")
-        _check_payee(records)
+        path_ends = _path_ends(records)
         _check_features(records.get(_FEATURES, b""))
         for kind in (_ABSOLUTE_EXPIRY, _QUANTITY_MAX):
             _truncated_u64(records.get(kind))
@@ -82,6 +86,8 @@ class Offer:
             absolute_expiry=_truncated_u64(records.get(_ABSOLUTE_EXPIRY)),
             issuer=_text(records.get(_ISSUER)),
             issuer_id=_point(records[_ISSUER_ID]) if _ISSUER_ID in records else None,
+            path_ends=path_ends,
+            records=stream,
         )
 
     @property
@@ -102,14 +108,17 @@ class Offer:
         return self.text
 
 
-def _bech32_data(text: str) -> bytes:
-    """The bytes of the text; `+` and white space after it may stand between any two characters."""
+def bech32_data(text: str, hrp: str) -> bytes:
+    """The bytes of a text without checksum; `+` and white space after it may stand between characters.
+
+    Raises InvalidOffer.
+    """
     first, *more = text.split("+")
     rest = [part.lstrip() for part in more]
     if any(not part or any(character.isspace() for character in part) for part in (first, *rest)):
         raise InvalidOffer("offer is not bech32")
     split = bech32_split("".join((first, *rest)))
-    if split is None or split[0] != "lno":
+    if split is None or split[0] != hrp:
         raise InvalidOffer("offer is not bech32")
     data, left_over, _ = to_8_bits(split[1])
     if left_over > 4:
@@ -117,49 +126,32 @@ def _bech32_data(text: str) -> bytes:
     return data
 
 
-def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The known records. Raises InvalidOffer for a stream that an offer cannot be."""
-    position, previous = 0, -1
-    while position < len(data):
-        kind, position = _big_size(data, position)
-        length, position = _big_size(data, position)
-        value = data[position : position + length]
-        if len(value) < length:
-            raise InvalidOffer("offer ends inside a record")
-        position += length
-        if kind <= previous:
-            raise InvalidOffer("offer records are not in order")
-        previous = kind
-        if kind not in _OFFER_TYPES and kind not in _EXPERIMENTAL_TYPES:
-            raise InvalidOffer(f"offer has a record of type {kind}")
-        if kind in _KNOWN:
-            yield kind, value
-        elif kind % 2 == 0:
-            raise InvalidOffer(f"offer has an unknown required record of type {kind}")
+def _stream(data: bytes) -> tuple[TlvRecord, ...]:
+    """Raises InvalidOffer for a stream that an offer cannot be."""
+    try:
+        records = tuple(read_tlv_stream(data))
+    except MalformedTlv as error:
+        raise InvalidOffer(f"offer is malformed: {error}") from None
+    for record in records:
+        if not is_offer_type(record.type):
+            raise InvalidOffer(f"offer has a record of type {record.type}")
+        if record.type not in _KNOWN and record.type % 2 == 0:
+            raise InvalidOffer(f"offer has an unknown required record of type {record.type}")
+    return records
 
 
-def _big_size(data: bytes, position: int) -> tuple[int, int]:
-    """A BigSize and the position after it. Source: BOLT-1."""
-    if position >= len(data):
-        raise InvalidOffer("offer ends inside a record")
-    first = data[position]
-    if first < 0xFD:
-        return first, position + 1
-    length, smallest = {0xFD: (2, 0xFD), 0xFE: (4, 0x1_0000), 0xFF: (8, 0x1_0000_0000)}[first]
-    encoded = data[position + 1 : position + 1 + length]
-    value = int.from_bytes(encoded, "big")
-    if len(encoded) < length or value < smallest:
-        raise InvalidOffer("offer has a malformed size")
-    return value, position + 1 + length
+def is_offer_type(kind: int) -> bool:
+    return kind in _OFFER_TYPES or kind in _EXPERIMENTAL_TYPES
 
 
 def _truncated_u64(value: bytes | None) -> int | None:
     """A number without leading zero bytes."""
     if value is None:
         return None
-    if len(value) > 8 or value[:1] == b"\x00":
-        raise InvalidOffer("offer has a malformed number")
-    return int.from_bytes(value, "big")
+    try:
+        return read_truncated_u64(value)
+    except MalformedTlv:
+        raise InvalidOffer("offer has a malformed number") from None
 
 
 def _text(value: bytes | None) -> str | None:
@@ -212,22 +204,34 @@ def _amount(value: bytes | None, currency: str | None) -> int | None:
     return amount
 
 
-def _check_payee(records: dict[int, bytes]) -> None:
+def _path_ends(records: dict[int, bytes]) -> tuple[PublicKey, ...]:
     """Somebody must be able to sign: a named issuer, or the end of a path."""
     paths = records.get(_PATHS)
     if paths is None:
         if _ISSUER_ID not in records:
             raise InvalidOffer("offer names nobody to pay")
-        return
+        return ()
+    ends = read_path_ends(paths)
+    if not ends and _ISSUER_ID not in records:
+        raise InvalidOffer("offer has no paths")
+    return ends
+
+
+def read_path_ends(paths: bytes) -> tuple[PublicKey, ...]:
+    """The last hops of blinded paths, in their order. Raises InvalidOffer.
+
+    Source: BOLT-4, blinded paths; sheet 05 §4.1.
+    """
+    ends = []
     position = 0
     while position < len(paths):
-        position = _skip_path(paths, position)
-    if not paths and _ISSUER_ID not in records:
-        raise InvalidOffer("offer has no paths")
+        end, position = _read_path(paths, position)
+        ends.append(end)
+    return tuple(ends)
 
 
-def _skip_path(paths: bytes, start: int) -> int:
-    """Check one blinded path; the position after it. Source: BOLT-4, blinded paths; sheet 05 §4.1."""
+def _read_path(paths: bytes, start: int) -> tuple[PublicKey, int]:
+    """The last hop of one blinded path, and the position after the path."""
     position = start
     if paths[position] in (0, 1):
         position += 9  # direction and short channel id
@@ -241,9 +245,9 @@ def _skip_path(paths: bytes, start: int) -> int:
         raise InvalidOffer("offer has a path without hops")
     position += 1
     for _ in range(hops[0]):
-        _point(paths[position : position + 33])
+        end = _point(paths[position : position + 33])
         length = int.from_bytes(paths[position + 33 : position + 35], "big")
         position += 35 + length
         if position > len(paths):
             raise InvalidOffer("offer ends inside a path")
-    return position
+    return end, position
