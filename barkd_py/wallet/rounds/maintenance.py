@@ -1,8 +1,9 @@
 """Automatic refresh: what must be refreshed is taken into the next round, and what should goes along.
 
 It happens unasked, at the first attempt of any round, so a daemon that is left alone keeps its money alive.
-What another participation has already, is left to it until time presses. What the server would not take, and
-what came to nothing in a series of rounds, is left alone for some blocks: the reason is in the history.
+What another participation joins this attempt with is left to it; what the server was asked to refresh for us
+is left to the server until time presses. What the server would not take, and what came to nothing in a series
+of rounds, is left alone for some blocks: the reason is in the history.
 
 Source: sheet 04 §13, §15; sheet 09 §1.10.
 """
@@ -21,10 +22,15 @@ def select_inputs(
     spendable: Sequence[WalletVtxo],
     rules: RefreshRules,
     *,
-    taken: Collection[VtxoId],
+    joining: Collection[VtxoId],
+    delegated: Collection[VtxoId],
     refused: Mapping[VtxoId, int],
 ) -> tuple[WalletVtxo, ...]:
-    """What to refresh now. taken: inputs of other participations. refused: when the last try was refused."""
+    """What to refresh now.
+
+    joining, delegated: inputs of participations in person, and of those that the server has. refused: the
+    height at which a VTXO could not be refreshed.
+    """
 
     def is_urgent(vtxo: WalletVtxo) -> bool:
         return rules.tip_height > vtxo.expiry_height - rules.refresh_threshold // 2
@@ -32,7 +38,8 @@ def select_inputs(
     exclude = {
         vtxo.id
         for vtxo in spendable
-        if (vtxo.id in taken and not is_urgent(vtxo))
+        if vtxo.id in joining
+        or (vtxo.id in delegated and not is_urgent(vtxo))
         or (vtxo.id in refused and rules.tip_height < refused[vtxo.id] + QUIET_BLOCKS)
     }
     return select_for_maintenance(spendable, rules, exclude=exclude)

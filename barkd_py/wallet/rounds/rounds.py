@@ -61,6 +61,7 @@ CONCURRENT_SYNCS = 10
 MAX_MAINTENANCE_TRIES = 10
 
 _DRIVEN_BY_EVENTS = (Waiting, Joining, Registered, Signed)
+_DRIVEN_BY_SERVER = (Submitting, Delegated)
 
 
 class NothingToRefresh(BarkdError):
@@ -300,10 +301,12 @@ class Rounds:
         fee_rates = await self._chain.fee_rates()
         rules = RefreshRules(tip.height, self._refresh_threshold, info.max_vtxo_exit_depth, fee_rates.fast)
         async with self._starting, self._store.transaction() as tx:
+            under_way = [_decode(row) for row in await tx.rounds.list()]
             selected = select_inputs(
                 await tx.vtxos.list([StateKind.SPENDABLE]),
                 rules,
-                taken=(await tx.rounds.by_input()).keys(),
+                joining=_inputs_of(under_way, _DRIVEN_BY_EVENTS),
+                delegated=_inputs_of(under_way, _DRIVEN_BY_SERVER),
                 refused=self._driver.refused,
             )
             return [
@@ -399,6 +402,11 @@ async def _inputs(tx: Transaction, vtxo_ids: Sequence[VtxoId]) -> list[WalletVtx
             raise UnknownInput(vtxo_id)
         found[vtxo_id] = vtxo
     return list(found.values())
+
+
+def _inputs_of(rounds: Iterable[Round], states: tuple[type, ...]) -> set[VtxoId]:
+    """Of the participations in one of the states."""
+    return {vtxo_id for round_ in rounds if isinstance(round_.state, states) for vtxo_id in round_.inputs}
 
 
 def _decode(row: RoundRow) -> Round:
