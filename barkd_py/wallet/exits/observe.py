@@ -128,7 +128,9 @@ class Look:
         self._tasks: dict[object, asyncio.Task[Any]] = {}
 
     async def close(self) -> None:
-        """Wait for whatever nobody waits for any more."""
+        """Stop asking for what nobody waits for any more: a chain source may never answer."""
+        for task in self._tasks.values():
+            task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     # --- exits

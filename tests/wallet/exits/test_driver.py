@@ -1,5 +1,6 @@
 """Exits on a chain: levels, children, replacements, evictions, strangers, outages, and what it all costs."""
 
+import asyncio
 from contextlib import suppress
 
 import pytest
@@ -8,7 +9,7 @@ from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.script import p2tr_script
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from barkd_py.bitcoin.units import DUST_SAT, FeeRate
-from barkd_py.chain.source import BroadcastError, BroadcastErrorKind
+from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, TxStatus
 from barkd_py.errors import ChainUnavailable
 from barkd_py.onchain.cpfp import package_fee_sat
 from barkd_py.wallet.exits.driver import MAX_AUTOMATIC_FEE_RATE
@@ -35,7 +36,7 @@ from barkd_py.wallet.vtxos import StateKind
 from tests.fakes.coins import Stranger
 from tests.wallet.exits.coins import EXIT_DELTA
 from tests.wallet.exits.conftest import World
-from tests.wallet.exits.gates import When
+from tests.wallet.exits.gates import Ask, When
 
 PAYEE = p2tr_script(bytes(31) + b"\x01")
 ALL = ExitFilter.ALL
@@ -629,6 +630,25 @@ async def test_without_a_tip_nothing_is_known(world: World) -> None:
     world.chain.gate = fail
     with pytest.raises(TipRetrievalFailure):
         await world.exits.tick()
+    assert await world.history(vtxo_id) == ["start"]
+
+
+async def test_a_chain_source_that_never_answers_holds_up_no_stop(world: World) -> None:
+    await world.fund(50_000)
+    vtxo = await world.mint.board(100_000)
+    vtxo_id = await exit_of(world, vtxo)
+    asked = asyncio.Event()
+
+    async def never(txid: Txid, ask: Ask) -> TxStatus:
+        asked.set()
+        return await asyncio.Future()
+
+    world.chain.answer_status = never
+    tick = asyncio.create_task(world.exits.tick())
+    await asyncio.wait_for(asked.wait(), 60)
+    tick.cancel()
+    done, _ = await asyncio.wait({tick}, timeout=60)
+    assert done and tick.cancelled()
     assert await world.history(vtxo_id) == ["start"]
 
 
