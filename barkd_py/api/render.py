@@ -19,6 +19,7 @@ from barkd_py.bitcoin.units import BlockRef, FeeRate
 from barkd_py.daemon import wallet_api
 from barkd_py.wallet.exits import errors as exit_errors
 from barkd_py.wallet.exits import states as exits
+from barkd_py.wallet.lightning.receives import LightningReceive
 from barkd_py.wallet.movements import (
     Movement,
     MovementDestination,
@@ -623,3 +624,24 @@ def _round_unlock_hash(state: rounds.RoundState) -> str | None:
 
 def offboard_result(result: wallet_api.OffboardResult) -> Json:
     return {"offboard_txid": str(result.offboard_txid), "movement_id": result.movement_id}
+
+
+def lightning_receive(receive: LightningReceive, contract: Contract) -> Json:
+    """All names of all versions: the newer ones of a moment, and the older ones that clients of 0.1.4 read.
+
+    The preimage is a secret until the payment has settled; the contract wants it shown.
+    """
+    revealed_at, settled_at = receive.preimage_revealed_at, receive.settled_at
+    settled = None if settled_at is None else timestamp(settled_at)
+    return {
+        "payment_hash": receive.payment_hash.hex(),
+        "state": receive.state,
+        "invoice": receive.invoice,
+        "payment_preimage": receive.preimage.data.hex(),
+        "amount_sat": receive.amount_sat,
+        "htlc_vtxo_ids": [str(htlc.id) for htlc in receive.htlc_vtxos],
+        "settled_at": settled,
+        "preimage_revealed_at": None if revealed_at is None else timestamp(revealed_at),
+        "finished_at": settled,
+        "htlc_vtxos": [vtxo(htlc, contract) for htlc in receive.htlc_vtxos],
+    }

@@ -1,13 +1,18 @@
 """Values that several routers read from their requests, and what is said when they are wrong."""
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from barkd_py.api.errors import BadRequest, Missing
 from barkd_py.ark.vtxo import BadVtxoId, VtxoId
 from barkd_py.bitcoin.address import InvalidAddress, WrongNetworkAddress, parse_address
+from barkd_py.bitcoin.bolt11 import Bolt11Invoice, InvalidInvoice
 from barkd_py.bitcoin.units import Network
 from barkd_py.daemon.wallet_api import WalletApi
 from barkd_py.errors import NotFound
+
+_HASH: Final = re.compile("[0-9a-fA-F]{64}")
 
 
 def parse_destination_script(text: str, network: Network) -> bytes:
@@ -54,3 +59,13 @@ async def parse_known_vtxo_ids(wallet: WalletApi, texts: Sequence[str]) -> Seque
 def vtxo_not_found(vtxo_id: VtxoId) -> Missing:
     """The error about a VTXO that the wallet does not have."""
     return Missing(f"VTXO not found: The VTXO with id {vtxo_id} cannot be found", str(vtxo_id))
+
+
+def payment_hash_of(identifier: str) -> bytes | None:
+    """The payment hash that is named, by itself or by its invoice; 32 bytes. None if neither is."""
+    if _HASH.fullmatch(identifier) is not None:
+        return bytes.fromhex(identifier)
+    try:
+        return Bolt11Invoice.parse(identifier).payment_hash
+    except InvalidInvoice:
+        return None

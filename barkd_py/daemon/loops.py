@@ -5,6 +5,7 @@
     tip                at once    at most I                 -                  look at the tip, wake others
     sync               at once    I, or a new tip           partly             `Daemon.sync_once`
     exits              at once    I, or a new tip           -                  `Daemon.exits_once`
+    lightning          at once    1 s while pending, else I -                  `Daemon.lightning_once`
     mailbox            at once    stream; I after its end   yes                drain at every wake-up
     round-events       at once    stream                    -                  `Rounds.on_event`
 
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # Looking at the tip costs little, and everything that waits for confirmations waits for it.
 MAX_TIP_INTERVAL_SECS = 15.0
+# Somebody stands there and waits for "paid". The mailbox usually tells; it tells once, and may be away.
+LIGHTNING_INTERVAL_SECS = 1.0
 # The daemon answers requests before its server has been reached; a wallet that is created waits this long.
 FIRST_HEARTBEAT_SECS = 3.0
 
@@ -73,6 +76,7 @@ class Daemon:
                 Loop("tip", self._watch_tip, streams=True),
                 Loop("sync", self._sync),
                 Loop("exits", self._exits),
+                Loop("lightning", self._lightning),
                 Loop("mailbox", self._mailbox, streams=True),
                 Loop("round-events", self._round_events, streams=True),
                 *self._extra,
@@ -154,6 +158,25 @@ class Daemon:
     async def exits_once(self) -> None:
         """Bring emergency exits forward. Upstream does not look when a block comes, but once per interval."""
         await self._attempt("exits", self._wallet.exits.tick)
+
+    async def _lightning(self, shutdown: Shutdown) -> None:
+        wakeup = self._wallet.lightning.wakeup
+        while not shutdown.requested:
+            if await self.lightning_once():
+                await shutdown.sleep(LIGHTNING_INTERVAL_SECS)
+            else:
+                await shutdown.sleep(self._interval_secs, wake=wakeup)
+
+    async def lightning_once(self) -> bool:
+        """Look at the payments that are under way; whether there are any. It waits for none of them.
+
+        Upstream leaves them to the mailbox and to a sync.
+        """
+        lightning = self._wallet.lightning
+        if not await lightning.is_pending():
+            return False
+        await self._attempt("lightning", lightning.poll)
+        return True
 
     async def _attempt(self, what: str, work: Callable[[], Awaitable[object]]) -> None:
         try:

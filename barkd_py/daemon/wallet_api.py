@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from barkd_py.ark.address import ArkAddress
 from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import PublicKey
@@ -19,6 +20,7 @@ from barkd_py.bitcoin.units import BlockRef, FeeRate, Network
 from barkd_py.config import WalletConfig
 from barkd_py.wallet.actions.offboard_terms import OffboardTarget
 from barkd_py.wallet.exits.states import ExitFeeEstimate, ExitFilter, ExitProgress, ExitStatus
+from barkd_py.wallet.lightning.receives import LightningReceive
 from barkd_py.wallet.lightning.sends import LightningDestination, LightningSend
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
@@ -293,6 +295,34 @@ class LightningApi(Protocol):
 
     async def estimate_pay(self, amount_sat: int) -> FeeEstimate:
         """What a payment would cost; at most, if there is too little for it."""
+
+    async def create_invoice(
+        self, amount_sat: int, *, description: str | None = None, token: str | None = None
+    ) -> str:
+        """A new BOLT11 invoice of this amount; the server keeps its fee of what comes in.
+
+        token: for a server that wants one from a wallet without VTXOs.
+        """
+
+    async def check_invoice_address(self, address: ArkAddress) -> None:
+        """Raises InvalidInput for an address that `create_invoice_for` must not be given."""
+
+    async def create_invoice_for(
+        self, address: ArkAddress, amount_sat: int, *, description: str | None = None
+    ) -> str:
+        """As `create_invoice`; what comes in is handed on to the address."""
+
+    async def receives(self) -> Sequence[LightningReceive]:
+        """The payments that are expected, or are coming in; oldest first."""
+
+    async def receive(self, payment_hash: bytes) -> LightningReceive:
+        """One of these, or one that has settled. Raises NotFound."""
+
+    async def cancel_receive(self, payment_hash: bytes) -> None:
+        """Give up an invoice that nobody has paid. Raises NotFound, StateConflict."""
+
+    async def estimate_receive(self, amount_sat: int) -> FeeEstimate:
+        """What the server would keep of an amount."""
 
 
 class WalletApi(Protocol):

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from barkd_py.ark.info import ArkInfo
+from barkd_py.ark.lightning_receive import ClaimWindow
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.ark.wallet_keys import WalletKeys
 from barkd_py.bitcoin.bip32 import Seed
@@ -49,12 +50,17 @@ from barkd_py.wallet.actions.board import (
     vtxos_in_progress,
 )
 from barkd_py.wallet.actions.executor import ActionExecutor
+from barkd_py.wallet.actions.lightning_receive import LightningReceiveMachine, ReceiveSettings
+from barkd_py.wallet.actions.lightning_receive_states import revealed_preimage
 from barkd_py.wallet.actions.offboard import Offboards
 from barkd_py.wallet.actions.offboard_machine import OffboardMachine
 from barkd_py.wallet.addresses import Addresses
+from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.balance import Balance, BalanceReader
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.lightning.on_chain import LightningExits
+from barkd_py.wallet.lightning.receives import LightningReceives
 from barkd_py.wallet.lightning.service import Lightning
 from barkd_py.wallet.listings import HistoryListing, VtxoListing
 from barkd_py.wallet.locks import NamedLocks
@@ -203,7 +209,9 @@ class Wallet:
             now=now,
         )
         self.mailbox.on_round_completed = self.rounds.on_completed
-        self.lightning = Lightning()
+        self.anchors = Anchors(chain)
+        self.lightning: Lightning = self._make_lightning(onchain, now)
+        self.mailbox.on_incoming_lightning = self.lightning.on_incoming
         self.vtxo_import = VtxoImport(
             store, server, chain, keychain, self.registration, default_gap_limit=config.vtxo_key_gap_limit
         )
@@ -227,6 +235,36 @@ class Wallet:
         self._tip_seen_at = 0.0
         self._tip_task: asyncio.Task[BlockRef] | None = None
         self._closed = False
+
+    def _make_lightning(self, onchain: OnchainWallet | None, now: Callable[[], float]) -> Lightning:
+        config = self.config
+        window = ClaimWindow(config.vtxo_exit_margin, config.htlc_recv_claim_delta)
+        wakeup = asyncio.Event()
+        receive_machine = LightningReceiveMachine(
+            self.store,
+            self.keychain,
+            self.server,
+            self.chain,
+            self.registration,
+            self.anchors,
+            ReceiveSettings(window, config.lightning_receive_claim_retries),
+            exits=LightningExits(self.exits, self.chain, onchain, self._network),
+            now=now,
+        )
+        receives = LightningReceives(
+            self.store,
+            self.executor,
+            receive_machine,
+            self.keychain,
+            self.server,
+            self.locks,
+            network=self._network,
+            window=window,
+            wakeup=wakeup,
+            now=now,
+        )
+        self.exits.preimage_sources.append(revealed_preimage)
+        return Lightning(receives=receives, wakeup=wakeup)
 
     # --- life
 

@@ -35,6 +35,7 @@ NEEDS_THE_WALLET = frozenset(
         "import: foreign, gap limit 0",
         "import: one byte changed",
         "sign: bitcoin address",
+        "lightning: for-address bitcoin",
         "verify: both (2)",
         "/wallet/send: comment",
         "balance after delete",

@@ -1,9 +1,25 @@
-"""Lightning payments of the fake wallet: what is paid is under way until a test says how it ended."""
+"""Lightning payments of the fake wallet: what is paid is under way until a test says how it ended.
 
+Invoices are made by a node of its own, for nobody to pay; a test puts a payment where it wants it.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from barkd_py.ark.address import ArkAddress
+from barkd_py.ark.lightning_receive import Preimage
+from barkd_py.bitcoin.bolt11 import create_invoice
 from barkd_py.bitcoin.hashes import sha256
-from barkd_py.errors import BarkdError
+from barkd_py.bitcoin.keys import SecretKey
+from barkd_py.bitcoin.units import Network
+from barkd_py.errors import BarkdError, InvalidInput
+from barkd_py.wallet.lightning.receives import (
+    CannotCancelReceive,
+    LightningReceive,
+    ReceiveEstimate,
+    UnknownReceive,
+    ZeroInvoice,
+)
 from barkd_py.wallet.lightning.sends import LightningDestination, LightningSend, PayEstimate, SendState
 from barkd_py.wallet.payment_request import InvoiceDestination
 
@@ -19,7 +35,10 @@ class Asked:
 
 
 class FakeLightning:
-    """asked: what was paid. failure: raised by everything that needs the server."""
+    """asked: what was paid. failure: raised by everything that needs the server.
+
+    expected: what comes in, by payment hash. addresses: whom invoices were made for. tokens: that came along.
+    """
 
     FEE_SAT = 7
 
@@ -27,6 +46,9 @@ class FakeLightning:
         self.asked: list[Asked] = []
         self.sends: dict[bytes, LightningSend] = {}
         self.failure: BarkdError | None = None
+        self.expected: dict[bytes, LightningReceive] = {}
+        self.addresses: list[ArkAddress] = []
+        self.tokens: list[str | None] = []
 
     async def pay(
         self,
@@ -54,3 +76,60 @@ class FakeLightning:
         if self.failure is not None:
             raise self.failure
         return PayEstimate(amount_sat + self.FEE_SAT, self.FEE_SAT, amount_sat, ())
+
+    # --- in
+
+    async def create_invoice(
+        self, amount_sat: int, *, description: str | None = None, token: str | None = None
+    ) -> str:
+        if amount_sat == 0:
+            raise ZeroInvoice
+        if self.failure is not None:
+            raise self.failure
+        preimage = Preimage(sha256(b"preimage %d" % len(self.expected)))
+        invoice = create_invoice(
+            SecretKey(b"\x21" * 32),
+            network=Network.REGTEST,
+            amount_msat=amount_sat * 1000,
+            payment_hash=preimage.payment_hash,
+            payment_secret=b"\x22" * 32,
+            timestamp=1_780_000_000,
+            description=description,
+        )
+        self.tokens.append(token)
+        self.expected[preimage.payment_hash] = LightningReceive(
+            preimage.payment_hash, "awaiting-payment", invoice.text, preimage, amount_sat
+        )
+        return invoice.text
+
+    async def check_invoice_address(self, address: ArkAddress) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if not address.mailbox_ids():
+            raise InvalidInput("no mailbox delivery mechanism configured on destination")
+
+    async def create_invoice_for(
+        self, address: ArkAddress, amount_sat: int, *, description: str | None = None
+    ) -> str:
+        self.addresses.append(address)
+        return await self.create_invoice(amount_sat, description=description)
+
+    async def receives(self) -> Sequence[LightningReceive]:
+        return [receive for receive in self.expected.values() if receive.settled_at is None]
+
+    async def receive(self, payment_hash: bytes) -> LightningReceive:
+        if payment_hash not in self.expected:
+            raise UnknownReceive(payment_hash)
+        return self.expected[payment_hash]
+
+    async def cancel_receive(self, payment_hash: bytes) -> None:
+        if payment_hash not in self.expected:
+            raise UnknownReceive(payment_hash)
+        if self.expected[payment_hash].state != "awaiting-payment":
+            raise CannotCancelReceive("cannot cancel: preimage has already been revealed")
+        del self.expected[payment_hash]
+
+    async def estimate_receive(self, amount_sat: int) -> ReceiveEstimate:
+        if self.failure is not None:
+            raise self.failure
+        return ReceiveEstimate(amount_sat, self.FEE_SAT, max(0, amount_sat - self.FEE_SAT))

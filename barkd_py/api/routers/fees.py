@@ -28,6 +28,19 @@ async def board_fee(query: Annotated[schemas.FeeEstimateQuery, Query()], wallet:
 
 
 @router.get(
+    "/lightning/receive",
+    response_model=schemas.FeeEstimateResponse,
+    responses=REFUSED,
+    summary="Estimate the fee of receiving over Lightning",
+)
+async def lightning_receive_fee(
+    query: Annotated[schemas.FeeEstimateQuery, Query()], wallet: Wallet
+) -> object:
+    with failing("Failed to estimate lightning receive fee"):
+        return render.fee_estimate(await wallet.lightning.estimate_receive(query.amount_sat))
+
+
+@router.get(
     "/offboard-all",
     response_model=schemas.FeeEstimateResponse,
     responses=REFUSED,

@@ -4,11 +4,25 @@ It decides nothing: `sends` has the payments that go out, `receives` those that 
 fast loop of the daemon, `resume` for a sync; both only drive what is stored.
 """
 
+import asyncio
+from collections.abc import Sequence
+
+from barkd_py.ark.address import ArkAddress
+from barkd_py.wallet.lightning.receives import LightningReceive, LightningReceives, ReceiveEstimate
 from barkd_py.wallet.lightning.sends import LightningDestination, LightningSend, PayEstimate, SendState
 
 
 class Lightning:
-    """Lightning payments of one wallet."""
+    """Lightning payments of one wallet.
+
+    wakeup: set when there is something to poll for that was not there before.
+    """
+
+    def __init__(self, *, receives: LightningReceives, wakeup: asyncio.Event) -> None:
+        self._receives = receives
+        self.wakeup = wakeup
+
+    # --- out
 
     async def pay(
         self,
@@ -30,15 +44,58 @@ class Lightning:
         """See `daemon.wallet_api.LightningApi`."""
         raise NotImplementedError
 
+    # --- in
+
+    async def create_invoice(
+        self, amount_sat: int, *, description: str | None = None, token: str | None = None
+    ) -> str:
+        """See `daemon.wallet_api.LightningApi`."""
+        return await self._receives.create(amount_sat, description=description, token=token)
+
+    async def check_invoice_address(self, address: ArkAddress) -> None:
+        """See `daemon.wallet_api.LightningApi`."""
+        await self._receives.check_address(address)
+
+    async def create_invoice_for(
+        self, address: ArkAddress, amount_sat: int, *, description: str | None = None
+    ) -> str:
+        """See `daemon.wallet_api.LightningApi`."""
+        return await self._receives.create_for(address, amount_sat, description=description)
+
+    async def receives(self) -> Sequence[LightningReceive]:
+        """See `daemon.wallet_api.LightningApi`."""
+        return await self._receives.pending()
+
+    async def receive(self, payment_hash: bytes) -> LightningReceive:
+        """See `daemon.wallet_api.LightningApi`."""
+        return await self._receives.find(payment_hash)
+
+    async def cancel_receive(self, payment_hash: bytes) -> None:
+        """See `daemon.wallet_api.LightningApi`."""
+        await self._receives.cancel(payment_hash)
+
+    async def estimate_receive(self, amount_sat: int) -> ReceiveEstimate:
+        """See `daemon.wallet_api.LightningApi`."""
+        return await self._receives.estimate(amount_sat)
+
+    async def on_incoming(self, payment_hash: bytes) -> None:
+        """The mailbox says that a payment has come."""
+        await self._receives.on_incoming(payment_hash)
+
+    # --- both
+
     async def is_pending(self) -> bool:
         """Whether any payment is under way, in either direction."""
-        return False
+        return await self._receives.is_pending()
 
     async def resume(self) -> None:
         """Drive everything that is under way, once."""
+        await self._receives.drive_all()
 
     async def poll(self) -> None:
         """Drive what a person may be waiting for. Cheap if there is nothing."""
+        await self._receives.poll()
 
     async def close(self) -> None:
         """Stop driving; every payment is where its row says."""
+        await self._receives.close()
