@@ -62,6 +62,10 @@ PAGE_SIZE = 25
 """Confirmed transactions on one page of a script's history; a shorter page is the last one."""
 
 
+class ConnectionDropped(ChainUnavailable):
+    """Before an answer came; often an idle connection that the server closed just as it was used again."""
+
+
 class EsploraSource:
     """A `ChainSource` on an Esplora server.
 
@@ -107,7 +111,12 @@ class EsploraSource:
         """The answer with status 200; None for 404. Raises ChainUnavailable."""
         delay_s = FIRST_RETRY_DELAY_S
         for attempt in range(MAX_RETRIES + 1):
-            response = await self._send("GET", path)
+            try:
+                response = await self._send("GET", path)
+            except ConnectionDropped:
+                if attempt > 0:
+                    raise
+                continue
             if response.status_code not in RETRIED_STATUSES or attempt == MAX_RETRIES:
                 break
             await self._sleep(delay_s)
@@ -133,7 +142,9 @@ class EsploraSource:
             raise ChainUnavailable("esplora's answer takes too long") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             host = urlsplit(self._url).netloc.rpartition("@")[2]
-            raise ChainUnavailable(f"no answer from esplora at {host}: {type(error).__name__}") from error
+            dropped = isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
+            failure = ConnectionDropped if dropped else ChainUnavailable
+            raise failure(f"no answer from esplora at {host}: {type(error).__name__}") from error
 
     async def _post(self, path: str, content: bytes) -> httpx.Response:
         """The answer with status 2xx. Raises BroadcastError for a refusal, else ChainUnavailable."""

@@ -69,6 +69,16 @@ async def test_patience_ends_after_six_retries() -> None:
     assert clock.now_s == pytest.approx(0.256 * 63)
 
 
+@pytest.mark.parametrize("error", [httpx.ReadError("reset"), httpx.RemoteProtocolError("disconnected")])
+async def test_a_connection_that_was_dropped_is_made_anew_once(error: Exception) -> None:
+    server = Server(error, text(str(HASH)))
+    assert await source(server).block_hash(3) == HASH
+    dead = Server(error)
+    with pytest.raises(ChainUnavailable):
+        await source(dead).block_hash(3)
+    assert len(dead.requests) == 2
+
+
 @pytest.mark.parametrize("answer", [text("bad gateway", 502), httpx.ConnectError("down"), text("no hash")])
 async def test_other_failures_are_not_retried_and_mean_nothing(answer: httpx.Response | Exception) -> None:
     server = Server(answer)
@@ -91,8 +101,9 @@ async def test_no_answer_says_who_gave_none_and_why_once() -> None:
     assert chain_text(failure.value) == "no answer from esplora at esplora:3002: ConnectError: refused"
 
 
-async def test_posts_are_never_repeated() -> None:
-    server = Server(text("busy", 503))
+@pytest.mark.parametrize("answer", [text("busy", 503), httpx.ReadError("reset")])
+async def test_posts_are_never_repeated(answer: httpx.Response | Exception) -> None:
+    server = Server(answer)
     with pytest.raises(ChainUnavailable):
         await source(server).broadcast(TX)
     assert len(server.requests) == 1
