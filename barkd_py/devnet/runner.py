@@ -27,6 +27,9 @@ from barkd_py.devnet.clock import DevnetClock
 from barkd_py.devnet.control import ControlParts, EsploraFaults, control_app
 from barkd_py.devnet.esplora import esplora_app
 from barkd_py.devnet.http_faults import HttpFaults
+from barkd_py.devnet.lightning.levers import lightning_routes
+from barkd_py.devnet.lightning.outside import Outside
+from barkd_py.devnet.lightning.server_node import ServerNode
 from barkd_py.devnet.node import Node
 from barkd_py.devnet.serving import serving
 from barkd_py.devnet.state_dir import DirectoryState, locked
@@ -138,17 +141,21 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
         clock = DevnetClock()
         node = await _start_node(options, clock)
         stack.push_async_callback(node.close)
-        # The last of them confirms what the Ark server gets.
-        await _mine_up_to(node, _FIRST_BLOCKS - 1)
+        # The last two confirm what the Ark server gets, and what it puts into its pool.
+        await _mine_up_to(node, _FIRST_BLOCKS - 2)
         ark_port = state.claim_port(options.host, "ark", options.ark_port)
         ark_admin_port = state.claim_port(options.host, "ark-admin", options.ark_admin_port)
+        server_chain = NodeChain(node)
+        lightning = await ServerNode.open(_made(options.directory / "lightning"), server_chain, clock)
+        stack.push_async_callback(lightning.close)
         ark_server = await ArkServer.start(
             _made(options.directory / "ark-server"),
-            NodeChain(node),
+            server_chain,
             settings=options.ark_settings,
             address=_address(options.host, ark_port),
             admin_address=_address(options.host, ark_admin_port),
             clock=clock,
+            lightning_node=lightning,
         )
         stack.push_async_callback(ark_server.stop)
         await _fund(ark_server, node)
@@ -168,6 +175,7 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
             on_transaction=options.mine_on_transaction,
         )
         http_faults = HttpFaults()
+        outside = await Outside.open(lightning, server_chain, clock)
         levers = ControlParts(
             node=node,
             clock=clock,
@@ -177,10 +185,14 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
                 "ark-server": _ArkServerFaults(ark_server.faults),
             },
             describe=urls.to_json,
-            extra_routes=ark_server_routes(ark_server, lambda tx: faucet.pay_for(node, tx)),
+            extra_routes=(
+                *ark_server_routes(ark_server, lambda tx: faucet.pay_for(node, tx)),
+                *lightning_routes(ark_server, lightning, outside),
+            ),
         )
         await stack.enter_async_context(_background(_poll(node), "polling the node"))
         await stack.enter_async_context(_background(miner.run(), "automatic mining"))
+        await stack.enter_async_context(_background(lightning.run(), "the Lightning node"))
         await stack.enter_async_context(serving(esplora_app(node, http_faults), esplora_socket))
         await stack.enter_async_context(serving(control_app(levers), control_socket))
         state.save(options.directory, urls.to_json())
@@ -205,8 +217,9 @@ async def _mine_up_to(node: Node, height: int) -> None:
 
 
 async def _fund(ark_server: ArkServer, node: Node) -> None:
-    """Give a poor Ark server the money for rounds and offboards."""
+    """Give a poor Ark server the money for rounds, offboards and its pool."""
     if await ark_server.treasury.balance_sat() >= _SERVER_COIN_SAT:
+        await ark_server.pool.fill_up()
         return
     outputs = [TxOut(_SERVER_COIN_SAT, await ark_server.treasury.new_script()) for _ in range(_SERVER_COINS)]
     try:
@@ -216,6 +229,7 @@ async def _fund(ark_server: ArkServer, node: Node) -> None:
         return
     await node.mine()
     await ark_server.follower.catch_up()
+    await ark_server.pool.fill_up()
 
 
 def _made(directory: Path) -> Path:

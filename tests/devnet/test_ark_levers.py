@@ -17,6 +17,9 @@ from barkd_py.server_rpc.protos.bark_server_pb2_grpc import RoundAdminServiceStu
 from tests.devnet.purse import SCRIPT
 
 FUNDS_SAT = 40 * SAT_PER_BTC
+#: What the server puts into its pool of VTXOs, and at most pays in fees for that.
+POOL_SAT = sum(ServerSettings().pool_amounts_sat)
+POOL_FEE_SAT = 20_000
 ON_DEMAND = ServerSettings(round_interval_secs=3600, round_submit_secs=600)
 
 
@@ -40,17 +43,21 @@ async def pull(levers: httpx.AsyncClient, path: str, **body: Any) -> Any:
 
 async def test_server_is_rich_from_the_start(running: Devnet, levers: httpx.AsyncClient) -> None:
     state = (await levers.get("/ark-server")).json()
-    assert state["balance_sat"] == FUNDS_SAT
+    assert 0 < FUNDS_SAT - POOL_SAT - state["balance_sat"] < POOL_FEE_SAT
+    assert await running.ark_server.pool.balance_sat() == POOL_SAT
     assert (state["participations"], state["offboard_sessions"], state["round_subscribers"]) == ([], [], 0)
     draft = await running.ark_server.treasury.draft([TxOut(50_000, SCRIPT)], FeeRate(500))
     assert all(coin.is_confirmed for coin in draft.coins)
 
 
 async def test_rich_server_gets_nothing_more(tmp_path: Path) -> None:
+    balances_sat = set()
     for _ in range(2):
         async with running_devnet(DevnetOptions(tmp_path)) as devnet:
-            assert await devnet.ark_server.treasury.balance_sat() == FUNDS_SAT
+            balances_sat.add(await devnet.ark_server.treasury.balance_sat())
+            assert await devnet.ark_server.pool.balance_sat() == POOL_SAT
             assert devnet.node.index.tip_height == 120
+    assert len(balances_sat) == 1
 
 
 async def test_round_on_demand(running: Devnet, levers: httpx.AsyncClient) -> None:

@@ -17,6 +17,7 @@ from barkd_py.devnet.ark_server.boards import BoardRequest, Boards
 from barkd_py.devnet.ark_server.call_context import CallContext, header, open_stream
 from barkd_py.devnet.ark_server.failures import BadArgument, Failure, Malformed, RpcStatus
 from barkd_py.devnet.ark_server.fee_rates import FeeRates
+from barkd_py.devnet.ark_server.lightning_service import LightningRpcs
 from barkd_py.devnet.ark_server.lookups import StatusQuery
 from barkd_py.devnet.ark_server.offboard_service import OffboardRpcs
 from barkd_py.devnet.ark_server.registration import register_transactions
@@ -51,6 +52,7 @@ class ArkService(ArkServiceServicer):
         arkoor: Arkoor,
         rounds: RoundRpcs,
         offboards: OffboardRpcs,
+        lightning: LightningRpcs,
         fee_rates: FeeRates,
         xpub_searches: XpubSearches,
     ) -> None:
@@ -62,6 +64,7 @@ class ArkService(ArkServiceServicer):
         self._arkoor = arkoor
         self._rounds = rounds
         self._offboards = offboards
+        self._lightning = lightning
         self._fee_rates = fee_rates
 
     # --- info
@@ -254,6 +257,61 @@ class ArkService(ArkServiceServicer):
     ) -> pb.ForfeitVtxosResponse:
         require_hash_locks(protocol_version(context))
         return await self._rounds.forfeit(request)
+
+    # --- Lightning
+
+    async def RequestLightningPayHtlcCosign(
+        self, request: pb.LightningPayHtlcCosignRequest, context: CallContext
+    ) -> pb.ArkoorPackageCosignResponse:
+        return await self._lightning.pay_htlc_cosign(request, protocol_version(context))
+
+    async def InitiateLightningPayment(
+        self, request: pb.InitiateLightningPaymentRequest, context: CallContext
+    ) -> core_pb2.Empty:
+        await self._lightning.initiate(request, protocol_version(context))
+        return core_pb2.Empty()
+
+    async def CheckLightningPayment(
+        self, request: pb.CheckLightningPaymentRequest, context: CallContext
+    ) -> pb.LightningPaymentStatus:
+        return await self._lightning.payment_status(request)
+
+    async def RequestLightningPayHtlcRevocation(
+        self, request: pb.ArkoorPackageCosignRequest, context: CallContext
+    ) -> pb.ArkoorPackageCosignResponse:
+        return await self._lightning.revoke(request)
+
+    async def FetchBolt12Invoice(
+        self, request: pb.FetchBolt12InvoiceRequest, context: CallContext
+    ) -> pb.FetchBolt12InvoiceResponse:
+        return await self._lightning.fetch_bolt12_invoice(request)
+
+    async def StartLightningReceive(
+        self, request: pb.StartLightningReceiveRequest, context: CallContext
+    ) -> pb.StartLightningReceiveResponse:
+        return await self._lightning.start_receive(request, protocol_version(context))
+
+    async def CheckLightningReceive(
+        self, request: pb.CheckLightningReceiveRequest, context: CallContext
+    ) -> pb.CheckLightningReceiveResponse:
+        return await self._lightning.receive_status(request)
+
+    async def PrepareLightningReceiveClaim(
+        self, request: pb.PrepareLightningReceiveClaimRequest, context: CallContext
+    ) -> pb.PrepareLightningReceiveClaimResponse:
+        return await self._lightning.prepare_claim(request, protocol_version(context))
+
+    async def ClaimLightningReceive(
+        self, request: pb.ClaimLightningReceiveRequest, context: CallContext
+    ) -> pb.ArkoorPackageCosignResponse:
+        protocol_version(context)
+        return await self._lightning.claim(request)
+
+    async def CancelLightningReceive(
+        self, request: pb.CancelLightningReceiveRequest, context: CallContext
+    ) -> core_pb2.Empty:
+        await self._lightning.cancel(request)
+        return core_pb2.Empty()
 
     # --- offboards
 

@@ -8,7 +8,7 @@ spent.
 Source: sheet 10 §6.4; sheet 03 §2.6.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -95,7 +95,7 @@ class Arkoor:
     async def cosign(self, requests: Sequence[PartRequest]) -> list[CosignedPart]:
         """Answer a payment; one answer per part, in their order."""
         ids = [request.input_id for request in requests]
-        rows = await self._store.transact(lambda connection: _user_rows(connection, ids))
+        rows = await self._store.transact(lambda connection: user_rows(connection, ids))
         for _, vtxo in rows:
             if isinstance(vtxo.policy, ServerHtlcSendPolicy):
                 raise BadArgument("server htlc send vtxo not supported")
@@ -108,12 +108,25 @@ class Arkoor:
         return await self.book_and_sign(requests, parts)
 
     async def book_and_sign(
-        self, requests: Sequence[PartRequest], parts: Sequence[ArkoorPart]
+        self,
+        requests: Sequence[PartRequest],
+        parts: Sequence[ArkoorPart],
+        guard: Callable[[Connection], None] = lambda connection: None,
+        lock: bool = True,
     ) -> list[CosignedPart]:
-        """Commit the spend, then sign. Nothing is signed if it cannot be booked."""
+        """Commit the spend, then sign. Nothing is signed if it cannot be booked.
+
+        guard: what else must hold, checked or booked in the same transaction. lock: whether an input in use
+        elsewhere is refused.
+        """
+
+        def write(connection: Connection) -> None:
+            guard(connection)
+            book(connection, parts)
+
         try:
-            with self._locks.holding(part.input.id for part in parts):
-                await self._store.transact(lambda connection: book(connection, parts))
+            with self._locks.holding(part.input.id for part in parts if lock):
+                await self._store.transact(write)
         except AlreadyLocked as error:
             raise BadArgument(f"some VTXO is already locked by another process: {error.vtxo_id}") from None
         return [
@@ -122,7 +135,8 @@ class Arkoor:
         ]
 
 
-def _user_rows(connection: Connection, ids: Sequence[VtxoId]) -> list[tuple[VtxoRow, Vtxo]]:
+def user_rows(connection: Connection, ids: Sequence[VtxoId]) -> list[tuple[VtxoRow, Vtxo]]:
+    """The rows of users' VTXOs, in the order of the ids. Raises Missing or Failure."""
     return [(row, row.user_vtxo()) for row in vtxo_rows.get_all(connection, ids)]
 
 

@@ -53,6 +53,10 @@ POINTS = {
     "offboard.tx": "an offboard's transaction, before it is shown (mutate)",
     "offboard.book": "before a finished offboard is booked",
     "offboard.broadcast": "before its transaction is broadcast (swallow: it never is)",
+    "lightning.initiate": "a payment, checked, before it is started (swallow: it never is)",
+    "lightning.invoice": "a receiver's invoice, before it is issued (mutate)",
+    "lightning.grant": "what a receiver is to get, before it is (mutate)",
+    "lightning.repeat-grant": "a receiver asks again for what was granted (swallow: it gets something new)",
 }
 """Where the engine can be hit."""
 

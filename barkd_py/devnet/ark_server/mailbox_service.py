@@ -8,6 +8,7 @@ from barkd_py.devnet.ark_server import fields
 from barkd_py.devnet.ark_server.call_context import CallContext, open_stream
 from barkd_py.devnet.ark_server.failures import BadArgument, Malformed
 from barkd_py.devnet.ark_server.mailboxes import (
+    Delivery,
     Mailboxes,
     Message,
     check_deliverable,
@@ -86,5 +87,25 @@ def _mailbox_message(message: Message) -> pb.MailboxMessage:
                 payment_hashes=[notice.unlock_hash], unlock_hash=notice.unlock_hash
             )
             return pb.MailboxMessage(checkpoint=message.checkpoint, round_participation_completed=completed)
-        case _:
-            raise NotImplementedError(f"nothing posts {message.type.text} yet")
+        case MailboxType.LN_RECV_PENDING:
+            (incoming,) = message.deliveries
+            return pb.MailboxMessage(
+                checkpoint=message.checkpoint,
+                incoming_lightning_payment=pb.IncomingLightningPaymentMessage(
+                    payment_hash=incoming.payment_hash, amount_msat=incoming.amount_msat
+                ),
+            )
+        case MailboxType.LN_SEND_FINISHED:
+            (finished,) = message.deliveries
+            return pb.MailboxMessage(
+                checkpoint=message.checkpoint, lightning_send_finished=_send_finished(finished)
+            )
+
+
+def _send_finished(delivery: Delivery) -> pb.LightningSendFinishedMessage:
+    finished = pb.LightningSendFinishedMessage(payment_hash=delivery.payment_hash)
+    if delivery.preimage is not None:
+        finished.preimage = delivery.preimage
+    if delivery.failure_reason is not None:
+        finished.failure.reason = core_pb2.LightningFailureReason.ValueType(delivery.failure_reason)
+    return finished

@@ -46,6 +46,10 @@ class Delivery:
     vtxo_id: VtxoId | None = None
     vtxo: bytes | None = None
     unlock_hash: bytes | None = None
+    payment_hash: bytes | None = None
+    preimage: bytes | None = None
+    amount_msat: int | None = None
+    failure_reason: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +123,16 @@ class Mailboxes:
 
         notices: mailbox and unlock hash.
         """
-        now_ms = int(self._clock() * 1000)
         for mailbox_id, unlock_hash in notices:
-            notice = Delivery(MailboxType.ROUND_PARTICIPATION_COMPLETED, unlock_hash=unlock_hash)
-            _insert(connection, mailbox_id, [notice], now_ms)
+            self.note(
+                connection,
+                mailbox_id,
+                Delivery(MailboxType.ROUND_PARTICIPATION_COMPLETED, unlock_hash=unlock_hash),
+            )
+
+    def note(self, connection: Connection, mailbox_id: PublicKey, delivery: Delivery) -> None:
+        """Post something inside a transaction; `wake` the mailbox after it."""
+        _insert(connection, mailbox_id, [delivery], int(self._clock() * 1000))
 
     def wake(self, mailbox_id: PublicKey) -> None:
         """Tell those who follow a mailbox that there is something new."""
@@ -231,6 +241,10 @@ def _insert(
             "vtxo_id": None if delivery.vtxo_id is None else bytes(delivery.vtxo_id),
             "vtxo": delivery.vtxo,
             "unlock_hash": delivery.unlock_hash,
+            "payment_hash": delivery.payment_hash,
+            "preimage": delivery.preimage,
+            "amount_msat": delivery.amount_msat,
+            "failure_reason": delivery.failure_reason,
         }
         inserted += connection.execute(insert(mailbox).values(values).on_conflict_do_nothing()).rowcount
     return inserted > 0
@@ -262,7 +276,16 @@ def _read(
     groups: dict[int, list[Delivery]] = {}
     for row in rows:
         vtxo_id = None if row.vtxo_id is None else VtxoId(row.vtxo_id)
-        delivery = Delivery(MailboxType(row.type), vtxo_id, row.vtxo, row.unlock_hash)
+        delivery = Delivery(
+            MailboxType(row.type),
+            vtxo_id,
+            row.vtxo,
+            row.unlock_hash,
+            row.payment_hash,
+            row.preimage,
+            row.amount_msat,
+            row.failure_reason,
+        )
         groups.setdefault(row.checkpoint, []).append(delivery)
     messages = tuple(Message(checkpoint, tuple(group)) for checkpoint, group in groups.items())
     # The real server counts messages against a limit of rows, so it may deny that there are more.

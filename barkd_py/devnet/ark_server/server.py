@@ -20,9 +20,9 @@ from sqlalchemy import Connection
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import Tx, Txid
-from barkd_py.devnet.ark_server import participation_rows, vtxo_rows
+from barkd_py.devnet.ark_server import lightning_rows, participation_rows, vtxo_rows
 from barkd_py.devnet.ark_server.admin_service import RoundAdminService
-from barkd_py.devnet.ark_server.ark_service import ArkService
+from barkd_py.devnet.ark_server.ark_service import ArkService, part_requests
 from barkd_py.devnet.ark_server.arkoor import Arkoor
 from barkd_py.devnet.ark_server.boards import Boards
 from barkd_py.devnet.ark_server.chain import ServerChain
@@ -34,6 +34,12 @@ from barkd_py.devnet.ark_server.follower import ChainFollower
 from barkd_py.devnet.ark_server.forfeits import Forfeits
 from barkd_py.devnet.ark_server.health import HealthHandler
 from barkd_py.devnet.ark_server.interceptor import Interceptor
+from barkd_py.devnet.ark_server.lightning_engine import LightningEngine
+from barkd_py.devnet.ark_server.lightning_node import LightningNode, NoNode
+from barkd_py.devnet.ark_server.lightning_parts import LightningParts
+from barkd_py.devnet.ark_server.lightning_receive import LightningReceives
+from barkd_py.devnet.ark_server.lightning_send import LightningSends
+from barkd_py.devnet.ark_server.lightning_service import LightningRpcs
 from barkd_py.devnet.ark_server.mailbox_service import MailboxService
 from barkd_py.devnet.ark_server.mailboxes import Mailboxes
 from barkd_py.devnet.ark_server.offboard_service import OffboardRpcs
@@ -46,6 +52,7 @@ from barkd_py.devnet.ark_server.settings import MAX_REQUEST_BYTES, ServerSetting
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.devnet.ark_server.store import Store
 from barkd_py.devnet.ark_server.treasury import Treasury
+from barkd_py.devnet.ark_server.vtxo_pool import VtxoPool
 from barkd_py.devnet.ark_server.watchman import Push, Watchman
 from barkd_py.devnet.ark_server.xpub_search import XpubSearches
 from barkd_py.errors import NotFound
@@ -84,6 +91,7 @@ class ArkServer:
         chain: ServerChain,
         faults: Faults,
         clock: Callable[[], float],
+        lightning_node: LightningNode,
     ) -> None:
         self.settings = settings
         self.keys = keys
@@ -100,6 +108,21 @@ class ArkServer:
         self._chain = chain
         self._clock = clock
         self._stopping = asyncio.Event()
+        self.pool = VtxoPool(settings, keys, store, chain, self.treasury, self.fee_rates)
+        self._arkoor = Arkoor(settings, keys, store, chain, self.locks)
+        self._lightning_parts = LightningParts(
+            settings=settings,
+            keys=keys,
+            store=store,
+            chain=chain,
+            arkoor=self._arkoor,
+            mailboxes=self.mailboxes,
+            pool=self.pool,
+            node=lightning_node,
+            faults=faults,
+            clock=clock,
+        )
+        self.lightning = LightningEngine(self._lightning_parts)
         self.rounds = RoundEngine(self._round_parts())
         self.offboards = Offboards(self._offboard_parts())
         self._grpc = self._listener()
@@ -146,9 +169,10 @@ class ArkServer:
             self.keys,
             self._store,
             boards=Boards(self.settings, self.keys, self._store, self._chain),
-            arkoor=Arkoor(self.settings, self.keys, self._store, self._chain, self.locks),
+            arkoor=self._arkoor,
             rounds=RoundRpcs(self.settings, self.rounds, delegated, self.forfeits),
             offboards=OffboardRpcs(self.offboards, self.fee_rates),
+            lightning=self._lightning_rpcs(),
             fee_rates=self.fee_rates,
             xpub_searches=XpubSearches(self.settings, self.keys, self._store, self._clock),
         )
@@ -162,6 +186,14 @@ class ArkServer:
         for listener in (self._grpc, self._admin_grpc):
             listener.add_generic_rpc_handlers((HealthHandler(self._stopping),))
 
+    def _lightning_rpcs(self) -> LightningRpcs:
+        return LightningRpcs(
+            self.settings,
+            LightningSends(self._lightning_parts, self.lightning),
+            LightningReceives(self._lightning_parts, self.lightning),
+            part_requests,
+        )
+
     @classmethod
     async def start(
         cls,
@@ -173,6 +205,7 @@ class ArkServer:
         address: str = "127.0.0.1:0",
         admin_address: str = "127.0.0.1:0",
         clock: Callable[[], float] = time.time,
+        lightning_node: LightningNode | None = None,
     ) -> "ArkServer":
         """Open or create a server's data in a directory and serve it.
 
@@ -187,6 +220,7 @@ class ArkServer:
             chain=chain,
             faults=faults or Faults(),
             clock=clock,
+            lightning_node=lightning_node or NoNode(),
         )
         await server.follower.catch_up()
         await server.rounds.resume()
@@ -204,6 +238,7 @@ class ArkServer:
             ("treasury", self.treasury.run()),
             ("offboards", self.offboards.run()),
             ("rounds", self.rounds.run()),
+            ("lightning", self.lightning.run()),
         ):
             await self._tasks.enter_async_context(_running(loop, f"ark-server-{name}"))
 
@@ -251,6 +286,13 @@ class ArkServer:
     async def set_vtxo_state(self, vtxo_id: VtxoId, state: SpendState) -> None:
         """Overwrite the state, for a server that lies. Raises Missing."""
         await self._store.transact(lambda connection: vtxo_rows.set_state(connection, vtxo_id, state))
+
+    async def lightning_books(
+        self,
+    ) -> tuple[list[lightning_rows.Attempt], list[lightning_rows.Subscription]]:
+        """All payments and receives, oldest first."""
+        attempts = await self._store.transact(lightning_rows.all_attempts)
+        return attempts, await self._store.transact(lightning_rows.all_subscriptions)
 
     async def participations(self) -> list[Participation]:
         """All swaps, those that wait and those that are done, oldest first."""

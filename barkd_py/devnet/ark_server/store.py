@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Insert, MetaData, create_engine, event, inspect
 
 from barkd_py.devnet.ark_server.failures import Failure, TxBodyError
 from barkd_py.devnet.ark_server.tables import metadata
@@ -29,13 +29,13 @@ class Store:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ark-server-store")
 
     @classmethod
-    async def open(cls, directory: Path) -> "Store":
-        """Open the database in a directory; its tables are made if they are missing."""
-        engine = create_engine(f"sqlite:///{directory / DATABASE_FILE}")
+    async def open(cls, directory: Path, file: str = DATABASE_FILE, tables: MetaData = metadata) -> "Store":
+        """Open the database in a directory; tables and columns are made if they are missing."""
+        engine = create_engine(f"sqlite:///{directory / file}")
         event.listen(engine, "connect", _configure)
         event.listen(engine, "begin", _begin_immediate)
         store = cls(engine)
-        await store._run(lambda: metadata.create_all(engine))
+        await store._run(lambda: _create_missing(engine, tables))
         return store
 
     async def transact(self, body: Callable[[Connection], T]) -> T:
@@ -56,6 +56,25 @@ class Store:
     async def close(self) -> None:
         await self._run(self._engine.dispose)
         self._thread.shutdown()
+
+
+def inserted_id(connection: Connection, statement: Insert) -> int:
+    """Insert one row; its number."""
+    key = connection.execute(statement).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def _create_missing(engine: Engine, tables: MetaData) -> None:
+    tables.create_all(engine)
+    with engine.begin() as connection:
+        for table in tables.sorted_tables:
+            known = {column["name"] for column in inspect(connection).get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in known:
+                    # Only columns that may be empty are ever added to a table that is in use.
+                    kind = column.type.compile(engine.dialect)
+                    connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
 
 def _configure(connection: Any, _record: object) -> None:

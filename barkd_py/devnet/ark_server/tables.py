@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -75,6 +77,7 @@ mailbox = Table(
     Column("unlock_hash", LargeBinary(32)),
     Column("preimage", LargeBinary(32)),
     Column("amount_msat", BigInteger),
+    Column("failure_reason", Integer),
     UniqueConstraint("type", "vtxo_id"),
     UniqueConstraint("type", "payment_hash"),
     Index(None, "mailbox_id", "checkpoint"),
@@ -182,4 +185,82 @@ mailbox_clock = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("checkpoint", BigInteger, nullable=False),
+)
+
+# A user's wish to be paid over Lightning. invoice: what the server's node issued for it. The same payment
+# hash may come again after a cancellation; the latest row counts. accepted_at: Unix seconds, since when the
+# payment is held. lowest_expiry_height: of the HTLCs that are held.
+ln_subscription = Table(
+    "ln_subscription",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("payment_hash", LargeBinary(32), nullable=False, index=True),
+    Column("invoice", Text, nullable=False),
+    Column("amount_sat", BigInteger, nullable=False),
+    Column("min_final_cltv_delta", Integer, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("mailbox_id", LargeBinary(33)),
+    Column("status", Text, nullable=False, index=True),
+    Column("accepted_at", Float),
+    Column("lowest_expiry_height", Integer),
+    sqlite_autoincrement=True,
+)
+
+# The VTXOs that a subscription was granted.
+ln_grant = Table(
+    "ln_grant",
+    metadata,
+    Column("subscription", ForeignKey("ln_subscription.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("vtxo_id", LargeBinary(36), nullable=False, unique=True),
+)
+
+# A try to pay an invoice for a user. subscription: the one of another user that it pays inside the server;
+# null if the server's node pays. reason: why it failed, by the protocol's number.
+ln_attempt = Table(
+    "ln_attempt",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("payment_hash", LargeBinary(32), nullable=False, index=True),
+    Column("invoice", Text, nullable=False),
+    Column("amount_sat", BigInteger, nullable=False),
+    Column("mailbox_id", LargeBinary(33)),
+    Column("subscription", ForeignKey("ln_subscription.id")),
+    Column("status", Text, nullable=False, index=True),
+    Column("reason", Integer, nullable=False, default=0),
+    Column("created_at", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index(
+    "uq_ln_attempt_open",
+    ln_attempt.c.payment_hash,
+    unique=True,
+    sqlite_where=text("status IN ('requested', 'submitted')"),
+)
+
+# The VTXOs that pay for an attempt.
+ln_attempt_vtxo = Table(
+    "ln_attempt_vtxo",
+    metadata,
+    Column("attempt", ForeignKey("ln_attempt.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("vtxo_id", LargeBinary(36), nullable=False, index=True),
+)
+
+# Which payment hashes are paid, and the only place that says so.
+ln_settlement = Table(
+    "ln_settlement",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("payment_hash", LargeBinary(32), nullable=False, unique=True),
+    Column("preimage", LargeBinary(32), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# The keys of the VTXOs in the pool, of which the server plays the user too.
+pool_key = Table(
+    "pool_key",
+    metadata,
+    Column("vtxo_id", LargeBinary(36), primary_key=True),
+    Column("secret", LargeBinary(32), nullable=False),
 )

@@ -190,11 +190,6 @@ async def test_older_server_has_no_look_ups_of_many(
 # --- before the first round, and health
 
 
-async def test_calls_that_are_not_served_yet_are_unimplemented(alice: Client) -> None:
-    refusal = await alice.refusal(alice.ark.FetchBolt12Invoice, pb.FetchBolt12InvoiceRequest())
-    assert refusal == Refusal("UNIMPLEMENTED", "", None)
-
-
 async def test_there_was_no_round_event(alice: Client) -> None:
     refusal = await alice.refusal(alice.ark.LastRoundEvent, core_pb2.Empty())
     assert refusal == Refusal("NOT_FOUND", "not found: no round event yet", "")

@@ -1,0 +1,1 @@
+"""The Lightning network of devnet: the Ark server's node, and nodes outside Ark that pay and are paid."""
