@@ -40,15 +40,19 @@ class Dropped(Exception):
 
 Gate = Callable[[NetworkCall], Awaitable[None]]
 
+Observer = Callable[[str, bytes], None]
+"""Told of each unary gRPC request: the path of its method, and its bytes."""
+
 
 class _ForwardingHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Passes every method on as bytes; streams are told by name."""
 
     _STREAMS = frozenset({"SubscribeRounds", "SubscribeMailbox", "Watch"})
 
-    def __init__(self, channel: Any, gate: Gate) -> None:
+    def __init__(self, channel: Any, gate: Gate, observe: Observer) -> None:
         self._channel = channel
         self._gate = gate
+        self._observe = observe
 
     def service(self, handler_call_details: Any) -> Any:
         method: str = handler_call_details.method
@@ -59,6 +63,7 @@ class _ForwardingHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _unary(self, method: str, name: str) -> Any:
         async def forward(request: bytes, context: Any) -> bytes:
+            self._observe(method, request)
             await self._pass_gate(NetworkCall(name, "before"), context)
             call = self._channel.unary_unary(method)(
                 request, metadata=_forwarded_metadata(context), timeout=60
@@ -103,13 +108,15 @@ def _forwarded_metadata(context: Any) -> tuple[tuple[str, str], ...]:
 
 
 @asynccontextmanager
-async def ark_server_proxy(target: str, gate: Gate) -> AsyncIterator[str]:
+async def ark_server_proxy(
+    target: str, gate: Gate, observe: Observer = lambda method, request: None
+) -> AsyncIterator[str]:
     """A gRPC proxy in front of the Ark server at `target` (``host:port``); yields its URL."""
     async with grpc.aio.insecure_channel(
         target, options=[("grpc.max_receive_message_length", -1)]
     ) as channel:
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
-        server.add_generic_rpc_handlers((_ForwardingHandler(channel, gate),))
+        server.add_generic_rpc_handlers((_ForwardingHandler(channel, gate, observe),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:

@@ -1,0 +1,296 @@
+"""The victim, somebody to pay and be paid by, a devnet; and the books that must balance whatever happens.
+
+Everything that either wallet owns, plus everything that it paid in fees, is the same sum before and after.
+Fees on chain are read from the chain itself. A child that pays for an exit also collects the anchor of its
+parent, where the board's fee is.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from barkd_py.bitcoin.script import P2A_SCRIPT
+from tests.crash.doomed_daemon import DOOM_FILE
+from tests.crash.nonces import NonceLog
+from tests.support.processes import Daemon, Devnet, Process, esplora, eventually
+from tests.support.proxies import Dropped, NetworkCall, ark_server_proxy, esplora_proxy
+
+COIN_SAT = 5_000_000
+COINS = 4
+STOCK_SAT = 1_000_000
+EXIT_DELTA = 12
+SETTLE_WITHIN_SECS = 240.0
+
+# Rounds are held when a flow asks for one; VTXOs outlive the blocks that the suite mines.
+DEVNET_OPTIONS = ("--round-interval", "100000", "--vtxo-lifetime", "16000")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KillPoint:
+    """The nth (from 0) event of a kind, of which the daemon dies.
+
+    what: a network call, or "commit". phase: before or after it.
+    """
+
+    what: str
+    phase: str
+    nth: int
+
+    def __str__(self) -> str:
+        return f"{self.phase} {self.what} #{self.nth + 1}"
+
+
+@dataclass
+class Gate:
+    """Counts calls, kills the daemon at one of them, and lets a trouble strike the others."""
+
+    daemon: Daemon
+    armed: KillPoint | None = None
+    seen: Counter[NetworkCall] = field(default_factory=Counter)
+    trouble: Callable[[NetworkCall], Awaitable[None]] | None = None
+
+    async def __call__(self, call: NetworkCall) -> None:
+        nth = self.seen[call]
+        self.seen[call] += 1
+        if self.armed == KillPoint(call.name, call.phase, nth):
+            self.armed = None
+            self.daemon.process.kill()
+            raise Dropped
+        if self.trouble is not None:
+            await self.trouble(call)
+
+
+class DoomedDaemon(Daemon):
+    """One of our daemons that a file can make kill itself around a commit."""
+
+    def __init__(self, datadir: Path) -> None:
+        super().__init__(datadir)
+        self.doom = datadir.with_name("doom")
+        program = "tests.crash.doomed_daemon"
+        command = tuple(program if part == "barkd_py.cli" else part for part in self.process.command)
+        self.process = Process(command, self.process.log, {DOOM_FILE: str(self.doom)})
+
+
+@dataclass
+class World:
+    """See the module. foreign: transactions that neither wallet paid for."""
+
+    devnet: Devnet
+    victim: DoomedDaemon
+    peer: Daemon
+    gate: Gate
+    nonces: NonceLog
+    foreign: set[str]
+    chain: httpx.AsyncClient
+    wealth_sat: int = 0
+    _costs_sat: dict[str, int] = field(default_factory=dict)
+    _calls_seen: Counter[NetworkCall] = field(default_factory=Counter)
+    _commits_seen: int = 0
+
+    # --- killing
+
+    async def interrupted(self, point: KillPoint | None, act: Callable[[], Awaitable[None]]) -> bool:
+        """Run the flow with death at a point, and start the daemon again if it came. Whether it did.
+
+        Without a point, commits are counted; see `points_seen`.
+        """
+        self.gate.seen.clear()
+        if point is None:
+            self.victim.doom.write_text("count 0")
+        elif point.what == "commit":
+            self.victim.doom.write_text(f"{point.phase} {point.nth}")
+        else:
+            self.gate.armed = point
+        try:
+            await act()
+        except httpx.TransportError:
+            await eventually(self._is_dead, bool)
+        self.gate.armed = None
+        if point is None:
+            self._calls_seen = Counter(self.gate.seen)
+            self._commits_seen = int(self.victim.doom.read_text().split()[1])
+        self.victim.doom.unlink(missing_ok=True)
+        return await self._revive()
+
+    async def _is_dead(self) -> bool:
+        return not self.victim.process.running
+
+    async def _revive(self) -> bool:
+        """An answer proves that nobody is about to die: requests and commits take turns."""
+        try:
+            await self.victim.get("/wallet")
+        except httpx.TransportError:
+            await eventually(self._is_dead, bool)
+            await self.victim.start()
+            return True
+        return False
+
+    def points_seen(self, unrelated: frozenset[str]) -> list[KillPoint]:
+        """Where the flow that was just counted can be interrupted."""
+        calls = [
+            KillPoint(call.name, call.phase, nth)
+            for call, count in sorted(
+                self._calls_seen.items(), key=lambda item: (item[0].name, item[0].phase)
+            )
+            if call.name not in unrelated
+            for nth in range(min(count, 2))  # more of the same is more of the same
+        ]
+        commits = [
+            KillPoint("commit", phase, nth)
+            for nth in range(self._commits_seen)
+            for phase in ("before", "after")
+        ]
+        return calls + commits
+
+    # --- what people do
+
+    async def board(self, amount_sat: int = 30_000) -> str:
+        """A new VTXO of the victim's; its id."""
+        pending = await self.victim.post("/boards/board-amount", {"amount_sat": amount_sat})
+        (vtxo_id,) = (vtxo if isinstance(vtxo, str) else vtxo["id"] for vtxo in pending["vtxos"])
+        await self.settle()
+        return str(vtxo_id)
+
+    async def spare_vtxo(self) -> str:
+        """Something small, but not dust, that the victim can do without."""
+        vtxos = await self.victim.get("/wallet/vtxos")
+        fit = [vtxo for vtxo in vtxos if 20_000 <= vtxo["amount_sat"] <= 50_000]
+        if not fit:
+            return await self.board()
+        return str(min(fit, key=lambda vtxo: int(vtxo["amount_sat"]))["id"])
+
+    async def hold_round(self) -> None:
+        """Let the server hold a round, and wait until the victim's part in one is decided."""
+        await self.devnet.pull("/round")
+
+        async def undecided() -> list[Json]:
+            infos = await self.victim.get("/wallet/rounds")
+            decided = ("unconfirmed", "confirmed", "failed", "canceled")
+            return [info for info in infos if info["status"]["status"] not in decided]
+
+        await eventually(undecided, lambda left: left == [])
+
+    # --- coming to an end
+
+    async def settle(self) -> None:
+        """Do what has to be done until nothing is pending, and the books balance."""
+        deadline = time.monotonic() + SETTLE_WITHIN_SECS
+        while True:
+            loose = await self._loose_ends()
+            if not loose:
+                return
+            if time.monotonic() > deadline:
+                raise AssertionError(f"never settled: {loose}\n{self.victim.process.tail()}")
+            await self._push_on()
+
+    async def _push_on(self) -> None:
+        victim = self.victim
+        if await victim.get("/wallet/rounds"):
+            await self.devnet.pull("/round")
+            await asyncio.sleep(0.2)  # rounds take their time; asking again is all that there is to do
+        live = await victim.get("/exits/status/live")
+        if live:
+            await victim.post("/exits/progress")
+            if any(each["state"]["type"] == "claimable" for each in await victim.get("/exits/status/live")):
+                address = (await victim.post("/onchain/addresses/next"))["address"]
+                await victim.post("/exits/claim/all", {"destination": address})
+        waits_for_delta = any(each["state"]["type"] == "awaiting-delta" for each in live)
+        await self.devnet.mine(EXIT_DELTA if waits_for_delta else 1)
+        for daemon in (self.peer, victim):
+            await daemon.post("/wallet/sync")
+            await daemon.post("/onchain/sync")
+
+    async def _loose_ends(self) -> dict[str, Any]:
+        """What is not at its end, by name."""
+        loose: dict[str, Any] = {}
+        for name, daemon in (("victim", self.victim), ("peer", self.peer)):
+            balance = await daemon.get("/wallet/balance")
+            pending = {
+                key: sat
+                for key, sat in balance.items()
+                if sat and key not in ("spendable_sat", "needs_refresh_sat")
+            }
+            unfinished = [each for each in await daemon.get("/history") if each["status"] == "pending"]
+            locked = [
+                vtxo for vtxo in await daemon.get("/wallet/vtxos") if vtxo["state"]["type"] != "spendable"
+            ]
+            loose |= {f"{name}: balance": pending, f"{name}: history": unfinished, f"{name}: vtxos": locked}
+        exits = await self.victim.get("/exits/status/live")
+        loose["exits"] = [each for each in exits if each["state"]["type"] != "claimed"]
+        loose["rounds"] = await self.victim.get("/wallet/rounds")
+        loose["boards"] = await self.victim.get("/boards/pending")
+        onchain = await self.victim.get("/onchain/balance")
+        loose["unconfirmed"] = onchain["total_sat"] - onchain["confirmed_sat"]
+        if self.wealth_sat:
+            loose["missing_sat"] = self.wealth_sat - await self.measured_wealth_sat()
+        return {name: what for name, what in loose.items() if what}
+
+    # --- the books
+
+    async def measured_wealth_sat(self) -> int:
+        """What both own, and all fees that they ever paid."""
+        owned_sat, txids, offboards = 0, set(), set()
+        for daemon in (self.victim, self.peer):
+            owned_sat += sum((await daemon.get("/wallet/balance")).values())
+            owned_sat += (await daemon.get("/onchain/balance"))["total_sat"]
+            for movement in await daemon.get("/history"):
+                if movement["status"] == "successful":
+                    owned_sat += movement["offchain_fee_sat"]
+                offboards.add(movement.get("metadata", {}).get("offboard_txid"))
+            txids |= {tx["txid"] for tx in await daemon.get("/onchain/transactions")}
+        return owned_sat + sum([await self._cost_sat(txid) for txid in txids - offboards - self.foreign])
+
+    async def _cost_sat(self, txid: str) -> int:
+        """What a transaction of ours cost us, less the anchor that it collects."""
+        if txid not in self._costs_sat:
+            tx = (await self.chain.get(f"/tx/{txid}")).raise_for_status().json()
+            prevouts = [each["prevout"] for each in tx["vin"]]
+            anchors = [out for out in prevouts if out["scriptpubkey"] == P2A_SCRIPT.hex()]
+            self._costs_sat[txid] = tx["fee"] - sum(out["value"] for out in anchors)
+        return self._costs_sat[txid]
+
+    async def history(self, kind: str, status: str = "successful", of: Daemon | None = None) -> list[Json]:
+        """The movements of one kind in one status; the victim's unless of somebody else."""
+        movements = await (of or self.victim).get("/history")
+        return [each for each in movements if (each["subsystem"]["kind"], each["status"]) == (kind, status)]
+
+
+@asynccontextmanager
+async def running_world(directory: Path, devnet: Devnet) -> AsyncIterator[World]:
+    """A world in which both have money, and the victim lives behind proxies."""
+    directory.mkdir(parents=True, exist_ok=True)
+    victim, peer = DoomedDaemon(directory / "victim"), Daemon(directory / "peer")
+    gate, nonces = Gate(victim), NonceLog()
+    async with AsyncExitStack() as stack:
+        ark_url = await stack.enter_async_context(
+            ark_server_proxy(devnet.ark_server_target, gate, nonces.note)
+        )
+        esplora_url = await stack.enter_async_context(esplora_proxy(devnet.esplora_url, gate))
+        chain = await stack.enter_async_context(httpx.AsyncClient(base_url=devnet.esplora_url, timeout=60))
+        foreign = set()
+        for daemon, ark, source in (
+            (victim, ark_url, esplora_url),
+            (peer, devnet.ark_server_url, devnet.esplora_url),
+        ):
+            await daemon.start()
+            stack.push_async_callback(daemon.close)
+            await daemon.create_wallet(ark, esplora(source))
+            for _ in range(COINS):
+                address = (await daemon.post("/onchain/addresses/next"))["address"]
+                foreign.add((await devnet.pull("/fund", address=address, amount_sat=COIN_SAT))["txid"])
+            await daemon.post("/onchain/sync")
+            await daemon.post("/boards/board-amount", {"amount_sat": STOCK_SAT})
+        world = World(devnet, victim, peer, gate, nonces, foreign, chain)
+        await world.settle()
+        world.wealth_sat = await world.measured_wealth_sat()
+        assert world.wealth_sat == 2 * COINS * COIN_SAT
+        yield world
