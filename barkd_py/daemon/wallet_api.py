@@ -20,8 +20,9 @@ from barkd_py.bitcoin.units import BlockRef, FeeRate, Network
 from barkd_py.config import WalletConfig
 from barkd_py.wallet.actions.offboard_terms import OffboardTarget
 from barkd_py.wallet.exits.states import ExitFeeEstimate, ExitFilter, ExitProgress, ExitStatus
+from barkd_py.wallet.lightning.invoices import LightningDestination
 from barkd_py.wallet.lightning.receives import LightningReceive
-from barkd_py.wallet.lightning.sends import LightningDestination, LightningSend
+from barkd_py.wallet.lightning.sends import LightningSend
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
 from barkd_py.wallet.rounds.states import RoundInfo

@@ -52,6 +52,7 @@ from barkd_py.wallet.actions.board import (
 from barkd_py.wallet.actions.executor import ActionExecutor
 from barkd_py.wallet.actions.lightning_receive import LightningReceiveMachine, ReceiveSettings
 from barkd_py.wallet.actions.lightning_receive_states import revealed_preimage
+from barkd_py.wallet.actions.lightning_send import LightningSendMachine
 from barkd_py.wallet.actions.offboard import Offboards
 from barkd_py.wallet.actions.offboard_machine import OffboardMachine
 from barkd_py.wallet.addresses import Addresses
@@ -59,8 +60,11 @@ from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.balance import Balance, BalanceReader
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.lightning.invoices import InvoiceSource
+from barkd_py.wallet.lightning.lnurl import LnurlClient
 from barkd_py.wallet.lightning.on_chain import LightningExits
 from barkd_py.wallet.lightning.receives import LightningReceives
+from barkd_py.wallet.lightning.sends import LightningSends, SendRules
 from barkd_py.wallet.lightning.service import Lightning
 from barkd_py.wallet.listings import HistoryListing, VtxoListing
 from barkd_py.wallet.locks import NamedLocks
@@ -212,6 +216,7 @@ class Wallet:
         self.anchors = Anchors(chain)
         self.lightning: Lightning = self._make_lightning(onchain, now)
         self.mailbox.on_incoming_lightning = self.lightning.on_incoming
+        self.mailbox.on_lightning_send_finished = self.lightning.on_send_finished
         self.vtxo_import = VtxoImport(
             store, server, chain, keychain, self.registration, default_gap_limit=config.vtxo_key_gap_limit
         )
@@ -240,6 +245,32 @@ class Wallet:
         config = self.config
         window = ClaimWindow(config.vtxo_exit_margin, config.htlc_recv_claim_delta)
         wakeup = asyncio.Event()
+        send_machine = LightningSendMachine(
+            self.store,
+            self.keychain,
+            self.server,
+            self.chain,
+            self.registration,
+            self.anchors,
+            threshold=config.vtxo_refresh_expiry_threshold,
+            exit_margin=config.vtxo_exit_margin,
+            start_exit=self.exits.start_held,
+        )
+        sends = LightningSends(
+            self.store,
+            self.executor,
+            send_machine,
+            self.keychain,
+            self.server,
+            self.chain,
+            InvoiceSource(
+                self.server, LnurlClient(self._network, socks5_proxy=config.socks5_proxy), self._network
+            ),
+            network=self._network,
+            rules=SendRules(config.change_vtxo_split_factor, config.vtxo_exit_margin),
+            wakeup=wakeup,
+            now=now,
+        )
         receive_machine = LightningReceiveMachine(
             self.store,
             self.keychain,
@@ -264,7 +295,7 @@ class Wallet:
             now=now,
         )
         self.exits.preimage_sources.append(revealed_preimage)
-        return Lightning(receives=receives, wakeup=wakeup)
+        return Lightning(sends=sends, receives=receives, wakeup=wakeup)
 
     # --- life
 

@@ -13,6 +13,7 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, InvalidInput
+from barkd_py.wallet.lightning.invoices import LightningDestination
 from barkd_py.wallet.lightning.receives import (
     CannotCancelReceive,
     LightningReceive,
@@ -20,7 +21,7 @@ from barkd_py.wallet.lightning.receives import (
     UnknownReceive,
     ZeroInvoice,
 )
-from barkd_py.wallet.lightning.sends import LightningDestination, LightningSend, PayEstimate, SendState
+from barkd_py.wallet.lightning.sends import LightningSend, PayEstimate, SendState
 from barkd_py.wallet.payment_request import InvoiceDestination
 
 

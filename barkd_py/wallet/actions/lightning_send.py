@@ -246,13 +246,7 @@ class LightningSendMachine:
                 htlcs = await tx.vtxos.bodies(state.htlc_ids)
             await self._server.register_vtxo_transactions(htlcs)
             self._registration.note_registered(state.htlc_ids)
-            await self._server.initiate_lightning_payment(
-                invoice=payment.invoice,
-                htlc_vtxo_ids=state.htlc_ids,
-                amount_sat=payment.amount_sat,
-                mailbox_id=self._keychain.mailbox_key.public_key,
-                retry_for_secs=payment.retry_for_secs,
-            )
+            await self._tell(state)
         except StoreError:
             raise
         except BarkdError as error:
@@ -260,7 +254,17 @@ class LightningSendMachine:
                 return Retry(error)
             log.warning("Lightning send: the server does not pay: %s", chain_text(error))
             return Next(Revocable(payment, state.htlc_ids))
-        return Next(Initiated(payment, state.htlc_ids, state.lost))
+        return Next(Initiated(payment, state.htlc_ids))
+
+    async def _tell(self, state: Funded | Initiated) -> None:
+        """Have the server pay. It does so once, however often it is told."""
+        await self._server.initiate_lightning_payment(
+            invoice=state.payment.invoice,
+            htlc_vtxo_ids=state.htlc_ids,
+            amount_sat=state.payment.amount_sat,
+            mailbox_id=self._keychain.mailbox_key.public_key,
+            retry_for_secs=state.payment.retry_for_secs,
+        )
 
     # --- Initiated
 
@@ -273,7 +277,11 @@ class LightningSendMachine:
             case Decision.REVOKE:
                 return Next(Revocable(state.payment, state.htlc_ids))
             case Decision.TELL_AGAIN:
-                return Park(Funded(state.payment, state.htlc_ids, state.lost + 1), POLL_SECS)
+                try:
+                    await self._tell(state)
+                except BarkdError as error:
+                    log.warning("Lightning send: the server is told again: %s", chain_text(error))
+                return Park(replace(state, lost=state.lost + 1), POLL_SECS)
             case _:
                 return Park(state, POLL_SECS)
 

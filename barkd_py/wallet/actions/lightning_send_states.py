@@ -1,10 +1,11 @@
 """Where a Lightning payment can be, and what follows from what is seen.
 
-            Locked ──── cosigned ───▶ Funded ─── server told ──▶ Initiated
-              │                          ▲  ◀── never heard of ──┘  │  │
-   refused,   │                          │ refused, or nearly late  │  └─ preimage ─▶ done: paid
+            Locked ──── cosigned ───▶ Funded ─── server told ──▶ Initiated ─ preimage ─▶ done: paid
+              │                          │                          │
+   refused,   │                          │ refused, late            │
    not booked │  refused, yet booked     ▼                          │
-              ├───────────────────────▶ Revocable ◀── failed, late ─┘
+              ├───────────────────────▶ Revocable ◀─ failed, late, ─┘
+              │                          │  │        never heard of
               ▼                          │  │
         done: undone       revoked ◀─────┘  └── not revoked ──▶ Stuck ── on the chain ──▶ done: failed
                                                                   │
@@ -39,7 +40,7 @@ from barkd_py.wallet.movements import PaymentMethod
 from barkd_py.wallet.store.payloads import HexBytes, PayloadFormat, PublicKeyHex, VtxoIdText
 
 # How often a server may not know a payment that it was told to make, before the HTLCs are asked back.
-MAX_LOST = 5
+MAX_LOST = 30
 # After the HTLCs have expired an honest server gives them back, once it has seen the blocks.
 EXPIRED_GRACE_BLOCKS = 6
 # What a payment out of inputs that are about to expire gets, before their HTLCs exit.
@@ -111,17 +112,16 @@ class Locked:
 
 @dataclass(frozen=True, slots=True)
 class Funded:
-    """The HTLCs are stored; the server has perhaps been told to pay. lost: see `MAX_LOST`."""
+    """The HTLCs are stored; the server has perhaps been told to pay."""
 
     payment: Payment
     htlc_ids: tuple[VtxoIdText, ...]
-    lost: int = 0
     type: Literal["funded"] = "funded"
 
 
 @dataclass(frozen=True, slots=True)
 class Initiated:
-    """The server is paying."""
+    """The server is paying. lost: how often it did not know of it."""
 
     payment: Payment
     htlc_ids: tuple[VtxoIdText, ...]

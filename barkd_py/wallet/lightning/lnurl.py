@@ -171,7 +171,7 @@ class LnurlClient:
         raise _NoAnswer("too many redirects")
 
     async def _fetch(self, url: str, address: str | None) -> tuple[str | None, bytes]:
-        """Where the answer sends us, or what it is. address: connect there, whatever the name says by then."""
+        """Where the answer sends us, or what it is. address: where to connect, whatever the name says now."""
         proxy = None if self._transport is not None else proxy_for(url, self._socks5_proxy)
         try:
             target = httpx.URL(url)

@@ -8,8 +8,9 @@ import asyncio
 from collections.abc import Sequence
 
 from barkd_py.ark.address import ArkAddress
+from barkd_py.wallet.lightning.invoices import LightningDestination
 from barkd_py.wallet.lightning.receives import LightningReceive, LightningReceives, ReceiveEstimate
-from barkd_py.wallet.lightning.sends import LightningDestination, LightningSend, PayEstimate, SendState
+from barkd_py.wallet.lightning.sends import LightningSend, LightningSends, PayEstimate
 
 
 class Lightning:
@@ -18,7 +19,8 @@ class Lightning:
     wakeup: set when there is something to poll for that was not there before.
     """
 
-    def __init__(self, *, receives: LightningReceives, wakeup: asyncio.Event) -> None:
+    def __init__(self, *, sends: LightningSends, receives: LightningReceives, wakeup: asyncio.Event) -> None:
+        self._sends = sends
         self._receives = receives
         self.wakeup = wakeup
 
@@ -34,15 +36,21 @@ class Lightning:
         wait: bool = False,
     ) -> bytes:
         """See `daemon.wallet_api.LightningApi`."""
-        raise NotImplementedError
+        return await self._sends.pay(
+            destination, amount_sat, comment=comment, retry_for_secs=retry_for_secs, wait=wait
+        )
 
     async def send(self, payment_hash: bytes) -> LightningSend:
         """See `daemon.wallet_api.LightningApi`."""
-        return LightningSend(payment_hash, SendState.UNKNOWN)
+        return await self._sends.find(payment_hash)
 
     async def estimate_pay(self, amount_sat: int) -> PayEstimate:
         """See `daemon.wallet_api.LightningApi`."""
-        raise NotImplementedError
+        return await self._sends.estimate(amount_sat)
+
+    async def on_send_finished(self, payment_hash: bytes, preimage: bytes | None) -> None:
+        """The mailbox says how a payment ended."""
+        await self._sends.on_finished(payment_hash, preimage)
 
     # --- in
 
@@ -86,16 +94,18 @@ class Lightning:
 
     async def is_pending(self) -> bool:
         """Whether any payment is under way, in either direction."""
-        return await self._receives.is_pending()
+        return await self._sends.is_pending() or await self._receives.is_pending()
 
     async def resume(self) -> None:
         """Drive everything that is under way, once."""
-        await self._receives.drive_all()
+        await asyncio.gather(self._sends.drive_all(), self._receives.drive_all())
 
     async def poll(self) -> None:
         """Drive what a person may be waiting for. Cheap if there is nothing."""
+        await self._sends.poll()
         await self._receives.poll()
 
     async def close(self) -> None:
         """Stop driving; every payment is where its row says."""
+        await self._sends.close()
         await self._receives.close()
