@@ -161,7 +161,8 @@ class ApiServer(uvicorn.Server):
 def bind(host: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> socket.socket:
     """A listening socket. Raises BindFailed."""
     family = socket.AF_INET6 if host.version == 6 else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Unless the protocol is named, asyncio leaves Nagle's algorithm on; uvloop does not.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((str(host), port))

@@ -77,7 +77,9 @@ class DirectoryState:
     def listen(self, host: str, part: str, asked: int | None) -> socket.socket:
         """A bound socket on the port asked for, else that of last time, else any. Raises PortInUse."""
         port = self.ports.get(part, 0) if asked is None else asked
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # Unless the protocol is named, asyncio leaves Nagle's algorithm on, and every answer takes 40 ms.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
