@@ -28,6 +28,7 @@ from barkd_py.devnet.control import ControlParts, EsploraFaults, control_app
 from barkd_py.devnet.esplora import esplora_app
 from barkd_py.devnet.http_faults import HttpFaults
 from barkd_py.devnet.lightning.levers import lightning_routes
+from barkd_py.devnet.lightning.lnurl import lnurl_routes
 from barkd_py.devnet.lightning.outside import Outside
 from barkd_py.devnet.lightning.server_node import ServerNode
 from barkd_py.devnet.node import Node
@@ -188,6 +189,7 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
             extra_routes=(
                 *ark_server_routes(ark_server, lambda tx: faucet.pay_for(node, tx)),
                 *lightning_routes(ark_server, lightning, outside),
+                *lnurl_routes(outside),
             ),
         )
         await stack.enter_async_context(_background(_poll(node), "polling the node"))

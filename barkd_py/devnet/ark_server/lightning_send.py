@@ -134,6 +134,8 @@ class LightningSends:
                 f"HTLC VTXO sum of {format_btc(total_sat)} is less than the payment amount of "
                 f"{format_btc(request.amount_sat)} plus fees of {format_btc(fee_sat)}"
             )
+        if not request.invoice.is_signed:
+            raise Failure("invalid invoice signature: bolt12 signature is invalid")
         budget_sat = (
             fee_sat * self._settings.ln_max_fee_ppm // _PPM + total_sat - request.amount_sat - fee_sat
         )

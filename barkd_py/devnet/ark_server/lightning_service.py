@@ -6,14 +6,13 @@ Source: sheet 10 §6.5, §6.6; sheet 08 §4.5, §4.6.
 from collections.abc import Callable, Sequence
 
 from barkd_py.ark.mailbox import decode_mailbox_id
-from barkd_py.bitcoin.address import bech32_encode, to_5_bits
-from barkd_py.bitcoin.bolt12 import InvalidOffer, Offer
+from barkd_py.bitcoin.bolt12 import InvalidOffer
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.devnet.ark_server import fields
 from barkd_py.devnet.ark_server.arkoor import CosignedPart, PartRequest
 from barkd_py.devnet.ark_server.failures import BadArgument, Failure, Malformed
-from barkd_py.devnet.ark_server.lightning_invoice import parse_invoice
+from barkd_py.devnet.ark_server.lightning_invoice import parse_invoice, read_offer
 from barkd_py.devnet.ark_server.lightning_receive import (
     ClaimRequest,
     GrantRequest,
@@ -85,7 +84,7 @@ class LightningRpcs:
         self, request: pb.FetchBolt12InvoiceRequest
     ) -> pb.FetchBolt12InvoiceResponse:
         try:
-            offer = Offer.parse(_offer_text(request.offer))
+            offer = read_offer(request.offer)
         except InvalidOffer:
             raise BadArgument("invalid offer") from None
         if request.HasField("amount_sat"):
@@ -158,11 +157,6 @@ class LightningRpcs:
         except Malformed as error:
             # Not an INVALID_ARGUMENT: the real server forgets to say whose fault it is.
             raise Failure(f"Failed to parse request: rpc conversion error: {error}") from None
-
-
-def _offer_text(data: bytes) -> str:
-    """An offer's text has no checksum."""
-    return bech32_encode("lno", to_5_bits(data), 1)[:-6]
 
 
 def _check_version(version: int, what: str) -> None:

@@ -34,6 +34,7 @@ from barkd_py.devnet.ark_server.follower import ChainFollower
 from barkd_py.devnet.ark_server.forfeits import Forfeits
 from barkd_py.devnet.ark_server.health import HealthHandler
 from barkd_py.devnet.ark_server.interceptor import Interceptor
+from barkd_py.devnet.ark_server.lightning_chain import PreimageFinder
 from barkd_py.devnet.ark_server.lightning_engine import LightningEngine
 from barkd_py.devnet.ark_server.lightning_node import LightningNode, NoNode
 from barkd_py.devnet.ark_server.lightning_parts import LightningParts
@@ -100,7 +101,7 @@ class ArkServer:
         self.fee_rates = FeeRates(settings, clock)
         self.mailboxes = Mailboxes(settings, keys, store, clock)
         self.treasury = Treasury(keys.treasury, store, chain)
-        self.follower = ChainFollower(chain, store, [self.treasury])
+        self.follower = ChainFollower(chain, store, [self.treasury, PreimageFinder()])
         self.forfeits = Forfeits(settings, keys, store, clock)
         self.port = 0
         self.admin_port = 0
@@ -270,7 +271,7 @@ class ArkServer:
             push=push,
             payout=self.treasury.new_script,
             fee_rate=self.fee_rates.regular,
-            find_preimage=_preimage_of_forfeit,
+            find_preimage=_preimage,
         )
 
     async def ban_vtxo(self, vtxo_id: VtxoId, blocks: int) -> int:
@@ -318,9 +319,12 @@ class ArkServer:
         return await self._store.transact(lambda connection: vtxo_rows.get(connection, vtxo_id))
 
 
-def _preimage_of_forfeit(connection: Connection, unlock_hash: bytes) -> bytes | None:
-    found = participation_rows.find(connection, unlock_hash)
-    return found.swap.preimage if found is not None and found.is_forfeited else None
+def _preimage(connection: Connection, hash32: bytes) -> bytes | None:
+    """Of a payment that is settled, or of a swap whose inputs are forfeited."""
+    found = participation_rows.find(connection, hash32)
+    if found is not None and found.is_forfeited:
+        return found.swap.preimage
+    return lightning_rows.preimage_of(connection, hash32)
 
 
 @contextlib.asynccontextmanager

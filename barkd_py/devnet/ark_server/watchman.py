@@ -7,6 +7,8 @@ E the expiry, Δ the exit delta:
 |---|---|
 | expiry, checkpoint, above a round's leaf | from E on the server sweeps it |
 | forfeited in a round | the server takes it with the unlock preimage |
+| paid with over Lightning | with the preimage of a settled payment, from c + Δ on the server takes it |
+| granted for a Lightning receive | from its HTLC's expiry, and c + Δ, on the server takes it back |
 | a user's, spent off-chain | once 2 blocks deep, the transaction that spends it is broadcast |
 | a user's, otherwise | the server takes it if one of its clauses lets the server alone |
 
@@ -91,7 +93,7 @@ class Watchman:
     """See the module.
 
     push: gets a transaction that pays nothing itself into the mempool, with a child. payout: the script that
-    claims pay to. find_preimage: by its SHA-256, of forfeits that were handed in.
+    claims pay to. find_preimage: by its SHA-256, of forfeits that were handed in and of payments.
     """
 
     def __init__(

@@ -18,7 +18,9 @@ class Behaviour:
     delay_secs: it takes its time. hold: it keeps the payment until it is told to settle or fail, or until the
     payment expires. never: no answer ever comes, not even then. fail: it refuses, with this reason;
     fail_times: only so often, so that whoever tries again succeeds; None for always. late: it takes the
-    payment, but the payer's node calls it failed. route_fee_msat, route_cltv_delta: what the way to it costs.
+    payment, but the payer's node calls it failed. answer_msat, foreign_key: invoices for an offer ask for
+    that much whatever was wanted, or are signed by a stranger. route_fee_msat, route_cltv_delta: what the
+    way to it costs.
     """
 
     delay_secs: float = 0.0
@@ -27,6 +29,8 @@ class Behaviour:
     fail: str | None = None
     fail_times: int | None = None
     late: bool = False
+    answer_msat: int | None = None
+    foreign_key: bool = False
     route_fee_msat: int = 0
     route_cltv_delta: int = 0
 
@@ -57,6 +61,8 @@ _KINDS: Mapping[str, Any] = {
     "fail": str,
     "fail_times": int,
     "late": bool,
+    "answer_msat": int,
+    "foreign_key": bool,
     "route_fee_msat": int,
     "route_cltv_delta": int,
 }

@@ -3,6 +3,8 @@
 | request | body | does |
 |---|---|---|
 | POST /lightning/invoice | see below | a node outside Ark asks for money |
+| POST /lightning/offer | ``amount_sat``, ``description``, ``by_path``, a behaviour | a bolt12 offer |
+| POST /lightning/address | ``name``, and how it answers | see `barkd_py.devnet.lightning.lnurl` |
 | POST /lightning/pay | ``invoice``, ``amount_sat``, ``extra_cltv``, ``wait`` (true) | such a node pays |
 | POST /lightning/settle | ``payment_hash`` | the payee takes what it holds |
 | POST /lightning/fail | ``payment_hash``, ``reason`` | the payee sends it back |
@@ -27,6 +29,7 @@ from barkd_py.devnet.ark_server.lightning_rows import Attempt, FailureReason, Su
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.lightning import rows
 from barkd_py.devnet.lightning.behaviour import REASONS, Behaviour
+from barkd_py.devnet.lightning.offers import OfferTerms
 from barkd_py.devnet.lightning.outside import (
     DEFAULT_CLTV_DELTA,
     DEFAULT_EXPIRY_SECS,
@@ -47,6 +50,7 @@ def lightning_routes(server: ArkServer, node: ServerNode, outside: Outside) -> S
     return (
         Route("/lightning", levers.state, methods=["GET"]),
         Route("/lightning/invoice", levers.invoice, methods=["POST"]),
+        Route("/lightning/offer", levers.offer, methods=["POST"]),
         Route("/lightning/pay", levers.pay, methods=["POST"]),
         Route("/lightning/settle", levers.settle, methods=["POST"]),
         Route("/lightning/fail", levers.fail, methods=["POST"]),
@@ -75,6 +79,16 @@ class _Levers:
         )
         invoice = await self._outside.invoice(terms, Behaviour.from_json(body))
         return JSONResponse({"invoice": invoice.text, "payment_hash": invoice.payment_hash.hex()})
+
+    async def offer(self, request: Request) -> Response:
+        body = await json_body(request)
+        terms = OfferTerms(
+            amount_msat=amount_msat(body),
+            description=text(body, "description") if "description" in body else "an offer",
+            by_path=bool(body.get("by_path", False)),
+        )
+        offer = await self._outside.offer(terms, Behaviour.from_json(body))
+        return JSONResponse({"offer": offer.text})
 
     async def pay(self, request: Request) -> Response:
         body = await json_body(request)
@@ -154,6 +168,7 @@ def _invoice_json(each: OutsideInvoice) -> dict[str, Any]:
         "invoice": each.text,
         "amount_msat": each.amount_msat,
         "state": each.state,
+        "comment": each.comment,
     }
 
 

@@ -9,13 +9,16 @@ from secrets import token_bytes
 from sqlalchemy import Connection
 
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice, create_invoice
+from barkd_py.bitcoin.bolt12 import Offer
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.devnet.ark_server.chain import ServerChain
 from barkd_py.devnet.ark_server.lightning_rows import FailureReason
+from barkd_py.devnet.ark_server.store import Store
 from barkd_py.devnet.lightning import rows
 from barkd_py.devnet.lightning.behaviour import Behaviour
+from barkd_py.devnet.lightning.offers import OfferTerms, write_offer
 from barkd_py.devnet.lightning.rows import Incoming, OutsideInvoice
 from barkd_py.devnet.lightning.server_node import ServerNode
 from barkd_py.errors import InvalidInput, NotFound
@@ -35,6 +38,7 @@ class InvoiceTerms:
     min_final_cltv_delta: int = DEFAULT_CLTV_DELTA
     network: Network = Network.REGTEST
     preimage: bytes | None = None
+    comment: str | None = None
 
 
 class Outside:
@@ -53,6 +57,10 @@ class Outside:
     async def open(cls, node: ServerNode, chain: ServerChain, clock: Callable[[], float]) -> "Outside":
         secret = await node.store.transact(partial(rows.secret_of, name="outside"))
         return cls(node, chain, clock, secret)
+
+    @property
+    def store(self) -> Store:
+        return self._store
 
     @property
     def node_id(self) -> str:
@@ -83,9 +91,19 @@ class Outside:
             behaviour=behaviour,
             expires_at=invoice.expires_at,
             min_final_cltv_delta=invoice.min_final_cltv_delta,
+            comment=terms.comment,
         )
         await self._store.transact(partial(rows.put_invoice, new=new))
         return invoice
+
+    async def offer(self, terms: OfferTerms, behaviour: Behaviour) -> Offer:
+        """Ask for money as often as somebody wants to pay."""
+        secret = SecretKey.generate()
+        offer = write_offer(secret, terms)
+        await self._store.transact(
+            partial(rows.put_offer, data=offer.data, secret=secret, behaviour=behaviour)
+        )
+        return offer
 
     async def settle(self, payment_hash: bytes) -> bytes:
         """Take a payment that is held, or that never gets an answer; the preimage. Raises InvalidInput,

@@ -12,7 +12,15 @@ from barkd_py.devnet.ark_server.lightning_node import PaymentOrder
 from barkd_py.devnet.ark_server.lightning_rows import FailureReason
 from barkd_py.devnet.ark_server.store import inserted_id
 from barkd_py.devnet.lightning.behaviour import Behaviour
-from barkd_py.devnet.lightning.tables import hold_invoice, incoming, node, offer, outside_invoice, payment
+from barkd_py.devnet.lightning.tables import (
+    address,
+    hold_invoice,
+    incoming,
+    node,
+    offer,
+    outside_invoice,
+    payment,
+)
 
 
 def secret_of(connection: Connection, name: str) -> SecretKey:
@@ -38,6 +46,7 @@ class OutsideInvoice:
     min_final_cltv_delta: int
     refused: int = 0
     state: str = "open"
+    comment: str | None = None
 
 
 def put_invoice(connection: Connection, new: OutsideInvoice) -> None:
@@ -52,6 +61,7 @@ def put_invoice(connection: Connection, new: OutsideInvoice) -> None:
             min_final_cltv_delta=new.min_final_cltv_delta,
             refused=new.refused,
             state=new.state,
+            comment=new.comment,
         )
     )
 
@@ -82,6 +92,7 @@ def _invoice(row: Row[Any]) -> OutsideInvoice:
         min_final_cltv_delta=row.min_final_cltv_delta,
         refused=row.refused,
         state=row.state,
+        comment=row.comment,
     )
 
 
@@ -93,6 +104,18 @@ def put_offer(connection: Connection, data: bytes, secret: SecretKey, behaviour:
 def find_offer(connection: Connection, data: bytes) -> tuple[SecretKey, Behaviour] | None:
     row = connection.execute(select(offer).where(offer.c.data == data)).one_or_none()
     return None if row is None else (SecretKey(row.secret), Behaviour.from_json(json.loads(row.behaviour)))
+
+
+def put_address(connection: Connection, name: str, config: str) -> None:
+    statement = insert(address).values(name=name, config=config)
+    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"config": config}))
+
+
+def find_address(connection: Connection, name: str) -> str | None:
+    found: str | None = connection.execute(
+        select(address.c.config).where(address.c.name == name)
+    ).scalar_one_or_none()
+    return found
 
 
 # --- payments of the Ark server's node

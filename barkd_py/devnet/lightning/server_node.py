@@ -20,9 +20,11 @@ from secrets import token_bytes
 from sqlalchemy import Connection
 
 from barkd_py.bitcoin.bolt11 import create_invoice
+from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.devnet.ark_server.chain import ServerChain
 from barkd_py.devnet.ark_server.failures import Failure
+from barkd_py.devnet.ark_server.lightning_invoice import read_offer
 from barkd_py.devnet.ark_server.lightning_node import (
     Failed,
     HeldPayment,
@@ -36,6 +38,7 @@ from barkd_py.devnet.ark_server.lightning_node import (
 from barkd_py.devnet.ark_server.lightning_rows import FailureReason
 from barkd_py.devnet.ark_server.store import Store
 from barkd_py.devnet.lightning import rows
+from barkd_py.devnet.lightning.offers import Bolt12Terms, write_invoice
 from barkd_py.devnet.lightning.rows import HoldInvoice, Incoming, OutsideInvoice, Payment
 from barkd_py.devnet.lightning.tables import metadata
 
@@ -47,6 +50,8 @@ PARTS_TIMEOUT_SECS = 60.0
 """How long a node waits for the other parts of a payment. Source: BOLT-4, basic multi-part payments."""
 
 _LOOK_SECS = 1.0
+_BOLT12_EXPIRY_SECS = 7200
+_BOLT12_CLTV_DELTA = 18
 _RETRY_SECS = 1.0
 
 
@@ -226,7 +231,33 @@ class ServerNode:
 
     async def fetch_invoice(self, offer: bytes, amount_msat: int) -> bytes:
         self._check_online("no active cln node")
-        raise Failure("no route to who made the offer")
+        found = await self._store.transact(partial(rows.find_offer, data=offer))
+        if found is None:
+            raise Failure("nobody answers who made the offer")
+        secret, behaviour = found
+        preimage = token_bytes(32)
+        invoice = write_invoice(
+            SecretKey.generate() if behaviour.foreign_key else secret,
+            read_offer(offer),
+            Bolt12Terms(
+                amount_msat=behaviour.answer_msat or amount_msat,
+                payment_hash=sha256(preimage),
+                created_at=int(self._clock()),
+                expiry_secs=_BOLT12_EXPIRY_SECS,
+                min_final_cltv_delta=_BOLT12_CLTV_DELTA,
+            ),
+        )
+        new = OutsideInvoice(
+            payment_hash=invoice.payment_hash,
+            text=str(invoice),
+            amount_msat=invoice.amount_msat,
+            preimage=preimage,
+            behaviour=behaviour,
+            expires_at=invoice.expires_at,
+            min_final_cltv_delta=_BOLT12_CLTV_DELTA,
+        )
+        await self._store.transact(partial(rows.put_invoice, new=new))
+        return invoice.data
 
     def _drive(self, payment: Payment) -> None:
         task = asyncio.create_task(self._try(payment), name=f"payment-{payment.id}")

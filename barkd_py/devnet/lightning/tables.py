@@ -13,7 +13,7 @@ node = Table(
 )
 
 # Invoices of payees outside Ark. text: bolt11, or a bolt12 invoice as lni1…. behaviour: JSON.
-# state: open, held, paid.
+# state: open, held, paid. comment: of the payer, where one came.
 outside_invoice = Table(
     "outside_invoice",
     metadata,
@@ -26,6 +26,15 @@ outside_invoice = Table(
     Column("min_final_cltv_delta", Integer, nullable=False),
     Column("refused", Integer, nullable=False, default=0),
     Column("state", Text, nullable=False),
+    Column("comment", Text),
+)
+
+# How Lightning addresses behave that do not as all do. config: JSON.
+address = Table(
+    "address",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("config", Text, nullable=False),
 )
 
 # Offers of payees outside Ark, by their TLV stream. secret: of the key that signs the invoices.
