@@ -52,6 +52,13 @@ CREATE INDEX ix_exit_state_kind ON exit_state (kind);
 
 CREATE INDEX ix_exit_state_movement_id ON exit_state (movement_id);
 
+CREATE TABLE lease (
+    id INTEGER NOT NULL,
+    term BIGINT NOT NULL,
+    CONSTRAINT pk_lease PRIMARY KEY (id),
+    CONSTRAINT ck_lease_single_row CHECK (id = 1)
+);
+
 CREATE TABLE mailbox_checkpoint (
     id INTEGER NOT NULL,
     value BIGINT NOT NULL,

@@ -38,7 +38,7 @@ def main() -> None:
         await commit(store, *args)
         _pass(file, "after")
 
-    Store._commit = commit_or_die  # type: ignore[method-assign]
+    Store._commit = commit_or_die  # type: ignore[method-assign, assignment]
     from barkd_py.cli import main as run
 
     sys.argv[0] = "barkd"

@@ -4,8 +4,8 @@ One connection writes, a few read; a reader sees the state of one moment and nev
 
 SQLite: WAL with ``synchronous=FULL`` (a commit survives a power cut), foreign keys on, and
 ``BEGIN IMMEDIATE`` for writers, so that a transaction that reads first and then writes cannot find that
-somebody was faster. PostgreSQL: readers are REPEATABLE READ; the writing connection holds an advisory lock
-for as long as it lives, so that a second daemon on the same database cannot write, wherever it runs.
+somebody was faster. PostgreSQL: readers are REPEATABLE READ; a second daemon on the same database cannot
+write, wherever it runs (`lease`).
 """
 
 import importlib.util
@@ -21,22 +21,10 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from barkd_py.errors import StoreError
 from barkd_py.wallet.store import sqlite_driver
+from barkd_py.wallet.store.lease import SERVER_SETTINGS
 
 READERS = 4
 BUSY_TIMEOUT_SECONDS = 30
-
-# Any constant will do; it names "the writer of a barkd-py wallet" within one database.
-_WRITER_LOCK = 0x6261726B64
-
-# A tenth of a second each: the server takes a moment to notice that a killed daemon is gone.
-_WRITER_LOCK_TRIES = 10
-
-
-class DatabaseInUse(StoreError):
-    """Another process writes to this database."""
-
-    def __init__(self) -> None:
-        super().__init__("another process is already using this database")
 
 
 def parse_url(text: str) -> URL:
@@ -78,9 +66,13 @@ def create_writer(url: URL) -> AsyncEngine:
         sa.event.listen(engine.sync_engine, "begin", _begin_immediate)
         return engine
     _require_postgres_driver()
-    engine = create_async_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
-    sa.event.listen(engine.sync_engine, "connect", _take_writer_lock)
-    return engine
+    return create_async_engine(
+        url,
+        hide_parameters=True,
+        pool_size=1,
+        max_overflow=0,
+        connect_args={"server_settings": SERVER_SETTINGS},
+    )
 
 
 def create_reader(url: URL) -> AsyncEngine:
@@ -129,19 +121,6 @@ def _begin_immediate(connection: Connection) -> None:
 
 def _begin_deferred(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
-
-
-def _take_writer_lock(connection: Any, entry: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    for _ in range(_WRITER_LOCK_TRIES):
-        cursor.execute(f"SELECT pg_try_advisory_lock({_WRITER_LOCK})")
-        if cursor.fetchone()[0]:
-            break
-        cursor.execute("SELECT pg_sleep(0.1)")
-    else:
-        raise DatabaseInUse
-    cursor.close()
-    connection.rollback()  # ends the transaction that the driver opened; the lock belongs to the session
 
 
 def _run(connection: Any, *statements: str) -> None:

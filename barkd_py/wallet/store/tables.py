@@ -62,6 +62,15 @@ properties = sa.Table(
     sa.CheckConstraint("id = 1", name="single_row"),
 )
 
+# How often the wallet was opened, where several daemons may share the database. See `lease`.
+lease = sa.Table(
+    "lease",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("term", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("id = 1", name="single_row"),
+)
+
 recovery_vtxo = sa.Table(
     "recovery_vtxo",
     metadata,

@@ -37,6 +37,7 @@ from barkd_py.wallet.store.actions import ActionRepository
 from barkd_py.wallet.store.balance import BalanceRepository
 from barkd_py.wallet.store.exits import ExitRepository
 from barkd_py.wallet.store.keys import KeyRepository
+from barkd_py.wallet.store.lease import CHECK_SECS, Lease
 from barkd_py.wallet.store.lightning import LightningRepository
 from barkd_py.wallet.store.mailbox import MailboxRepository
 from barkd_py.wallet.store.movements import MovementRepository
@@ -44,7 +45,7 @@ from barkd_py.wallet.store.onchain import OnchainRepository
 from barkd_py.wallet.store.properties import PropertiesRepository
 from barkd_py.wallet.store.recovery import RecoveryRepository
 from barkd_py.wallet.store.rounds import RoundRepository
-from barkd_py.wallet.store.tables import metadata
+from barkd_py.wallet.store.tables import lease, metadata
 from barkd_py.wallet.store.vtxos import VtxoRepository
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,7 @@ class Store:
         self._listeners: list[CommitListener] = []
         self._vtxo_listeners: list[VtxoListener] = []
         self._revision = 0
+        self._lease = None if writer.dialect.name == "sqlite" else Lease(writer, reader)
 
     @classmethod
     async def open(cls, url: str | URL, *, clock: Clock = system_clock) -> "Store":
@@ -148,6 +150,9 @@ class Store:
         try:
             with _translated():
                 await migrate.migrate(store._writer)
+                if store._lease is not None:
+                    async with store._writer.begin() as connection:
+                        await store._lease.begin(connection)
         except BaseException:
             await store.close()
             raise
@@ -157,6 +162,8 @@ class Store:
         """Delete every row; what is left is an empty wallet database. Dangerous: coins are lost with it."""
         async with self.transaction() as tx:
             for table in reversed(metadata.sorted_tables):
+                if table is lease:
+                    continue  # whoever holds it goes on holding it
                 await tx._connection.execute(table.delete())
 
     async def close(self) -> None:
@@ -164,6 +171,20 @@ class Store:
         async with self._write_lock:
             await self._reader.dispose()
             await self._writer.dispose()
+
+    async def until_taken_over(self) -> None:
+        """Return when another process has taken the database over; with SQLite that never happens."""
+        if self._lease is None:
+            await asyncio.Event().wait()
+            return
+        while not self._lease.is_lost:
+            await asyncio.sleep(CHECK_SECS)
+            try:
+                async with self._write_lock:
+                    with _translated():
+                        await _uninterrupted(self._lease.verify())
+            except StoreError as error:
+                log.warning("the lease of the database: %s", error)
 
     @property
     def revision(self) -> int:
@@ -189,6 +210,8 @@ class Store:
         if task is not None and task is self._writing_task:
             raise RuntimeError("this task is inside a store transaction already")
         async with self._write_lock:
+            if self._lease is not None:
+                self._lease.check()
             self._writing_task = task
             try:
                 with _translated():
@@ -221,7 +244,9 @@ class Store:
             # A commit that SQLite refuses leaves the transaction open, which SQLAlchemy does not know.
             await connection.run_sync(lambda sync: sync.connection.rollback())
             raise
-        self._revision += 1
+        finally:
+            # Grows even if the commit failed: with its connection, the answer "done" may have been lost.
+            self._revision += 1
         if tx.changed_vtxos:
             for vtxo_listener in tuple(self._vtxo_listeners):
                 _tell(vtxo_listener, frozenset(tx.changed_vtxos))

@@ -16,7 +16,7 @@ from barkd_py.wallet.movements import ARKOOR_RECEIVE
 from barkd_py.wallet.notifications import MovementCreated, WalletEvent
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.store.engine import DatabaseInUse
+from barkd_py.wallet.store.lease import DatabaseInUse
 from tests.wallet.samples import Clock, insert, make_id, make_vtxo, states
 
 
