@@ -34,6 +34,10 @@ DEVNET_OPTIONS = ("--round-interval", "100000", "--vtxo-lifetime", "16000")
 Json = dict[str, Any]
 
 
+class NotOnChain(Exception):
+    """A transaction of a wallet that the chain has not heard of, or not yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class KillPoint:
     """The nth (from 0) event of a kind, of which the daemon dies.
@@ -231,7 +235,10 @@ class World:
         onchain = await self.victim.get("/onchain/balance")
         loose["unconfirmed"] = onchain["total_sat"] - onchain["confirmed_sat"]
         if self.wealth_sat:
-            loose["missing_sat"] = self.wealth_sat - await self.measured_wealth_sat()
+            try:
+                loose["missing_sat"] = self.wealth_sat - await self.measured_wealth_sat()
+            except NotOnChain as error:
+                loose["not on the chain"] = str(error)
         return {name: what for name, what in loose.items() if what}
 
     # --- the books
@@ -252,7 +259,10 @@ class World:
     async def _cost_sat(self, txid: str) -> int:
         """What a transaction of ours cost us, less the anchor that it collects."""
         if txid not in self._costs_sat:
-            tx = (await self.chain.get(f"/tx/{txid}")).raise_for_status().json()
+            answer = await self.chain.get(f"/tx/{txid}")
+            if answer.status_code == 404:
+                raise NotOnChain(txid)
+            tx = answer.raise_for_status().json()
             prevouts = [each["prevout"] for each in tx["vin"]]
             anchors = [out for out in prevouts if out["scriptpubkey"] == P2A_SCRIPT.hex()]
             self._costs_sat[txid] = tx["fee"] - sum(out["value"] for out in anchors)
