@@ -12,9 +12,10 @@ from tests.bench.core import measure_core
 from tests.bench.daemons import measure_daemons
 from tests.bench.exits import measure_exits
 from tests.bench.report import Report
+from tests.bench.rounds import measure_rounds
 from tests.bench.storage import measure_storage
 
-PARTS = ("core", "storage", "daemons", "exits")
+PARTS = ("core", "storage", "daemons", "exits", "rounds")
 
 
 def main() -> None:
@@ -35,6 +36,8 @@ def main() -> None:
             asyncio.run(measure_daemons(report))
         if "exits" in parts:
             asyncio.run(measure_exits(report))
+        if "rounds" in parts:
+            asyncio.run(measure_rounds(report))
     finally:
         report.show()
         if arguments.json is not None:

@@ -36,7 +36,7 @@ EXITS = 200
 BOARD_SAT = 30_000
 BOARDS_PER_BLOCK = 10
 FEE_COIN_SAT = 10_000
-OUTPUTS_PER_TX = 100
+PAYMENTS_PER_BLOCK = 10
 EXIT_DELTA = 12
 RATE = FeeRate.from_sat_per_vb(2)
 REQUEST_SECS = 900.0
@@ -83,6 +83,7 @@ async def _measure_transactions(report: Report) -> None:
             (coin,) = await _coins(world, 1)
             await _coins(world, EXITS)
             parents = [make_vtxo(1)[0] for _ in range(SAMPLES)]
+            await world.onchain.balance()  # after a block, the first to ask waits for BDK to read everything
             began = time.process_time()
             for vtxo in parents:
                 await world.onchain.fund_child(vtxo.exit_transactions()[0], RATE)
@@ -157,13 +158,10 @@ async def _fill(daemon: Daemon, devnet: Devnet) -> None:
         return sum(vtxo["state"]["type"] == "spendable" for vtxo in await daemon.get("/wallet/vtxos"))
 
     await eventually(spendable, lambda count: count == EXITS)
-    for _ in range(EXITS // OUTPUTS_PER_TX):
-        await devnet.fund(address, OUTPUTS_PER_TX * (FEE_COIN_SAT + 500))
-        await post_nothing(daemon, "/onchain/sync")
-        await daemon.post(
-            "/onchain/send-many", {"destinations": [f"{address}:{FEE_COIN_SAT} sat"] * OUTPUTS_PER_TX}
+    for number in range(1, EXITS + 1):
+        await devnet.pull(
+            "/fund", address=address, amount_sat=FEE_COIN_SAT, mine=number % PAYMENTS_PER_BLOCK == 0
         )
-        await devnet.mine()
     await post_nothing(daemon, "/onchain/sync")
 
 

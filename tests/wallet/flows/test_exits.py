@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -11,12 +12,14 @@ from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.daemon.loops import Daemon
 from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.server_rpc.api import RoundFinished
 from barkd_py.wallet.exits.errors import InsufficientConfirmedFundsForExit
-from barkd_py.wallet.exits.states import Claimable, Claimed, ExitFilter, Start
+from barkd_py.wallet.exits.states import Claimable, Claimed, ExitFilter, Start, WalletOrigin
 from barkd_py.wallet.movements import BOARD, EXIT_START, MovementStatus
 from barkd_py.wallet.vtxos import StateKind
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import ALICE, Net, Owner
+from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, settle
 
 NOBODY = "http://127.0.0.1:1"
 """Where no server is."""
@@ -142,6 +145,105 @@ async def test_twenty_coins_with_common_ancestors(net: Net, alice: Owner, bob: O
     exits = [movement for movement in history if movement.subsystem == EXIT_START]
     assert {movement.status for movement in exits} == {MovementStatus.SUCCESSFUL}
     assert sum(movement.effective_balance_sat for movement in history) == 0
+
+
+# --- what rounds have made
+
+
+class TestRounds:
+    @pytest.fixture
+    def server_settings(self) -> ServerSettings:
+        return ServerSettings(round_interval_secs=3600, round_submit_secs=60, round_sign_secs=60)
+
+    async def test_leaves_of_one_tree(self, net: Net, alice: Owner, bob: Owner) -> None:
+        """Five owners, so that the tree has an inner transaction; its root and that are paid for once.
+
+        Of two who share them, one pays; the other's exit takes them as it finds them.
+        """
+        async with AsyncExitStack() as stack:
+            others = [await stack.enter_async_context(net.wallet(f"owner {number}")) for number in range(3)]
+            owners = [alice, bob, *others]
+            for owner in owners[1:]:
+                await owner.board(100_000)
+            await refreshed(net, *owners)
+            # The order of the leaves is the server's; one of five hangs directly from the root.
+            first, second = [owner for owner in owners if len(await exit_txids(owner)) == 3][:2]
+            exiting = (first, second)
+            shared = set(await exit_txids(first)) & set(await exit_txids(second))
+            assert len(shared) == 2
+            for owner in exiting:
+                await owner.fund_onchain(50_000)
+                await owner.fund_onchain(50_000)
+            before_sat = [await total_sat(owner) for owner in exiting]
+            await net.devnet.ark_server.stop()
+
+            ids = [await exit_all(net, owner) for owner in exiting]
+            for owner, had_sat, exited in zip(exiting, before_sat, ids, strict=True):
+                paid_sat = await own_fees_sat(net, owner.wallet, exited)
+                assert await total_sat(owner) == had_sat - paid_sat
+                assert (await owner.wallet.balance()).total_sat == 0
+            assert len(await own_children(first.wallet, ids[0])) == 3
+            assert len(await own_children(second.wallet, ids[1])) == 1
+
+    async def test_a_payment_out_of_a_leaf(self, net: Net, alice: Owner, bob: Owner) -> None:
+        """What was paid, and its change: both rest on the leaf, which the payment has spent."""
+        await refreshed(net, alice)
+        await deliver(net, alice, bob, 123_456)
+        for owner in (alice, bob):
+            for _ in range(3):
+                await owner.fund_onchain(50_000)
+        await net.devnet.ark_server.stop()
+        for owner in (bob, alice):
+            before_sat = await total_sat(owner)
+            ids = await exit_all(net, owner)
+            assert await total_sat(owner) == before_sat - await own_fees_sat(net, owner.wallet, ids)
+        (bobs,) = await exit_ids(bob.wallet)
+        assert (await bob.wallet.get_vtxo(bobs)).exit_depth == 4
+
+    async def test_a_vtxo_that_waits_for_its_round(self, net: Net, alice: Owner) -> None:
+        """It was promised to a round that never comes; its owner leaves with it."""
+        (vtxo,) = await alice.wallet.list_vtxos(include_all=False)
+        await alice.wallet.rounds.refresh([vtxo.id])
+        await alice.fund_onchain(50_000)
+        parked_sat = 500_000 - vtxo.amount_sat
+        before_sat = await total_sat(alice)
+        await net.devnet.ark_server.stop()
+        ids = await exit_all(net, alice)
+        assert ids == (vtxo.id,)
+        fee_sat = await own_fees_sat(net, alice.wallet, ids)
+        assert await total_sat(alice) == before_sat + parked_sat - fee_sat
+
+
+async def refreshed(net: Net, *owners: Owner) -> None:
+    """All that these have becomes leaves of one round."""
+    for owner in owners:
+        await owner.wallet.rounds.refresh_all()
+    assert isinstance(await hold_round(net, *owners), RoundFinished)
+    await settle(net, *owners)
+    for owner in owners:
+        await assert_nothing_stuck(owner)
+
+
+async def exit_txids(owner: Owner) -> list[Txid]:
+    """The exit transactions of somebody's only VTXO."""
+    (vtxo,) = await owner.wallet.list_vtxos(include_all=False)
+    async with owner.wallet.store.read() as tx:
+        return [each.txid for each in (await tx.vtxos.body(vtxo.id)).exit_transactions()]
+
+
+async def own_children(wallet: Wallet, ids: tuple[VtxoId, ...]) -> set[Txid]:
+    """The children that the wallet itself has paid for."""
+    statuses = [await wallet.exits.status(vtxo_id, with_packages=True) for vtxo_id in ids]
+    children = [package.child for status in statuses for package in status.packages]
+    assert None not in children
+    return {child.tx.txid for child in children if child and isinstance(child.origin, WalletOrigin)}
+
+
+async def own_fees_sat(net: Net, wallet: Wallet, ids: tuple[VtxoId, ...]) -> int:
+    """What the wallet has paid: `fees_sat` without what strangers did."""
+    states = [(await wallet.exits.status(vtxo_id)).state for vtxo_id in ids]
+    claims = {state.txid for state in states if isinstance(state, Claimed)}
+    return sum(mined_fee_sat(net, txid) for txid in claims | await own_children(wallet, ids))
 
 
 # --- without the server
