@@ -8,6 +8,7 @@
     lightning          at once    1 s while pending, else I -                  `Daemon.lightning_once`
     mailbox            at once    stream; I after its end   yes                drain at every wake-up
     round-events       at once    stream                    -                  `Rounds.on_event`
+    recovery           at once    I                         -                  `Recovery.tick`
 
 I is `daemon_sync_interval_secs`. `connected` is what the loops believe of the server: it is set by a
 heartbeat that succeeded and taken back when the mailbox stream is lost for good. Nothing else stops while it
@@ -79,6 +80,7 @@ class Daemon:
                 Loop("lightning", self._lightning),
                 Loop("mailbox", self._mailbox, streams=True),
                 Loop("round-events", self._round_events, streams=True),
+                Loop("recovery", self._recovery),
                 *self._extra,
             ]
         self._supervisor = Supervisor(loops)
@@ -203,6 +205,12 @@ class Daemon:
     async def _round_events(self, shutdown: Shutdown) -> None:
         """Until cancelled. A daemon that is left alone joins rounds in which it has something to refresh."""
         await self._wallet.rounds.run_events(round_events(self._wallet.server, self._backoff()))
+
+    async def _recovery(self, shutdown: Shutdown) -> None:
+        """VTXOs of an earlier life of the mnemonic, until all of them are known."""
+        while not shutdown.requested:
+            await self._attempt("recovery", self._wallet.recovery.tick)
+            await shutdown.sleep(self._interval_secs)
 
     async def _subscribe(self) -> AsyncGenerator[MailboxMessage, None]:
         return await self._wallet.mailbox.subscribe()

@@ -7,6 +7,10 @@ that starts. If it fails, what it made is removed again: with a `config.toml` fr
 goes, otherwise all but the process lock and the token. If only the *opening* after a successful creation
 fails, the wallet stays where it is and is loaded at the next start.
 
+With a database that several daemons share, the wallet may be another's: then this daemon stands by, tries again
+every second, and runs the wallet as soon as the other is gone. It stands by again if it finds that it was
+itself taken for gone, and replaced.
+
 Both run in tasks of their own, detached from the request: a client that goes away must not leave half a
 wallet. Source: protocol sheet 07 §6.2, §9.5.
 """
@@ -24,10 +28,17 @@ from barkd_py.config import GAP_LIMIT_MAX, ConfigError, WalletConfig, load_confi
 from barkd_py.daemon.wallet_api import NewWallet, WalletApi, WalletBackend
 from barkd_py.datadir import Datadir, WalletLock
 from barkd_py.errors import BarkdError, InvalidInput, WalletNotLoaded, chain_text
+from barkd_py.wallet.store.lease import DatabaseInUse
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+STAND_BY_SECS = 1.0
+"""How often a daemon that stands by tries to open the wallet."""
+
+RECOVERY_WAIT_SECS = 120.0
+"""How long the creation of a wallet waits for its old VTXOs; a server could keep it waiting for ever."""
 
 
 class WalletAlreadySet(InvalidInput):
@@ -48,6 +59,13 @@ class DeletionNotConfirmed(InvalidInput):
 class FingerprintMismatch(InvalidInput):
     def __init__(self) -> None:
         super().__init__("Fingerprint does not match the loaded wallet")
+
+
+class WalletElsewhere(WalletNotLoaded):
+    """Another daemon runs the wallet; this one stands by."""
+
+    def __init__(self) -> None:
+        BarkdError.__init__(self, "another daemon runs this wallet; this one takes over when that ends")
 
 
 class CreationFailed(BarkdError):
@@ -147,6 +165,8 @@ class Runtime:
         self._tasks: set[asyncio.Task[object]] = set()
         self._config: WalletConfig | None = None
         self._stopped = False
+        self._watch: asyncio.Task[None] | None = None
+        self.is_standing_by = False
 
     @property
     def datadir(self) -> Datadir:
@@ -156,7 +176,7 @@ class Runtime:
     def wallet(self) -> WalletApi:
         """Raises WalletNotLoaded."""
         if self._loaded is None:
-            raise WalletNotLoaded
+            raise WalletElsewhere if self.is_standing_by else WalletNotLoaded
         return self._loaded.wallet
 
     @property
@@ -184,11 +204,18 @@ class Runtime:
         return await self._detached(self._delete(fingerprint, dangerous=dangerous))
 
     async def open_existing(self) -> bool:
-        """Load the wallet of the data directory and start its work; False if there is none."""
+        """Load the wallet of the data directory and start its work; False if there is none.
+
+        If another daemon runs it, this one stands by, and that is False too; see `is_standing_by`.
+        """
         async with self._changing:
             if not self._datadir.mnemonic.exists():
                 return False
-            await self._open()
+            try:
+                await self._open()
+            except DatabaseInUse:
+                self._begin_watch(self._stand_by())
+                return False
             return True
 
     def begin_stop(self) -> None:
@@ -200,8 +227,46 @@ class Runtime:
     async def close(self) -> None:
         """Unload, for the end of the process. Waits for a creation or deletion that is under way."""
         self._stopped = True
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
         async with self._changing:
             await self._unload()
+
+    # --- a database that is shared
+
+    def _begin_watch(self, work: Coroutine[object, object, None]) -> None:
+        self._watch = asyncio.create_task(work, name="shared database")
+
+    async def _keep(self, wallet: WalletApi) -> None:
+        """While the wallet is ours: notice when it no longer is."""
+        await wallet.until_taken_over()
+        log.error("Another daemon has taken the wallet over")
+        async with self._changing:
+            if self._loaded is None or self._loaded.wallet is not wallet:
+                return
+            await self._unload()
+        await self._stand_by()
+
+    async def _stand_by(self) -> None:
+        """Until the wallet is ours."""
+        log.warning("Another daemon runs this wallet. Standing by")
+        self.is_standing_by = True
+        try:
+            while True:
+                await asyncio.sleep(STAND_BY_SECS)
+                async with self._changing:
+                    try:
+                        await self._open()
+                    except DatabaseInUse:
+                        continue
+                    except BarkdError as error:
+                        log.error("Cannot take the wallet over: %s", chain_text(error))
+                        continue
+                    log.warning("Wallet taken over")
+                    return
+        finally:
+            self.is_standing_by = False
 
     async def _detached(self, work: Coroutine[object, object, _T]) -> _T:
         task = asyncio.create_task(work)
@@ -215,7 +280,7 @@ class Runtime:
         async with self._changing:
             if self._stopped:
                 raise RuntimeStopped
-            if self._loaded is not None:
+            if self._loaded is not None or self.is_standing_by:
                 raise WalletAlreadySet
             if request.mnemonic is not None:
                 _check_mnemonic(request.mnemonic)
@@ -227,7 +292,24 @@ class Runtime:
                 if isinstance(error, BarkdError):
                     raise CreationFailed from error
                 raise
-            return await self._open()
+            fingerprint = await self._open()
+        if request.mnemonic is not None:
+            await self._recover()
+        return fingerprint
+
+    async def _recover(self) -> None:
+        """Wait for the VTXOs of the mnemonic's earlier life; what takes longer goes on in the background.
+
+        Whatever happens, the wallet is made: the report says what is missing.
+        """
+        if self._loaded is None:
+            return
+        try:
+            await asyncio.wait_for(self._loaded.wallet.recovery.resume(), RECOVERY_WAIT_SECS)
+        except TimeoutError:
+            log.warning("the recovery takes long, and goes on in the background")
+        except BarkdError as error:
+            log.warning("%s", chain_text(error))
 
     async def _make(self, request: CreateWallet, *, config_existed: bool) -> None:
         """Everything up to a complete wallet in the data directory, with nothing left open."""
@@ -309,6 +391,7 @@ class Runtime:
             lock.release()
             raise
         self._loaded = _Loaded(wallet, lock)
+        self._begin_watch(self._keep(wallet))
         return wallet.fingerprint
 
     def _load_config(self, network: Network) -> WalletConfig:
@@ -322,6 +405,8 @@ class Runtime:
         if not dangerous:
             raise DeletionNotConfirmed
         async with self._changing:
+            if self.is_standing_by:
+                raise WalletElsewhere
             loaded = self.fingerprint
             if loaded is not None and loaded != fingerprint:
                 raise FingerprintMismatch
@@ -344,6 +429,9 @@ class Runtime:
         loaded, self._loaded = self._loaded, None
         if loaded is None:
             return
+        if self._watch is not None and self._watch is not asyncio.current_task():
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
         try:
             loaded.wallet.notifications.stop()
             await loaded.wallet.close()

@@ -25,6 +25,7 @@ from barkd_py.wallet.lightning.receives import LightningReceive
 from barkd_py.wallet.lightning.sends import LightningSend
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
+from barkd_py.wallet.recovery.report import RecoveryReport
 from barkd_py.wallet.rounds.states import RoundInfo
 from barkd_py.wallet.vtxos import WalletVtxo
 
@@ -326,6 +327,22 @@ class LightningApi(Protocol):
         """What the server would keep of an amount."""
 
 
+class RecoveryApi(Protocol):
+    """Finding VTXOs again from the mnemonic."""
+
+    async def start(self) -> None:
+        """Begin anew, unless one is under way; returns at its end. It goes on if the caller is cancelled.
+
+        Raises RecoveryInterrupted: it goes on later.
+        """
+
+    async def resume(self) -> None:
+        """As `start`, for what is pending only."""
+
+    async def report(self) -> RecoveryReport:
+        """Of the one that is under way, or the last one. Raises NoRecovery."""
+
+
 class WalletApi(Protocol):
     """One open wallet."""
 
@@ -357,6 +374,12 @@ class WalletApi(Protocol):
 
     @property
     def lightning(self) -> LightningApi: ...
+
+    @property
+    def recovery(self) -> RecoveryApi: ...
+
+    async def until_taken_over(self) -> None:
+        """Return when another daemon runs the wallet; never, if its database is not shared."""
 
     @property
     def is_connected(self) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 
+from barkd_py.ark.mailbox import XpubRecoveryAuthorization
 from barkd_py.ark.wallet_keys import MAX_VTXO_KEY_INDEX, WalletKeys
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.errors import InvalidInput, NotFound, ServerError
@@ -69,6 +70,16 @@ class Keychain:
     @property
     def recovery_mailbox_key(self) -> SecretKey:
         return self._keys.recovery_mailbox_key
+
+    def authorize_xpub_search(
+        self, *, server_pubkey: PublicKey, mainnet: bool, expiry: int
+    ) -> tuple[bytes, bytes]:
+        """The extended public key of the VTXO keys, 78 bytes, and the permission to search by it."""
+        xpub = self._keys.account_xpub(mainnet=mainnet)
+        authorization = XpubRecoveryAuthorization.sign(
+            self._keys.account.secret_key, server_pubkey=server_pubkey, xpub=xpub, expiry=expiry
+        )
+        return xpub, authorization.encode()
 
     # --- handing out keys
 
@@ -149,6 +160,15 @@ class Keychain:
                     break
             index = batch.stop
         return frozenset(found)
+
+    def is_at(self, public_key: PublicKey, index: int) -> bool:
+        """Whether this is the key of an index, stored or not."""
+        return 0 <= index <= MAX_VTXO_KEY_INDEX and self._keys.vtxo_pubkey(index) == public_key
+
+    async def next_index(self) -> int:
+        """The lowest index that was never handed out, nor any above it."""
+        async with self._store.read() as tx:
+            return await tx.keys.next_index()
 
     async def store_up_to(self, last_index: int) -> None:
         """Store every key up to and including this index; those that are stored stay."""

@@ -8,10 +8,11 @@ checkpoint is stored, so a crash delivers it again: every handler can bear that.
 * what is wrong with the *world* (server, chain source, database) stops the reading. Nothing is acknowledged,
   and the same message comes again.
 
-A page is cut at a number of rows, not of messages, so its last message may have lost its tail, and "have
-more" cannot be believed. So the last message of a page is read again from just before its checkpoint, which
-gives it whole; and reading ends at an empty page only. The stream of the server has the same fault: it is
-used as a wake-up (`server_rpc.streams`).
+Pages are read whole (`mailbox_pages`), for the server cuts them; its stream has the same fault, and is used
+as a wake-up (`server_rpc.streams`).
+
+While a recovery has not yet looked at the mailbox, nothing is read: payments of an earlier life wait in it,
+and most of them were spent long ago, which only the recovery asks.
 
 Source: sheet 02 §5.4-5.5, trap 6; sheet 09 §1.6-1.7.
 """
@@ -20,9 +21,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import assert_never
 
-from barkd_py.ark.mailbox import MailboxAuthorization
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.validation import validate
 from barkd_py.ark.vtxo import Vtxo, VtxoId, VtxoInvalid
@@ -30,14 +31,13 @@ from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, ChainError, ProtocolViolation, chain_text
+from barkd_py.errors import BarkdError, ChainError, StateConflict, chain_text
 from barkd_py.server_rpc.api import (
     ArkoorDelivery,
     ArkServerApi,
     IncomingLightningPayment,
     LightningSendFinished,
     MailboxMessage,
-    MailboxPage,
     RecoveryVtxoIds,
     RoundParticipationCompleted,
     UnknownMessage,
@@ -45,6 +45,7 @@ from barkd_py.server_rpc.api import (
 from barkd_py.wallet.addresses import Addresses
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import MAILBOX_PROCESSING, MAILBOX_TIMEOUT_SECONDS, NamedLocks
+from barkd_py.wallet.mailbox_pages import MailboxReader
 from barkd_py.wallet.movements import (
     ARKOOR_RECEIVE,
     MovementDestination,
@@ -59,9 +60,7 @@ from barkd_py.wallet.vtxos import NewVtxo, Spendable
 
 log = logging.getLogger(__name__)
 
-READ_AUTHORIZATION_SECONDS = 600
 SUBSCRIBE_AUTHORIZATION_SECONDS = 10
-MAX_PAGES = 100_000
 # A payment whose anchor the chain source does not know may be one that it will know soon. After this many
 # readings it no longer blocks the messages behind it, and is left for the recovery to ask again.
 MAX_ANCHOR_MISSES = 20
@@ -77,11 +76,11 @@ class AnchorNotFound(ChainError):
         self.txid = txid
 
 
-class CheckpointsOutOfOrder(ProtocolViolation):
-    """A page of the server goes back. What it holds was not used."""
+class Overtaken(StateConflict):
+    """Somebody else, such as a recovery, stored the same VTXO meanwhile: look at the message anew."""
 
     def __init__(self) -> None:
-        super().__init__("the server sent mailbox messages with checkpoints that do not rise")
+        super().__init__("a received VTXO was stored meanwhile")
 
 
 class Mailbox:
@@ -112,8 +111,9 @@ class Mailbox:
         self._registration = registration
         self._locks = locks
         self._gap_limit = gap_limit
-        self._now = now
+        self._reader = MailboxReader(server, keychain.mailbox_key, now=now)
         self._anchor_misses: Counter[VtxoId] = Counter()
+        self.is_blocked: Callable[[], Awaitable[bool]] | None = None
         self.on_round_completed: Handle | None = None
         self.on_incoming_lightning: Handle | None = None
         self.on_lightning_send_finished: Callable[[bytes, bytes | None], Awaitable[None]] | None = None
@@ -127,13 +127,11 @@ class Mailbox:
         reading: ServerError, ChainError, StoreError, ProtocolViolation.
         """
         async with self._locks.hold(MAILBOX_PROCESSING, timeout_seconds=MAILBOX_TIMEOUT_SECONDS):
-            authorization = self._authorize(READ_AUTHORIZATION_SECONDS)
-            cursor = await self.checkpoint()
-            for _ in range(MAX_PAGES):
-                page = await self._read(authorization, cursor)
-                if not page.messages:
-                    break
-                cursor = await self._process_page(authorization, page)
+            if self.is_blocked is None or not await self.is_blocked():
+                async with aclosing(self._reader.read(await self.checkpoint())) as pages:
+                    async for messages in pages:
+                        for message in messages:
+                            await self._process(message)
             return await self.checkpoint()
 
     async def checkpoint(self) -> int:
@@ -142,38 +140,9 @@ class Mailbox:
 
     async def subscribe(self) -> AsyncGenerator[MailboxMessage, None]:
         """A stream from the stored checkpoint; for waking up only."""
-        authorization = self._authorize(SUBSCRIBE_AUTHORIZATION_SECONDS)
+        authorization = self._reader.authorize(SUBSCRIBE_AUTHORIZATION_SECONDS)
         mailbox_id = self._keychain.mailbox_key.public_key
         return self._server.subscribe_mailbox(mailbox_id, authorization, await self.checkpoint())
-
-    async def _read(self, authorization: bytes, cursor: int) -> MailboxPage:
-        mailbox_id = self._keychain.mailbox_key.public_key
-        page = await self._server.read_mailbox(mailbox_id, authorization, cursor)
-        last = cursor
-        for message in page.messages:
-            if message.checkpoint <= last:
-                raise CheckpointsOutOfOrder
-            last = message.checkpoint
-        return page
-
-    async def _process_page(self, authorization: bytes, page: MailboxPage) -> int:
-        """Process the messages of a page; the checkpoint of the last one.
-
-        The last message is read again, whole, unless it is so short that nothing can be missing.
-        """
-        *whole, last = page.messages
-        for message in whole:
-            await self._process(message)
-        if whole or _row_count(last) > 1:
-            again = await self._read(authorization, last.checkpoint - 1)
-            if again.messages and again.messages[0].checkpoint == last.checkpoint:
-                last = again.messages[0]
-        await self._process(last)
-        return last.checkpoint
-
-    def _authorize(self, seconds: int) -> bytes:
-        key = self._keychain.mailbox_key
-        return MailboxAuthorization.sign(key, expiry=int(self._now()) + seconds).encode()
 
     # --- one message
 
@@ -237,11 +206,12 @@ class Mailbox:
             if vtxo.expiry_height <= tip.height:
                 log.warning("received VTXO %s has expired: it must be refreshed", vtxo.id)
         await self._register(accepted)
-        received_on = await self._received_on(accepted)
+        received_on = await self.received_on(accepted)
         total_sat = sum(vtxo.amount_sat for vtxo in accepted)
         async with self._store.transaction() as tx:
             new = await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in accepted)
-            assert len(new) == len(accepted), "the mailbox is processed by one task at a time"
+            if len(new) != len(accepted):
+                raise Overtaken
             if accepted:
                 update = MovementUpdate(
                     intended_balance_sat=total_sat,
@@ -256,7 +226,10 @@ class Mailbox:
             self._registration.wake()
 
     async def _fresh(self, blobs: Sequence[bytes]) -> list[Vtxo]:
-        """The VTXOs that can be decoded and are not stored in whatever state, each once."""
+        """The VTXOs that can be decoded and are not stored in whatever state, each once.
+
+        What a recovery has yet to find out about is left to it.
+        """
         decoded: dict[VtxoId, Vtxo] = {}
         for blob in blobs:
             try:
@@ -266,7 +239,7 @@ class Mailbox:
                 continue
             decoded.setdefault(vtxo.id, vtxo)
         async with self._store.read() as tx:
-            known = await tx.vtxos.known(list(decoded))
+            known = await tx.vtxos.known(list(decoded)) | await tx.recovery.pending(list(decoded))
         return [vtxo for vtxo_id, vtxo in decoded.items() if vtxo_id not in known]
 
     async def _own(self, vtxos: Sequence[Vtxo], server_pubkey: PublicKey) -> list[Vtxo]:
@@ -327,7 +300,7 @@ class Mailbox:
         except BarkdError as error:
             log.warning("registering received VTXOs failed: %s", chain_text(error))
 
-    async def _received_on(self, vtxos: Sequence[Vtxo]) -> tuple[MovementDestination, ...]:
+    async def received_on(self, vtxos: Sequence[Vtxo]) -> tuple[MovementDestination, ...]:
         """Our addresses, each with the sum that came in on it."""
         sums: dict[PublicKey, int] = {}
         for vtxo in vtxos:
@@ -337,17 +310,6 @@ class Mailbox:
             MovementDestination(PaymentMethod(PaymentMethodKind.ARK, addresses[key]), amount_sat)
             for key, amount_sat in sums.items()
         )
-
-
-def _row_count(message: MailboxMessage) -> int:
-    """How many rows of a page the message takes up at least."""
-    match message.content:
-        case ArkoorDelivery(vtxos):
-            return len(vtxos)
-        case RecoveryVtxoIds(vtxo_ids):
-            return len(vtxo_ids)
-        case _:
-            return 1
 
 
 async def _acknowledge(tx: Transaction, checkpoint: int) -> None:

@@ -6,7 +6,8 @@
     boards, arkoor, offboards resumable operations                    mailbox         what comes in
     lightning                 payments to and from Lightning
     exits                     ways out without the server             rounds          new VTXOs for old ones
-    registration              the server's copies                     onchain, chain  bitcoin
+    recovery                  VTXOs from the mnemonic alone           onchain, chain  bitcoin
+    registration              the server's copies
     server                    the Ark server                          notifications   what happened
 
 Background work belongs to whoever runs the wallet: `background` is made by the daemon, a library user may
@@ -71,6 +72,9 @@ from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.mailbox import Mailbox
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
+from barkd_py.wallet.recovery.evidence import Evidence
+from barkd_py.wallet.recovery.ledger import Ledger
+from barkd_py.wallet.recovery.service import Recovery
 from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.rounds.rounds import Rounds
 from barkd_py.wallet.rounds.swap import SwapLimits
@@ -213,6 +217,8 @@ class Wallet:
             now=now,
         )
         self.mailbox.on_round_completed = self.rounds.on_completed
+        self.recovery = self._make_recovery(now)
+        self.mailbox.is_blocked = self.recovery.is_mailbox_blocked
         self.anchors = Anchors(chain)
         self.lightning: Lightning = self._make_lightning(onchain, now)
         self.mailbox.on_incoming_lightning = self.lightning.on_incoming
@@ -231,6 +237,7 @@ class Wallet:
             SyncStep("offboards", self.offboards.drive_all),
             SyncStep("forced exits", self.exits.notice_forced),
             SyncStep("recovery catch-up", self.registration.catch_up),
+            SyncStep("recovery", self.recovery.catch_up),
         ]
         self._balance = BalanceReader(store)
         self._unspent_vtxos = VtxoListing(store, UNSPENT)
@@ -297,6 +304,25 @@ class Wallet:
         self.exits.preimage_sources.append(revealed_preimage)
         return Lightning(sends=sends, receives=receives, wakeup=wakeup)
 
+    def _make_recovery(self, now: Callable[[], float]) -> Recovery:
+        evidence = Evidence(
+            self.store, self.server, self.chain, self.keychain, gap_limit=self.config.vtxo_key_gap_limit
+        )
+        return Recovery(
+            self.store,
+            self.server,
+            self.keychain,
+            evidence,
+            Ledger(self.store, self.mailbox.received_on),
+            network=self._network,
+            start_exits=self.exits.start_found,
+            complete_round=self.rounds.on_completed,
+            drain_mailbox=self.mailbox.sync,
+            wake_registration=self.registration.wake,
+            now=now,
+            monotonic=self._monotonic,
+        )
+
     # --- life
 
     @classmethod
@@ -315,7 +341,7 @@ class Wallet:
 
         The order: chain source, server (its keys are pinned), on-chain wallet with its scan, and the wallet's
         own row last, so that a database without that row holds no wallet.
-        recover: the seed was in use before; VTXOs are looked for at the next opening.
+        recover: the seed was in use before; VTXOs are looked for once the wallet is open.
         without_server: make the wallet even if the server cannot be reached or used; nothing is pinned then.
         """
         network = _canonical(network)
@@ -435,6 +461,7 @@ class Wallet:
         self._notifications.stop()
         if self.background is not None:
             await self.background.stop()
+        await self.recovery.close()
         await self.arkoor.close()
         await self.offboards.close()
         await self.lightning.close()
@@ -447,6 +474,10 @@ class Wallet:
         await self.chain.close()
         self._stop_publishing()
         await self.store.close()
+
+    async def until_taken_over(self) -> None:
+        """Return when another process runs the wallet; never, if its database is not shared."""
+        await self.store.until_taken_over()
 
     # --- what it is
 

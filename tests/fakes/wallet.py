@@ -4,6 +4,7 @@ It keeps the rules that clients can see (what is refused, in which order things 
 others. Coins appear by `add_vtxo` and `fund`, not by any protocol.
 """
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -57,6 +58,8 @@ from barkd_py.wallet.movements import (
     patch_metadata,
 )
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, Notifications
+from barkd_py.wallet.recovery.report import RecoveryReport
+from barkd_py.wallet.recovery.service import NoRecovery
 from barkd_py.wallet.vtxos import Exited, Spendable, Spent, UnknownVtxo, VtxoState, WalletVtxo
 from tests.fakes.lightning import FakeLightning
 from tests.fakes.rounds import FakeOffboards, FakeRounds
@@ -392,6 +395,31 @@ def _shown(status: exits.ExitStatus, with_history: bool, with_packages: bool) ->
     )
 
 
+class FakeRecovery:
+    """Nothing was ever recovered, unless a test says so."""
+
+    def __init__(self) -> None:
+        self.starts = 0
+        self.resumed = 0
+        self.found: RecoveryReport | None = None
+        self.trouble: BarkdError | None = None
+
+    async def start(self) -> None:
+        self.starts += 1
+        if self.trouble is not None:
+            raise self.trouble
+
+    async def resume(self) -> None:
+        self.resumed += 1
+        if self.trouble is not None:
+            raise self.trouble
+
+    async def report(self) -> RecoveryReport:
+        if self.found is None:
+            raise NoRecovery
+        return self.found
+
+
 class FakeWallet:
     """See the module."""
 
@@ -405,6 +433,7 @@ class FakeWallet:
         self.rounds = FakeRounds(self._all_vtxos, ARK_INFO, 100)
         self.offboards = FakeOffboards(self._all_vtxos, ARK_INFO, 100)
         self.lightning = FakeLightning()
+        self.recovery = FakeRecovery()
         self.ark_info: ArkInfo | None = ARK_INFO
         self.tip = 100
         self.keys: list[SecretKey] = []
@@ -597,6 +626,9 @@ class FakeWallet:
 
     async def fee_rates(self) -> FeeRates:
         return FeeRates(FeeRate(1251), FeeRate(750), FeeRate(250))
+
+    async def until_taken_over(self) -> None:
+        await asyncio.Event().wait()
 
     async def start(self) -> None:
         self.started = True

@@ -152,6 +152,10 @@ class Exits:
             vtxos = await tx.vtxos.list()
         await self._start([vtxo.id for vtxo in vtxos], pass_over_unfit=True)
 
+    async def start_found(self, vtxo_ids: Collection[VtxoId]) -> None:
+        """Start the exits of VTXOs that are on the chain already. Raises ExitError or ChainError."""
+        await self._start_unchecked(vtxo_ids, await fetch_tip(self._chain))
+
     async def start_held(self, vtxo_id: VtxoId) -> None:
         """Start an exit whoever holds the VTXO; a success if it is exiting already."""
         await self._start([vtxo_id])
@@ -506,9 +510,9 @@ class Exits:
 
 def _is_free(vtxo: WalletVtxo, in_rounds: Collection[VtxoId]) -> bool:
     match vtxo.state:
-        case Spendable():
+        case Spendable() | Locked(None):  # held by nobody: a recovery does not know whether it can be spent
             return True
-        case Locked(MovementHolder() | None):
+        case Locked(MovementHolder()):
             return vtxo.id in in_rounds
         case _:
             return False

@@ -24,7 +24,8 @@ from barkd_py.server_rpc.api import (
     RoundParticipationCompleted,
     UnknownMessage,
 )
-from barkd_py.wallet.mailbox import MAX_ANCHOR_MISSES, AnchorNotFound, CheckpointsOutOfOrder, Mailbox
+from barkd_py.wallet.mailbox import MAX_ANCHOR_MISSES, AnchorNotFound, Mailbox
+from barkd_py.wallet.mailbox_pages import CheckpointsOutOfOrder, MailboxReader
 from barkd_py.wallet.movements import ARKOOR_RECEIVE
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import BOB, Net, Owner
@@ -103,7 +104,8 @@ async def pay(alice: Owner, bob: Owner, *amounts_sat: int) -> list[str]:
 async def delivered(owner: Owner) -> tuple[bytes, ...]:
     """All VTXOs in the owner's mailbox, without touching it."""
     key = owner.wallet.keychain.mailbox_key
-    page = await owner.wallet.server.read_mailbox(key.public_key, owner.wallet.mailbox._authorize(60), 0)
+    authorization = MailboxReader(owner.wallet.server, key).authorize(60)
+    page = await owner.wallet.server.read_mailbox(key.public_key, authorization, 0)
     return tuple(
         blob
         for message in page.messages

@@ -1,0 +1,87 @@
+"""Reading a mailbox of the server, message by message, each of them whole.
+
+A page is cut at a number of rows, not of messages, so its last message may have lost its tail, and "have
+more" cannot be believed. So the last message of a page is read again from just before its checkpoint, which
+gives it whole; and reading ends at an empty page only. Checkpoints must rise, or a server could keep a reader
+busy with the same messages for ever.
+
+Source: sheet 02 §5.3, trap 6.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Callable
+
+from barkd_py.ark.mailbox import MailboxAuthorization
+from barkd_py.bitcoin.keys import SecretKey
+from barkd_py.errors import ProtocolViolation
+from barkd_py.server_rpc.api import (
+    ArkoorDelivery,
+    ArkServerApi,
+    MailboxMessage,
+    MailboxPage,
+    RecoveryVtxoIds,
+)
+
+READ_AUTHORIZATION_SECONDS = 600
+MAX_PAGES = 100_000
+
+
+class CheckpointsOutOfOrder(ProtocolViolation):
+    """A page of the server goes back. What it holds was not used."""
+
+    def __init__(self) -> None:
+        super().__init__("the server sent mailbox messages with checkpoints that do not rise")
+
+
+class MailboxReader:
+    """Reads one mailbox. key: of the mailbox. now: Unix seconds."""
+
+    def __init__(
+        self, server: ArkServerApi, key: SecretKey, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self._server = server
+        self._key = key
+        self._now = now
+
+    async def read(self, checkpoint: int) -> AsyncGenerator[tuple[MailboxMessage, ...], None]:
+        """The messages after a checkpoint, oldest first, some at a time; never an empty tuple.
+
+        Raises ServerError, CheckpointsOutOfOrder.
+        """
+        for _ in range(MAX_PAGES):
+            page = await self._page(checkpoint)
+            if not page.messages:
+                return
+            *whole, last = page.messages
+            if whole:
+                yield tuple(whole)
+            if whole or _row_count(last) > 1:
+                again = await self._page(last.checkpoint - 1)
+                if again.messages and again.messages[0].checkpoint == last.checkpoint:
+                    last = again.messages[0]
+            yield (last,)
+            checkpoint = last.checkpoint
+
+    def authorize(self, seconds: int) -> bytes:
+        return MailboxAuthorization.sign(self._key, expiry=int(self._now()) + seconds).encode()
+
+    async def _page(self, checkpoint: int) -> MailboxPage:
+        authorization = self.authorize(READ_AUTHORIZATION_SECONDS)
+        page = await self._server.read_mailbox(self._key.public_key, authorization, checkpoint)
+        last = checkpoint
+        for message in page.messages:
+            if message.checkpoint <= last:
+                raise CheckpointsOutOfOrder
+            last = message.checkpoint
+        return page
+
+
+def _row_count(message: MailboxMessage) -> int:
+    """How many rows of a page the message takes up at least."""
+    match message.content:
+        case ArkoorDelivery(vtxos):
+            return len(vtxos)
+        case RecoveryVtxoIds(vtxo_ids):
+            return len(vtxo_ids)
+        case _:
+            return 1

@@ -1,0 +1,9 @@
+"""Finding a wallet's VTXOs again: from nothing but the mnemonic, or after a backup was put back.
+
+service    runs a recovery, from wherever the last one stopped
+progress   how far it is, as it is stored
+evidence   what the server and the chain say about VTXOs
+judgement  pure: what follows from that
+ledger     writes down what was found
+report     what the recovery says about it
+"""

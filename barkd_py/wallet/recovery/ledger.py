@@ -1,0 +1,149 @@
+"""Writing down what a recovery found: VTXOs, entries and progress of one batch, in one transaction.
+
+A VTXO whose state changed while it was looked at is left alone: whoever changed it knows better.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import assert_never
+
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.units import MAX_MONEY_SAT
+from barkd_py.wallet.movements import ARKOOR_RECEIVE, MovementDestination, MovementStatus, MovementUpdate
+from barkd_py.wallet.recovery.judgement import Deed, Facts, Verdict
+from barkd_py.wallet.recovery.progress import FORMAT, Progress
+from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.store.recovery import RecoveryEntry, RecoveryOutcome
+from barkd_py.wallet.vtxos import Locked, MarkSpent, NewVtxo, Release, Spendable, Spent
+
+log = logging.getLogger(__name__)
+
+ReceivedOn = Callable[[Sequence[Vtxo]], Awaitable[tuple[MovementDestination, ...]]]
+
+_LOUD = frozenset({RecoveryOutcome.FAILED, RecoveryOutcome.FOREIGN, RecoveryOutcome.NOT_FOUND})
+
+
+class Ledger:
+    """received_on: our addresses with what came in on them, for the history."""
+
+    def __init__(self, store: Store, received_on: ReceivedOn) -> None:
+        self._store = store
+        self._received_on = received_on
+
+    async def write(
+        self, facts: Mapping[VtxoId, Facts], verdicts: Mapping[VtxoId, Verdict], progress: Progress | None
+    ) -> Collection[VtxoId]:
+        """Do what was judged; the VTXOs that exit. progress: None outside a recovery."""
+        late = await self._late_payments(facts, verdicts) if progress is None else ()
+        received_on = await self._received_on(late)
+        async with self._store.transaction() as tx:
+            now = await tx.vtxos.find_many(verdicts)
+            final: dict[VtxoId, Verdict] = {}
+            for vtxo_id, verdict in verdicts.items():
+                row = now.get(vtxo_id)
+                if (None if row is None else row.state) != facts[vtxo_id].state:
+                    verdict = Verdict(RecoveryOutcome.SKIPPED, "it changed while it was looked at")
+                elif _is_absurd(facts[vtxo_id].vtxo):
+                    verdict = Verdict(RecoveryOutcome.FAILED, "its amount cannot be")
+                else:
+                    await _do(tx, facts[vtxo_id], verdict.deed)
+                final[vtxo_id] = verdict
+            stored = [vtxo for vtxo in late if final[vtxo.id].deed is Deed.STORE_SPENDABLE]
+            if stored and len(stored) == len(late):
+                await _note_receipt(tx, stored, received_on)
+            await tx.recovery.put([_entry(facts[vtxo_id], vtxo_id, each) for vtxo_id, each in final.items()])
+            again = [vtxo_id for vtxo_id, verdict in final.items() if verdict.ask_again]
+            await tx.recovery.remove_pending([vtxo_id for vtxo_id in final if vtxo_id not in again])
+            await tx.recovery.add_pending(again)
+            if progress is not None:
+                await tx.recovery.save(FORMAT.encode(progress))
+        for vtxo_id, verdict in final.items():
+            if verdict.outcome in _LOUD or verdict.deed is Deed.HOLD:
+                log.warning("recovery: VTXO %s: %s: %s", vtxo_id, verdict.outcome, verdict.reason)
+        return [vtxo_id for vtxo_id, verdict in final.items() if verdict.exit]
+
+    async def _late_payments(
+        self, facts: Mapping[VtxoId, Facts], verdicts: Mapping[VtxoId, Verdict]
+    ) -> Sequence[Vtxo]:
+        """What the mailbox has passed on because its anchor was not known then: it belongs in the history."""
+        async with self._store.read() as tx:
+            noted = await tx.recovery.outcomes(list(verdicts))
+        return [
+            vtxo
+            for vtxo_id, verdict in verdicts.items()
+            if verdict.outcome is RecoveryOutcome.RECOVERED
+            and verdict.deed is Deed.STORE_SPENDABLE
+            and vtxo_id not in noted
+            and (vtxo := facts[vtxo_id].vtxo) is not None
+        ]
+
+    async def drop_parents(self) -> int:
+        """Mark spent what a recovered VTXO itself descends from; how many there were.
+
+        Its chain holds our signature: that is the proof, whatever the server says of the parent.
+        """
+        async with self._store.read() as tx:
+            recovered = [entry.vtxo_id for entry in await tx.recovery.entries(RecoveryOutcome.RECOVERED)]
+            children = await tx.vtxos.bodies(list(await tx.vtxos.known(recovered)))
+        ancestors = {parent for child in children for parent in child.ancestor_ids}
+        async with self._store.transaction() as tx:
+            rows = await tx.vtxos.find_many(ancestors)
+            spent = [row.id for row in rows.values() if row.state in (Spendable(), Locked(None))]
+            await tx.vtxos.change(spent, MarkSpent())
+            await tx.recovery.remove_pending(spent)
+            await tx.recovery.put(
+                [
+                    RecoveryEntry(
+                        vtxo_id, RecoveryOutcome.SKIPPED, rows[vtxo_id].amount_sat, "a later VTXO spends it"
+                    )
+                    for vtxo_id in spent
+                ]
+            )
+        return len(spent)
+
+
+async def _do(tx: Transaction, facts: Facts, deed: Deed) -> None:
+    vtxo = facts.vtxo
+    if deed is Deed.NOTHING:
+        return
+    assert vtxo is not None, "only a VTXO that was seen is judged"
+    match deed:
+        case Deed.STORE_SPENDABLE:
+            if facts.state is not None:
+                await tx.vtxos.remove([vtxo.id])
+            await tx.vtxos.insert([NewVtxo(vtxo, Spendable())])
+        case Deed.STORE_SPENT:
+            await tx.vtxos.insert([NewVtxo(vtxo, Spent())])
+        case Deed.STORE_HELD:
+            await tx.vtxos.insert([NewVtxo(vtxo, Locked(None))])
+        case Deed.RELEASE:
+            await tx.vtxos.change([vtxo.id], Release(None))
+        case Deed.HOLD:
+            await tx.vtxos.lock([vtxo.id], None)
+        case Deed.MARK_SPENT:
+            await tx.vtxos.mark_spent([vtxo.id])
+        case _:
+            assert_never(deed)
+
+
+async def _note_receipt(
+    tx: Transaction, vtxos: Sequence[Vtxo], received_on: tuple[MovementDestination, ...]
+) -> None:
+    total_sat = sum(vtxo.amount_sat for vtxo in vtxos)
+    update = MovementUpdate(
+        intended_balance_sat=total_sat,
+        effective_balance_sat=total_sat,
+        output_vtxos=tuple(vtxo.id for vtxo in vtxos),
+        received_on=received_on,
+    )
+    await tx.movements.create_finished(ARKOOR_RECEIVE, MovementStatus.SUCCESSFUL, update)
+
+
+def _is_absurd(vtxo: Vtxo | None) -> bool:
+    return vtxo is not None and vtxo.amount_sat > MAX_MONEY_SAT
+
+
+def _entry(facts: Facts, vtxo_id: VtxoId, verdict: Verdict) -> RecoveryEntry:
+    vtxo = facts.vtxo
+    amount_sat = None if vtxo is None or _is_absurd(vtxo) else vtxo.amount_sat
+    return RecoveryEntry(vtxo_id, verdict.outcome, amount_sat, verdict.reason)

@@ -1,0 +1,512 @@
+"""Runs a recovery, from wherever the last one stopped.
+
+Everything is written down batch by batch, together with how far the recovery is: after a kill it goes on from
+the last batch. Nothing of it changes anything at the server but chains that are registered late, and doing
+any part of it twice finds the same, so it can be run at any time, also on a wallet that is in use.
+
+A recovery is *pending* from the moment the wallet is made from a mnemonic, or put back from a backup, until
+one has run to its end. The regular mailbox is not dealt with before the recovery has looked into it: what
+waits there was delivered to an earlier life, and may be spent.
+
+What nobody could tell (a chain source that was away, a server without an answer) stays on a list that is
+asked again from time to time: see `tick`.
+
+Source: sheet 02 §6; sheet 08 §3.4.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import assert_never
+
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.ark.wallet_keys import MAX_VTXO_KEY_INDEX
+from barkd_py.bitcoin.encode import DecodeError
+from barkd_py.bitcoin.units import Network
+from barkd_py.errors import BarkdError, NotFound, ProtocolViolation, chain_text
+from barkd_py.server_rpc.api import (
+    ArkoorDelivery,
+    ArkServerApi,
+    MailboxMessage,
+    RecoveredVtxo,
+    RecoveryVtxoIds,
+    XpubRecoveryPage,
+)
+from barkd_py.wallet.keychain import MAX_GAP_LIMIT, Keychain
+from barkd_py.wallet.mailbox_pages import MailboxReader
+from barkd_py.wallet.recovery.evidence import Evidence, Sighting
+from barkd_py.wallet.recovery.judgement import Proven, Verdict, judge
+from barkd_py.wallet.recovery.ledger import Ledger
+from barkd_py.wallet.recovery.progress import FORMAT, Phase, Progress
+from barkd_py.wallet.recovery.report import RecoveryReport
+from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.recovery import RecoveryOutcome, RecoveryRun
+from barkd_py.wallet.vtxos import Locked, Spendable
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+MAX_RETRIES = 3
+MAX_XPUB_PAGES = 10_000
+XPUB_AUTHORIZATION_SECONDS = 60
+# A wallet hears of far fewer; a server that goes on and on must not fill the disk.
+MAX_ENTRIES = 500_000
+FIRST_RETRY_SECS = 60.0
+LAST_RETRY_SECS = 3600.0
+
+Effect = Callable[[], Awaitable[object]]
+
+
+class RecoveryInterrupted(BarkdError):
+    """The recovery stopped, and goes on later; what it has found so far is kept. The cause says why."""
+
+    def __init__(self) -> None:
+        super().__init__("VTXO recovery from seed failed; funds may be missing until it succeeds")
+
+
+class TooManyVtxos(ProtocolViolation):
+    def __init__(self) -> None:
+        super().__init__(f"the server names more than {MAX_ENTRIES} VTXOs")
+
+
+class XpubSearchFailed(BarkdError):
+    def __init__(self, reason: str | None) -> None:
+        super().__init__(f"the search by extended key failed: {reason}")
+
+
+class NoRecovery(NotFound):
+    def __init__(self) -> None:
+        super().__init__("no recovery was ever made")
+
+
+class Recovery:
+    """now: Unix seconds.
+
+    start_exits: of VTXOs that are on the chain. complete_round: takes over the round of an unlock hash.
+    drain_mailbox: deals with what was delivered. wake_registration: there are VTXOs to note at the server.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        server: ArkServerApi,
+        keychain: Keychain,
+        evidence: Evidence,
+        ledger: Ledger,
+        *,
+        network: Network,
+        start_exits: Callable[[Collection[VtxoId]], Awaitable[None]],
+        complete_round: Callable[[bytes], Awaitable[None]],
+        drain_mailbox: Effect,
+        wake_registration: Callable[[], None],
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._server = server
+        self._keychain = keychain
+        self._evidence = evidence
+        self._ledger = ledger
+        self._network = network
+        self._start_exits = start_exits
+        self._complete_round = complete_round
+        self._drain_mailbox = drain_mailbox
+        self._wake_registration = wake_registration
+        self._now = now
+        self._monotonic = monotonic
+        self._working = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self._retry_at = 0.0
+        self._retry_pause_secs = FIRST_RETRY_SECS
+
+    # --- from outside
+
+    async def start(self) -> None:
+        """Begin anew, unless one is under way, and run it to its end. Raises RecoveryInterrupted.
+
+        It goes on if the caller is cancelled.
+        """
+        async with self._store.transaction() as tx:
+            if not (await tx.properties.get()).recovery_pending:
+                await tx.properties.set_recovery_pending(True)
+                await tx.recovery.begin(FORMAT.encode(Progress(mailbox_until=await tx.mailbox.checkpoint())))
+        await self.resume()
+
+    async def resume(self) -> None:
+        """Run what is pending to its end; nothing happens if nothing is. Raises RecoveryInterrupted.
+
+        It goes on if the caller is cancelled.
+        """
+        if self._is_closed:
+            raise RecoveryInterrupted
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._resume(), name="recovery")
+            self._task.add_done_callback(_retrieve)
+        task = self._task
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise RecoveryInterrupted  # the wallet was closed
+        task.result()
+
+    async def catch_up(self) -> None:
+        """Go on with what is pending, and ask again for what was not known. Raises RecoveryInterrupted."""
+        await self.resume()
+        await self.retry()
+
+    async def tick(self) -> None:
+        """As `catch_up`, but ask again less and less often as long as the answers stay the same."""
+        await self.resume()
+        if self._monotonic() >= self._retry_at:
+            await self.retry()
+
+    async def retry(self) -> None:
+        """Ask again for everything that was not known. Raises BarkdError if nobody answers."""
+        async with self._working:
+            async with self._store.read() as tx:
+                before = await tx.recovery.pending_ids()
+            for batch in _batches([Sighting(vtxo_id) for vtxo_id in before]):
+                await self._deal_with(batch, None)
+            async with self._store.read() as tx:
+                changed = await tx.recovery.pending_ids() != before
+            longer = min(self._retry_pause_secs * 2, LAST_RETRY_SECS)
+            self._retry_pause_secs = FIRST_RETRY_SECS if changed else longer
+            self._retry_at = self._monotonic() + self._retry_pause_secs
+        if changed:
+            self._wake_registration()
+
+    async def is_mailbox_blocked(self) -> bool:
+        """Whether the regular mailbox must be left alone for now."""
+        async with self._store.read() as tx:
+            if not (await tx.properties.get()).recovery_pending:
+                return False
+            run = await tx.recovery.run()
+        return run is None or run.finished_at is not None or FORMAT.decode(run.payload).blocks_mailbox
+
+    async def report(self) -> RecoveryReport:
+        """Of the recovery that is under way, or the last one. Raises NoRecovery."""
+        async with self._store.read() as tx:
+            run = await tx.recovery.run()
+            if run is None:
+                raise NoRecovery
+            progress = FORMAT.decode(run.payload)
+            return RecoveryReport(
+                run.started_at,
+                run.finished_at,
+                progress.error,
+                progress.is_xpub_known,
+                await tx.recovery.entries(),
+                len(await tx.recovery.pending_ids()),
+            )
+
+    async def close(self) -> None:
+        """Stop; what was found is kept, and the rest is found when the wallet is opened again."""
+        self._is_closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # --- running
+
+    async def _is_pending(self) -> bool:
+        async with self._store.read() as tx:
+            return (await tx.properties.get()).recovery_pending
+
+    async def _resume(self) -> None:
+        async with self._working:
+            if not await self._is_pending():
+                return
+            progress = await self._begin_or_go_on()
+            was_blocked = progress.blocks_mailbox
+            if not was_blocked:
+                await self._drain()
+            try:
+                while progress.phase is not Phase.DONE:
+                    progress = await self._advance(progress)
+                await self._finish(progress)
+            except BarkdError as error:
+                await self._note_error(error)
+                raise RecoveryInterrupted from error
+        if was_blocked:
+            await self._drain()
+        log.info("recovery finished: %s", await self.report())
+
+    async def _drain(self) -> None:
+        """What was delivered just now belongs in the history, so the mailbox goes first."""
+        try:
+            await self._drain_mailbox()
+        except BarkdError as error:  # the daemon does it again
+            log.warning("recovery: mailbox: %s", chain_text(error))
+
+    async def _begin_or_go_on(self) -> Progress:
+        async with self._store.transaction() as tx:
+            run: RecoveryRun | None = await tx.recovery.run()
+            if run is not None and run.finished_at is None:
+                return replace(FORMAT.decode(run.payload), error=None)
+            progress = Progress()
+            await tx.recovery.begin(FORMAT.encode(progress))
+            return progress
+
+    async def _advance(self, progress: Progress) -> Progress:
+        """The progress after the next phase, or as much of it as can be written down at once."""
+        match progress.phase:
+            case Phase.REVIEW:
+                return await self._review(progress)
+            case Phase.XPUB:
+                return await self._search_by_xpub(progress)
+            case Phase.MAILBOX:
+                return await self._read_mailbox(progress)
+            case Phase.RECOVERY:
+                return await self._read_recovery_mailbox(progress)
+            case Phase.RETRIES:
+                return await self._retry_failed(progress)
+            case Phase.DONE:
+                return progress
+            case _:
+                assert_never(progress.phase)
+
+    async def _finish(self, progress: Progress) -> None:
+        dropped = await self._ledger.drop_parents()
+        if dropped:
+            log.info("recovery: %d VTXOs are spent by later ones", dropped)
+        self._wake_registration()
+        if not progress.is_xpub_done:
+            await self._save(replace(progress, phase=Phase.XPUB, retries=0))
+            raise XpubSearchFailed(progress.error)
+        async with self._store.transaction() as tx:
+            await tx.properties.set_recovery_pending(False)
+            await tx.recovery.save(FORMAT.encode(replace(progress, error=None)), finished=True)
+        self._retry_at = self._monotonic() + self._retry_pause_secs
+
+    async def _save(self, progress: Progress) -> Progress:
+        async with self._store.transaction() as tx:
+            await tx.recovery.save(FORMAT.encode(progress))
+        return progress
+
+    async def _note_error(self, error: BarkdError) -> None:
+        async with self._store.transaction() as tx:
+            run = await tx.recovery.run()
+            if run is not None:
+                progress = replace(FORMAT.decode(run.payload), error=chain_text(error))
+                await tx.recovery.save(FORMAT.encode(progress))
+
+    # --- phases
+
+    async def _review(self, progress: Progress) -> Progress:
+        """What is stored and not in use, and what was left from before."""
+        async with self._store.read() as tx:
+            stored = [row.id for row in await tx.vtxos.list() if row.state in (Spendable(), Locked(None))]
+            left = await tx.recovery.pending_ids()
+        sightings = [Sighting(vtxo_id) for vtxo_id in dict.fromkeys((*stored, *left))]
+        return await self._take_in(sightings, progress, replace(progress, phase=Phase.XPUB))
+
+    async def _search_by_xpub(self, progress: Progress) -> Progress:
+        """One page. An error does not keep the mailboxes from being read, but the recovery from ending."""
+        following = Phase.RETRIES if progress.is_mailbox_read else Phase.MAILBOX
+        try:
+            page = await self._xpub_page(progress)
+        except BarkdError as error:
+            log.warning("recovery: the search by extended key failed: %s", chain_text(error))
+            return await self._save(replace(progress, phase=following, error=chain_text(error)))
+        if page is None:
+            log.info("recovery: the server cannot search by extended key")
+            return await self._save(
+                replace(progress, phase=following, is_xpub_known=False, is_xpub_done=True)
+            )
+        after = _after_page(progress, page)
+        if not page.have_more or _is_stuck(progress, after) or _is_enough(after):
+            after = replace(after, phase=following, is_xpub_done=True)
+        if not progress.blocks_mailbox:
+            await self._drain()
+        return await self._take_in(await self._believed(page.vtxos), progress, after)
+
+    async def _xpub_page(self, progress: Progress) -> XpubRecoveryPage | None:
+        server_pubkey = (await self._server.info()).server_pubkey
+        xpub, authorization = self._keychain.authorize_xpub_search(
+            server_pubkey=server_pubkey,
+            mainnet=self._network is Network.MAINNET,
+            expiry=int(self._now()) + XPUB_AUTHORIZATION_SECONDS,
+        )
+        return await self._server.recover_vtxos_by_xpub(
+            xpub,
+            start_index=progress.xpub_start,
+            authorization=authorization,
+            cursor=progress.xpub_cursor,
+        )
+
+    async def _believed(self, entries: Sequence[RecoveredVtxo]) -> list[Sighting]:
+        """The entries of a page; keys far ahead are only revealed for VTXOs that are proven.
+
+        The server knows all of our public keys: it could name one two thousand million keys ahead, and let us
+        store all of those before it. No answer moves the revealed range by more than the largest gap.
+        """
+        for entry in sorted(entries, key=lambda each: each.derivation_index):
+            index, vtxo = entry.derivation_index, entry.vtxo
+            revealed = await self._keychain.next_index()
+            if index < revealed or index > revealed + MAX_GAP_LIMIT:
+                continue
+            if not self._keychain.is_at(vtxo.user_pubkey, index):
+                continue
+            if isinstance((await self._evidence.prove([vtxo]))[vtxo.id], Proven):
+                await self._keychain.store_up_to(index)
+        return [
+            Sighting(entry.vtxo.id, entry.vtxo, entry.spend_state, is_status_told=True) for entry in entries
+        ]
+
+    async def _read_mailbox(self, progress: Progress) -> Progress:
+        """Payments that were delivered; in a wallet that was alive, those that it has dealt with."""
+        until = progress.mailbox_until
+        reader = MailboxReader(self._server, self._keychain.mailbox_key, now=self._now)
+        async with aclosing(reader.read(progress.mailbox)) as pages:
+            async for messages in pages:
+                if until is not None:
+                    messages = tuple(message for message in messages if message.checkpoint <= until)
+                    if not messages:
+                        break
+                after = replace(progress, mailbox=messages[-1].checkpoint)
+                progress = await self._take_in(_sightings(messages), progress, after)
+        return await self._save(replace(progress, phase=Phase.RECOVERY, is_mailbox_read=True))
+
+    async def _read_recovery_mailbox(self, progress: Progress) -> Progress:
+        reader = MailboxReader(self._server, self._keychain.recovery_mailbox_key, now=self._now)
+        async with aclosing(reader.read(progress.recovery_mailbox)) as pages:
+            async for messages in pages:
+                after = replace(progress, recovery_mailbox=messages[-1].checkpoint)
+                progress = await self._take_in(_sightings(messages), progress, after)
+        phase = Phase.RETRIES if progress.is_xpub_done else Phase.XPUB
+        return await self._save(replace(progress, phase=phase))
+
+    async def _retry_failed(self, progress: Progress) -> Progress:
+        """Once more from the start: bodies are fetched again, for those in the mailbox may be wrong."""
+        async with self._store.read() as tx:
+            failed = [entry.vtxo_id for entry in await tx.recovery.entries(RecoveryOutcome.FAILED)]
+        if not failed or progress.retries >= MAX_RETRIES:
+            return replace(progress, phase=Phase.DONE)
+        after = replace(progress, retries=progress.retries + 1)
+        for batch in _batches([Sighting(vtxo_id) for vtxo_id in failed]):
+            await self._deal_with(batch, progress)
+        return await self._save(after)
+
+    # --- batches
+
+    async def _take_in(self, sightings: Sequence[Sighting], before: Progress, after: Progress) -> Progress:
+        """Deal with what was not dealt with before; `after` is written down with the last of it."""
+        async with self._store.read() as tx:
+            if await tx.recovery.count() > MAX_ENTRIES:
+                raise TooManyVtxos
+            outcomes = await tx.recovery.outcomes([each.vtxo_id for each in sightings])
+        new = {
+            each.vtxo_id: each
+            for each in reversed(sightings)
+            if outcomes.get(each.vtxo_id, RecoveryOutcome.FAILED) is RecoveryOutcome.FAILED
+        }
+        *batches, last = list(_batches(list(new.values()))) or [[]]
+        for batch in batches:
+            await self._deal_with(batch, before)
+        if last:
+            await self._deal_with(last, after)
+            return after
+        return await self._save(after)
+
+    async def _deal_with(self, sightings: Sequence[Sighting], progress: Progress | None) -> None:
+        """Raises ConnectFailed, ServerUnusable, StoreError; then nothing of it is written down."""
+        facts = await self._evidence.gather(sightings)
+        verdicts: dict[VtxoId, Verdict] = {}
+        for vtxo_id, each in facts.items():
+            verdict = judge(each)
+            if verdict.finish_round and each.vtxo is not None and each.vtxo.unlock_hash is not None:
+                verdict = await self._finish_round(each.vtxo.unlock_hash, verdict)
+            verdicts[vtxo_id] = verdict
+        exiting = await self._ledger.write(facts, verdicts, progress)
+        if exiting:
+            try:
+                await self._start_exits(exiting)
+            except BarkdError as error:  # noticed again with the next block
+                log.warning("recovery: exits of VTXOs on the chain: %s", chain_text(error))
+
+    async def _finish_round(self, unlock_hash: bytes, verdict: Verdict) -> Verdict:
+        try:
+            await self._complete_round(unlock_hash)
+        except BarkdError as error:
+            reason = f"its round could not be taken over: {chain_text(error)}"
+            return Verdict(RecoveryOutcome.FAILED, reason, ask_again=True)
+        return verdict
+
+
+# --- pages of the search by extended key
+
+
+def _after_page(progress: Progress, page: XpubRecoveryPage) -> Progress:
+    return replace(
+        progress,
+        xpub_start=min(progress.xpub_start + page.keys_scanned, MAX_VTXO_KEY_INDEX),
+        xpub_cursor=page.cursor,
+        xpub_misses=0 if page.vtxos else progress.xpub_misses + page.keys_scanned,
+        xpub_pages=progress.xpub_pages + 1,
+    )
+
+
+def _is_stuck(before: Progress, after: Progress) -> bool:
+    """Whether the next page would be this one again."""
+    return after.xpub_start == before.xpub_start and after.xpub_cursor in (None, before.xpub_cursor)
+
+
+def _is_enough(progress: Progress) -> bool:
+    """Whether a server that says there is more is not believed any longer."""
+    return (
+        progress.xpub_misses >= MAX_GAP_LIMIT
+        or progress.xpub_pages >= MAX_XPUB_PAGES
+        or progress.xpub_start >= MAX_VTXO_KEY_INDEX
+    )
+
+
+# --- messages
+
+
+def _sightings(messages: Sequence[MailboxMessage]) -> list[Sighting]:
+    """The VTXOs and ids that messages name; what cannot be read is left out."""
+    found: list[Sighting] = []
+    for message in messages:
+        match message.content:
+            case ArkoorDelivery(blobs):
+                found.extend(_delivered(blobs))
+            case RecoveryVtxoIds(ids):
+                found.extend(_named(ids))
+            case _:
+                pass
+    return found
+
+
+def _delivered(blobs: Sequence[bytes]) -> list[Sighting]:
+    found = []
+    for blob in blobs:
+        try:
+            vtxo = Vtxo.decode(blob)
+        except DecodeError as error:
+            log.warning("recovery: passing over a VTXO in the mailbox: %s", error)
+            continue
+        found.append(Sighting(vtxo.id, vtxo))
+    return found
+
+
+def _named(ids: Sequence[bytes]) -> list[Sighting]:
+    found = []
+    for data in ids:
+        try:
+            found.append(Sighting(VtxoId.from_bytes(data)))
+        except (BarkdError, ValueError):
+            log.warning("recovery: passing over an id in the mailbox that is none")
+    return found
+
+
+def _batches(sightings: Sequence[Sighting]) -> list[Sequence[Sighting]]:
+    return [sightings[start : start + BATCH] for start in range(0, len(sightings), BATCH)]
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Whoever waits hears of an error; if nobody does, it is in the report."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,96 @@
+"""A wallet that has nothing left but its words finds its VTXOs again, and only those."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.bitcoin.units import Network
+from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
+from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
+from barkd_py.wallet.vtxos import Spendable
+from barkd_py.wallet.wallet import Wallet
+from tests.wallet.flows.conftest import Net, Owner
+from tests.wallet.flows.rounds import round_of
+
+BOTH = pytest.mark.parametrize(
+    "server_settings",
+    [
+        ServerSettings(emulate=Emulation.V0_8),
+        ServerSettings(emulate=Emulation.V0_6, group_complete_pages=False),
+    ],
+    ids=["0.8", "0.6"],
+)
+
+
+async def pay(sender: Owner, receiver: Owner, amount_sat: int) -> None:
+    await sender.wallet.send_arkoor(await receiver.wallet.new_address(), amount_sat)
+    await receiver.wallet.mailbox.sync()
+    await receiver.wallet.registration.catch_up()
+    await sender.wallet.registration.catch_up()
+
+
+async def spendable(owner: Owner) -> set[VtxoId]:
+    vtxos = await owner.wallet.list_vtxos(include_all=True)
+    return {vtxo.id for vtxo in vtxos if isinstance(vtxo.state, Spendable)}
+
+
+@asynccontextmanager
+async def reborn(net: Net, like: Owner, name: str = "reborn", **changes: object) -> AsyncIterator[Owner]:
+    """A wallet from the words of another one, which has not recovered yet."""
+    await Wallet.create(
+        net.directory / f"{name}.sqlite",
+        seed=like.seed,
+        network=Network.REGTEST,
+        config=net.config(**changes),
+        recover=True,
+    )
+    async with net.owner(name, like.seed, **changes) as owner:
+        yield owner
+
+
+async def recover(owner: Owner) -> RecoveryReport:
+    await owner.wallet.recovery.resume()
+    return await owner.wallet.recovery.report()
+
+
+def found(report: RecoveryReport, outcome: RecoveryOutcome) -> set[VtxoId]:
+    return {entry.vtxo_id for entry in report.entries if entry.outcome is outcome}
+
+
+@BOTH
+async def test_everything_spendable_before_is_spendable_after(net: Net, alice: Owner, bob: Owner) -> None:
+    """A board's change, a refreshed VTXO, a payment that came in, dust; and what was spent stays spent."""
+    await pay(alice, bob, 100_000)
+    await pay(bob, alice, 30_000)
+    await pay(alice, bob, 1_000)
+    await pay(bob, alice, 200)
+    ids = sorted(await spendable(alice))[:1]
+    async with round_of(net, alice) as held:
+        await alice.wallet.rounds.refresh(ids)
+        await held.finish()
+    await net.mine()
+    await alice.wallet.rounds.sync()
+    await alice.wallet.registration.catch_up()
+    before = await spendable(alice)
+    balance = await alice.spendable_sat()
+
+    async with reborn(net, alice) as again:
+        report = await recover(again)
+
+        assert await spendable(again) == before
+        assert await again.spendable_sat() == balance
+        assert report.is_complete
+        assert report.error is None
+        assert {
+            entry.vtxo_id for entry in report.entries if entry.outcome is RecoveryOutcome.RECOVERED
+        } == before
+        assert report.amount_sat(RecoveryOutcome.RECOVERED) == balance
+        assert report.searched_by_key is (net.devnet.ark_server.settings.emulate is Emulation.V0_8)
+        assert not await again.wallet.recovery.is_mailbox_blocked()
+        # The money is good, and no old delivery comes back as money.
+        await again.wallet.mailbox.sync()
+        assert await again.spendable_sat() == balance
+        await pay(again, bob, 50_000)
+        assert await again.spendable_sat() == balance - 50_000
