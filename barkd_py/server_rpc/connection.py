@@ -402,7 +402,7 @@ def negotiate(server_min: int, server_max: int) -> int:
 
 
 def _with_prefix(prefix: str, error: grpc.aio.AioRpcError) -> ServerError:
-    translated = translate(error, prefix)
+    translated = translate(error, prefix, prefix)
     translated.__cause__ = None
     return translated
 

@@ -10,11 +10,16 @@ and another key than the pinned one is the keychain's error.
 Source: protocol sheet 08 §2.7, §2.8, §6.
 """
 
-from collections.abc import Iterable
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import grpc
 
 from barkd_py.errors import ProtocolViolation, ServerError, ServerRejected, ServerUnavailable
+
+log = logging.getLogger(__name__)
 
 _REJECTIONS = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND})
 
@@ -84,10 +89,44 @@ class InvalidServerAddress(ServerUnusable):
     """The configured address, proxy or header cannot be used."""
 
 
-def translate(error: grpc.aio.AioRpcError, method: str) -> ServerError:
-    """The domain's error for a failed call. method: the name that appears in the message."""
+_DESCRIPTIONS: Final[Mapping[grpc.StatusCode, str]] = {
+    grpc.StatusCode.OK: "The operation completed successfully",
+    grpc.StatusCode.CANCELLED: "The operation was cancelled",
+    grpc.StatusCode.UNKNOWN: "Unknown error",
+    grpc.StatusCode.INVALID_ARGUMENT: "Client specified an invalid argument",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "Deadline expired before operation could complete",
+    grpc.StatusCode.NOT_FOUND: "Some requested entity was not found",
+    grpc.StatusCode.ALREADY_EXISTS: "Some entity that we attempted to create already exists",
+    grpc.StatusCode.PERMISSION_DENIED: (
+        "The caller does not have permission to execute the specified operation"
+    ),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "Some resource has been exhausted",
+    grpc.StatusCode.FAILED_PRECONDITION: (
+        "The system is not in a state required for the operation's execution"
+    ),
+    grpc.StatusCode.ABORTED: "The operation was aborted",
+    grpc.StatusCode.OUT_OF_RANGE: "Operation was attempted past the valid range",
+    grpc.StatusCode.UNIMPLEMENTED: "Operation is not implemented or not supported",
+    grpc.StatusCode.INTERNAL: "Internal error",
+    grpc.StatusCode.UNAVAILABLE: "The service is currently unavailable",
+    grpc.StatusCode.DATA_LOSS: "Unrecoverable data loss or corruption",
+    grpc.StatusCode.UNAUTHENTICATED: "The request does not have valid authentication credentials",
+}
+"""How a status reads in messages to clients. Source: protocol sheet 07 §2.2."""
+
+
+def status_text(error: grpc.aio.AioRpcError) -> str:
+    """`code: 'Internal error', message: "…"`, as barkd's clients know it."""
+    details = error.details()
+    message = f", message: {json.dumps(printable(details), ensure_ascii=False)}" if details else ""
+    return f"code: '{_DESCRIPTIONS.get(error.code(), 'Unknown error')}'{message}"
+
+
+def translate(error: grpc.aio.AioRpcError, method: str, context: str | None = None) -> ServerError:
+    """The domain's error for a failed call. method: its name, for the log. context: put before the status."""
     code = error.code()
-    text = f"{method}: {code.name}: {printable(error.details() or 'no message')}"
+    text = status_text(error) if context is None else f"{context}: {status_text(error)}"
+    log.debug("%s failed: %s", method, text)
     if code in _REJECTIONS:
         return ServerRejected(text, identifiers(error), not_found=code is grpc.StatusCode.NOT_FOUND)
     if code is grpc.StatusCode.UNIMPLEMENTED:
@@ -110,7 +149,7 @@ def translate_stream(error: grpc.aio.AioRpcError, method: str) -> ServerError:
     code, details = error.code(), error.details() or ""
     reset = code is grpc.StatusCode.INTERNAL and any(text in details for text in _STREAM_RESETS)
     if code in _STREAM_ENDS or reset:
-        return ServerStreamEnded(f"{method}: {code.name}: {printable(details)}")
+        return ServerStreamEnded(f"{method}: {status_text(error)}")
     return translate(error, method)
 
 
