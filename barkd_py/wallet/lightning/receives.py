@@ -374,6 +374,11 @@ class LightningReceives:
         now = self._monotonic()
         self._start([action_id for action_id, entry in (await self._load()).items() if entry.next_at <= now])
 
+    async def settle_down(self) -> None:
+        """Wait until nothing is being driven."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
     async def close(self) -> None:
         """Stop driving; every payment is where its row says."""
         tasks = list(self._tasks.values())

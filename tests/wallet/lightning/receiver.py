@@ -1,0 +1,204 @@
+"""The receiving half of a wallet on a database of its own, with everything around it in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from barkd_py.ark.lightning_receive import ClaimWindow
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.ark.wallet_keys import WalletKeys
+from barkd_py.bitcoin.bip32 import parse_mnemonic
+from barkd_py.bitcoin.bolt11 import Bolt11Invoice
+from barkd_py.bitcoin.units import Network
+from barkd_py.wallet.actions.executor import ActionExecutor
+from barkd_py.wallet.actions.lightning_receive import (
+    ExitSeam,
+    LightningReceiveMachine,
+    ReceiveSettings,
+)
+from barkd_py.wallet.actions.lightning_receive_states import FORMAT, ReceiveState
+from barkd_py.wallet.anchors import Anchors
+from barkd_py.wallet.balance import Balance, BalanceReader
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.lightning.ids import receive_action_id
+from barkd_py.wallet.lightning.receives import LightningReceives
+from barkd_py.wallet.locks import NamedLocks
+from barkd_py.wallet.movements import LIGHTNING_RECEIVE, Movement
+from barkd_py.wallet.registration import Registration
+from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.store.properties import WalletProperties
+from barkd_py.wallet.vtxos import NewVtxo, Spendable, StateKind, WalletVtxo
+from tests.fakes.lightning_server import ReceiveServer
+from tests.wallet.flows.crashes import CrashingStore
+from tests.wallet.flows.liar import Doom, Liar
+
+ALICE = parse_mnemonic("abandon " * 11 + "about")
+WINDOW = ClaimWindow(exit_margin=12, claim_delta=18)
+
+
+@dataclass
+class Exits(ExitSeam):
+    """Exits that a test moves. started, claimed: what was asked."""
+
+    started: list[VtxoId] = field(default_factory=list)
+    claimed: list[VtxoId] = field(default_factory=list)
+
+    async def start(self, vtxo_id: VtxoId) -> None:
+        self.started.append(vtxo_id)
+
+    async def claim(self, vtxo_ids: Sequence[VtxoId]) -> None:
+        self.claimed += vtxo_ids
+
+
+@dataclass
+class Clocks:
+    """seconds: Unix time. monotonic runs with it."""
+
+    seconds: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def date(self) -> datetime:
+        return datetime.fromtimestamp(self.seconds, UTC)
+
+
+@dataclass
+class Receiver:
+    """Somebody who is to be paid. liar: between the wallet and the server, chain_liar and the chain."""
+
+    store: Store
+    server: ReceiveServer
+    liar: Liar
+    chain_liar: Liar
+    clock: Clocks
+    exits: Exits
+    keychain: Keychain
+    executor: ActionExecutor
+    machine: LightningReceiveMachine
+    receives: LightningReceives
+    registration: Registration
+    locks: NamedLocks
+
+    async def invoice(self, amount_sat: int = 10_000, **options: Any) -> bytes:
+        """The payment hash of a new one."""
+        return Bolt11Invoice.parse(await self.receives.create(amount_sat, **options)).payment_hash
+
+    async def paid_invoice(self, amount_sat: int = 10_000, **options: Any) -> bytes:
+        payment_hash = await self.invoice(amount_sat, **options)
+        self.server.pay(payment_hash)
+        return payment_hash
+
+    async def drive(self, payment_hash: bytes) -> None:
+        """Raises what the drive ends or pauses with."""
+        await self.executor.drive(self.machine, receive_action_id(payment_hash))
+
+    async def state(self, payment_hash: bytes) -> ReceiveState | None:
+        async with self.store.read() as tx:
+            row = await tx.actions.find(receive_action_id(payment_hash))
+        return None if row is None else FORMAT.decode(row.payload)
+
+    async def movements(self) -> Sequence[Movement]:
+        async with self.store.read() as tx:
+            return [each for each in await tx.movements.list() if each.subsystem == LIGHTNING_RECEIVE]
+
+    async def movement(self) -> Movement:
+        (movement,) = await self.movements()
+        return movement
+
+    async def vtxos(self, *kinds: StateKind) -> Sequence[WalletVtxo]:
+        async with self.store.read() as tx:
+            return await tx.vtxos.list(kinds)
+
+    async def balance(self) -> Balance:
+        return await BalanceReader(self.store).balance(self.server.chain.height, 5)
+
+    async def preimage(self, payment_hash: bytes) -> bytes:
+        return (await self.receives.find(payment_hash)).preimage.data
+
+    async def add_coin(self, amount_sat: int = 5_000, **options: Any) -> VtxoId:
+        """A spendable VTXO, which the server knows."""
+        key = await self.keychain.reserve()
+        vtxo = self.server.coin(self.keychain.secret(key), amount_sat, **options)
+        async with self.store.transaction() as tx:
+            await tx.vtxos.insert([NewVtxo(vtxo, Spendable())], registered=True)
+        return vtxo.id
+
+
+async def _nothing(tx: Transaction) -> frozenset[VtxoId]:
+    return frozenset()
+
+
+@asynccontextmanager
+async def open_receiver(
+    database: str,
+    server: ReceiveServer,
+    *,
+    doom: Doom | None = None,
+    clock: Clocks | None = None,
+    exits: Exits | None = None,
+    claim_retries: int = 5,
+) -> AsyncIterator[Receiver]:
+    """A wallet on this database; it is made if it is not there."""
+    clock = clock or Clocks()
+    exits = exits or Exits()
+    store = await CrashingStore.open(database, clock=clock.date)
+    keys = WalletKeys(ALICE)
+    async with store.transaction() as tx:
+        if await tx.properties.find() is None:
+            await tx.properties.create(WalletProperties("regtest", keys.fingerprint))
+    keychain = Keychain(keys, store)
+    liar, chain_liar = Liar(server, doom), Liar(server.chain, doom)
+    asked: Any = liar
+    asked_chain: Any = chain_liar
+    honest: Any = server
+    registration = Registration(store, honest, keychain, _nothing, now=clock)
+    locks = NamedLocks()
+    executor = ActionExecutor(store, locks)
+    machine = LightningReceiveMachine(
+        store,
+        keychain,
+        asked,
+        asked_chain,
+        registration,
+        Anchors(asked_chain),
+        ReceiveSettings(WINDOW, claim_retries),
+        exits=exits,
+        now=clock,
+    )
+    receives = LightningReceives(
+        store,
+        executor,
+        machine,
+        keychain,
+        asked,
+        locks,
+        network=Network.REGTEST,
+        window=WINDOW,
+        wakeup=asyncio.Event(),
+        now=clock,
+        monotonic=clock,
+    )
+    receiver = Receiver(
+        store,
+        server,
+        liar,
+        chain_liar,
+        clock,
+        exits,
+        keychain,
+        executor,
+        machine,
+        receives,
+        registration,
+        locks,
+    )
+    try:
+        yield receiver
+    finally:
+        await receives.close()
+        await registration.close()
+        await store.close()
