@@ -3,7 +3,7 @@
 Every satoshi is accounted for: what the wallet had, less the fees that the chain shows, is what it has then.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ async def _claim(daemon: Daemon, devnet: Devnet) -> str:
 async def _fees_and_anchors_sat(daemon: Daemon, devnet: Devnet, claim_txid: str) -> tuple[int, int]:
     """What the exits' children and the claim paid, and what the anchors held, as the chain tells.
 
-    Transactions that exits share are counted once.
+    Transactions that exits share are counted once, and those that others paid for not at all.
     """
     packages: dict[str, dict[str, Any]] = {}
     for exit_ in await daemon.get("/exits/status/all?transactions=true"):
@@ -113,6 +113,8 @@ async def _fees_and_anchors_sat(daemon: Daemon, devnet: Devnet, claim_txid: str)
             parent = (await chain.get(f"/tx/{txid}")).json()
             assert parent["status"]["confirmed"]
             assert parent["fee"] == 0
+            if package["child"]["origin"]["type"] != "wallet":
+                continue
             anchors_sat += parent["vout"][-1]["value"]
             child = (await chain.get(f"/tx/{package['child']['info']['txid']}")).json()
             assert child["status"]["confirmed"]
@@ -179,6 +181,58 @@ async def test_a_payment_and_its_change_exit_without_the_server(
     await devnet.pull("/ark-server/stop")
 
     await _exit_everything(daemon, devnet)
+
+
+async def _refresh(devnet: Devnet, daemons: Sequence[Daemon]) -> None:
+    """All that these wallets have becomes leaves of one round."""
+    for daemon in daemons:
+        await daemon.post("/wallet/refresh/all")
+    await eventually(lambda: _server(devnet), lambda got: got["round_subscribers"] >= len(daemons))
+    await devnet.pull("/round")
+
+    async def settled() -> list[Any]:
+        await devnet.mine()
+        left: list[Any] = []
+        for daemon in daemons:
+            await daemon.post("/wallet/sync")
+            left += await daemon.get("/wallet/rounds")
+        return left
+
+    await eventually(settled, lambda left: left == [])
+
+
+async def _server(devnet: Devnet) -> Any:
+    async with httpx.AsyncClient(base_url=devnet.control_url, timeout=60) as http:
+        return (await http.get("/ark-server")).json()
+
+
+async def test_leaves_of_one_round_exit_without_the_server(
+    daemon: Daemon, tmp_path: Path, doomed_devnet: Devnet
+) -> None:
+    """Two wallets, one on each kind of chain source. They share the root, which the first one pays for."""
+    devnet = doomed_devnet
+    other = Daemon(tmp_path / "other")
+    await other.start()
+    try:
+        for each, kind in ((daemon, "bitcoind"), (other, "esplora")):
+            await each.create_wallet(devnet.ark_server_url, _source(kind, devnet))
+            await _fund(each, devnet)
+            await _board(each, devnet)
+        await _refresh(devnet, (daemon, other))
+        leaves = [(await each.get("/wallet/vtxos"))[0] for each in (daemon, other)]
+        assert leaves[0]["chain_anchor"] == leaves[1]["chain_anchor"]
+        assert {leaf["exit_depth"] for leaf in leaves} == {2}
+        await devnet.pull("/ark-server/stop")
+
+        await _exit_everything(daemon, devnet)
+        await _exit_everything(other, devnet)
+        (exit_,) = await other.get("/exits/status/all?transactions=true")
+        assert [package["child"]["origin"]["type"] for package in exit_["transactions"]] == [
+            "block",
+            "wallet",
+        ]
+    finally:
+        await other.close()
 
 
 async def test_a_vtxo_of_the_real_bark_exits_through_our_daemon(
