@@ -510,7 +510,7 @@ async def _open_wallet(runtime: Any, stop: asyncio.Event) -> bool:
         return False
     if opening.result():
         log.info("Wallet loaded and daemon started")
-    else:
+    elif not runtime.is_standing_by:
         log.warning("No wallet found. Starting rest server without daemon")
     return True
 

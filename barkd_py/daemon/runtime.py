@@ -7,9 +7,9 @@ that starts. If it fails, what it made is removed again: with a `config.toml` fr
 goes, otherwise all but the process lock and the token. If only the *opening* after a successful creation
 fails, the wallet stays where it is and is loaded at the next start.
 
-With a database that several daemons share, the wallet may be another's: then this daemon stands by, tries again
-every second, and runs the wallet as soon as the other is gone. It stands by again if it finds that it was
-itself taken for gone, and replaced.
+With a database that several daemons share, the wallet may be another's: then this daemon stands by, tries
+again every second, and runs the wallet as soon as the other is gone. It stands by again if it finds that it
+was itself taken for gone, and replaced.
 
 Both run in tasks of their own, detached from the request: a client that goes away must not leave half a
 wallet. Source: protocol sheet 07 §6.2, §9.5.

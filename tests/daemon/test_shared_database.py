@@ -1,0 +1,193 @@
+"""Two daemons on one PostgreSQL database: one runs the wallet, the other stands by and takes over."""
+
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.lease import TakenOver
+from tests.support.postgres import Cluster, require_binaries, run_cluster
+from tests.support.processes import Daemon, Devnet, esplora, eventually, start_devnet
+
+BOARD_SAT = 100_000
+TAKE_OVER_WITHIN_SECS = 15.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with run_cluster(require_binaries()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
+    running = start_devnet(tmp_path_factory.mktemp("devnet"))
+    yield running
+    running.process.kill()
+
+
+CUT_THE_WRITER = (
+    "SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+    " WHERE l.locktype = 'advisory' AND d.datname = current_database()"
+)
+
+_names = iter(f"shared_{number}" for number in range(1_000))
+
+
+@pytest_asyncio.fixture
+async def url(cluster: Cluster) -> str:
+    name = next(_names)
+    connection = await asyncpg.connect(cluster.url("postgres"))
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return cluster.url(name)
+
+
+@pytest_asyncio.fixture
+async def daemons(tmp_path: Path, url: str, devnet: Devnet) -> AsyncIterator[tuple[Daemon, Daemon]]:
+    """The first has a wallet with money; the second has the same mnemonic and settings, elsewhere."""
+    environment = {"BARKD_DATABASE_URL": url}
+    first, second = (Daemon(tmp_path / name / "datadir", env=environment) for name in ("first", "second"))
+    try:
+        for daemon in (first, second):
+            daemon.datadir.parent.mkdir()
+        await first.start()
+        await first.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
+        address = (await first.post("/onchain/addresses/next"))["address"]
+        await devnet.fund(address, 2 * BOARD_SAT)
+        await first.post("/onchain/sync")
+        await first.post("/boards/board-amount", {"amount_sat": BOARD_SAT})
+        second.datadir.mkdir(mode=0o700)
+        for name in ("mnemonic", "config.toml"):
+            shutil.copy2(first.datadir / name, second.datadir / name)
+        await second.start()
+        yield first, second
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def answer(daemon: Daemon) -> tuple[int, Any]:
+    response = await daemon.http.get("/wallet/balance")
+    return response.status_code, response.json()
+
+
+async def runs(daemon: Daemon) -> bool:
+    return (await answer(daemon))[0] == 200
+
+
+async def test_the_second_takes_over_when_the_first_is_killed(
+    daemons: tuple[Daemon, Daemon], devnet: Devnet
+) -> None:
+    first, second = daemons
+    for method, path in (("GET", "/wallet/balance"), ("POST", "/wallet/sync")):
+        refused = await second.http.request(method, path)
+        assert refused.status_code == 422
+        assert "another daemon runs this wallet" in refused.json()["message"]
+    create = {"network": "regtest", "ark_server": devnet.ark_server_url}
+    assert (await second.http.post("/wallet/create", json=create)).status_code == 400
+    fingerprint = (await first.get("/wallet"))["fingerprint"]
+    delete = {"fingerprint": fingerprint, "dangerous": True}
+    assert (await second.http.request("DELETE", "/wallet", json=delete)).status_code == 422
+    before = await first.get("/wallet/balance")
+    history = await first.get("/history")
+    assert before["pending_board_sat"] > 0
+
+    first.process.kill()
+    began = time.monotonic()
+    await eventually(lambda: runs(second), bool)
+    took_secs = time.monotonic() - began
+
+    assert await second.get("/wallet/balance") == before
+    assert await second.get("/history") == history
+    assert (await second.get("/wallet"))["fingerprint"] == fingerprint
+    await devnet.mine()
+    await second.post("/wallet/sync")
+    after = await eventually(
+        lambda: second.get("/wallet/balance"), lambda balance: balance["pending_board_sat"] == 0
+    )
+    assert after["spendable_sat"] == before["pending_board_sat"]
+    await first.start()  # and back again: now the first stands by
+    assert not await runs(first)
+    assert second.process.terminate() == 0
+    await eventually(lambda: runs(first), bool)
+    assert await first.get("/wallet/balance") == after
+    # Last, and generous: a machine that is busy is no failure of the lease.
+    assert took_secs < 4 * TAKE_OVER_WITHIN_SECS
+
+
+async def test_a_daemon_that_was_replaced_stands_by(
+    daemons: tuple[Daemon, Daemon], cluster: Cluster, url: str
+) -> None:
+    """Its connection is cut, and the other is faster, as after a failure of the network."""
+    first, second = daemons
+    connection = await asyncpg.connect(url)
+    try:
+
+        async def cut() -> bool:
+            """The advisory lock's session ends, whoever has it, until the second has it."""
+            if not await runs(second):
+                await connection.execute(CUT_THE_WRITER)
+            return await runs(second)
+
+        await eventually(cut, bool)
+    finally:
+        await connection.close()
+    await eventually(lambda: runs(first), lambda running: not running)
+    status, body = await answer(first)
+    assert (status, "another daemon" in body["message"]) == (422, True)
+    assert await runs(second)
+    second.process.kill()
+    await eventually(lambda: runs(first), bool)
+
+
+async def test_who_lost_the_lease_never_writes_again(url: str) -> None:
+    first = await Store.open(url)
+    connection = await asyncpg.connect(url)
+    await connection.execute(CUT_THE_WRITER)
+    await connection.close()
+    second = await Store.open(url)
+    async with second.transaction() as tx:
+        await tx.mailbox.advance(5)
+    await second.close()
+
+    async def write() -> type[Exception] | None:
+        try:
+            async with first.transaction() as tx:
+                await tx.mailbox.advance(7)
+        except Exception as error:
+            return type(error)
+        return None
+
+    # The first attempt may only find that its connection is gone.
+    assert await eventually(write, lambda error: error in (TakenOver, None)) is TakenOver
+    await first.until_taken_over()
+    async with first.read() as tx:
+        assert await tx.mailbox.checkpoint() == 5
+    await first.close()
+
+
+async def test_a_lost_connection_alone_loses_nothing(url: str) -> None:
+    store = await Store.open(url)
+    connection = await asyncpg.connect(url)
+    await connection.execute(CUT_THE_WRITER)
+    await connection.close()
+
+    async def write() -> bool:
+        try:
+            async with store.transaction() as tx:
+                await tx.mailbox.advance(3)
+        except Exception:
+            return False
+        return True
+
+    await eventually(write, bool)
+    async with store.read() as tx:
+        assert await tx.mailbox.checkpoint() == 3
+    await store.close()
