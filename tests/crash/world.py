@@ -139,14 +139,14 @@ class World:
         return False
 
     def points_seen(self, unrelated: frozenset[str]) -> list[KillPoint]:
-        """Where the flow that was just counted can be interrupted."""
+        """Where the flow that was just counted can be interrupted. More of the same call is more of the same."""
         calls = [
             KillPoint(call.name, call.phase, nth)
             for call, count in sorted(
                 self._calls_seen.items(), key=lambda item: (item[0].name, item[0].phase)
             )
             if call.name not in unrelated
-            for nth in range(min(count, 2))  # more of the same is more of the same
+            for nth in range(min(count, 1 if call.name.startswith("GET ") else 2))
         ]
         commits = [
             KillPoint("commit", phase, nth)
