@@ -20,6 +20,7 @@ from barkd_py.daemon import wallet_api
 from barkd_py.wallet.exits import errors as exit_errors
 from barkd_py.wallet.exits import states as exits
 from barkd_py.wallet.lightning.receives import LightningReceive
+from barkd_py.wallet.lightning.sends import LightningSend
 from barkd_py.wallet.movements import (
     Movement,
     MovementDestination,
@@ -33,6 +34,7 @@ from barkd_py.wallet.notifications import (
     Notification,
     WaitResult,
 )
+from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
 from barkd_py.wallet.rounds import states as rounds
 from barkd_py.wallet.vtxos import (
     ActionHolder,
@@ -622,8 +624,45 @@ def _round_unlock_hash(state: rounds.RoundState) -> str | None:
             return None
 
 
+def recovery_report(report: RecoveryReport) -> Json:
+    """Of no contract of barkd's."""
+    if report.finished_at is not None:
+        state = "finished"
+    else:
+        state = "running" if report.error is None else "interrupted"
+    return {
+        "state": state,
+        "started_at": timestamp(report.started_at),
+        "finished_at": None if report.finished_at is None else timestamp(report.finished_at),
+        "error": report.error,
+        "complete": report.is_complete,
+        "searched_by_key": report.searched_by_key,
+        "pending": report.pending,
+        "counts": {outcome.value: count for outcome, count in report.counts().items()},
+        "recovered_sat": report.amount_sat(RecoveryOutcome.RECOVERED),
+        "vtxos": [
+            {
+                "vtxo_id": str(entry.vtxo_id),
+                "outcome": entry.outcome.value,
+                "amount_sat": entry.amount_sat,
+                "reason": entry.reason,
+            }
+            for entry in report.entries
+        ],
+    }
+
+
 def offboard_result(result: wallet_api.OffboardResult) -> Json:
     return {"offboard_txid": str(result.offboard_txid), "movement_id": result.movement_id}
+
+
+def lightning_send(send: LightningSend) -> Json:
+    return {
+        "payment_hash": send.payment_hash.hex(),
+        "state": send.state.value,
+        "invoice": send.invoice,
+        "preimage": None if send.preimage is None else send.preimage.hex(),
+    }
 
 
 def lightning_receive(receive: LightningReceive, contract: Contract) -> Json:

@@ -236,16 +236,6 @@ async def test_other_destinations(
     assert await _send(api, **body) == (status, {"message": message})
 
 
-@pytest.mark.parametrize(
-    "destination",
-    [INVOICE, "lno1zcss9mk8y3wkklfvevcrszlmu23kfrxh49px20665dqwmn4p72pksese", "user@example.com", LNURL],
-)
-async def test_lightning_is_refused_by_name(api: RunningApi, destination: str) -> None:
-    status, answer = await _send(api, destination=destination, amount_sat=1000)
-    assert status == 500
-    assert "Lightning" in str(answer)
-
-
 # --- sync, history
 
 

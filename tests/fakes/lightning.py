@@ -13,7 +13,7 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, InvalidInput
-from barkd_py.wallet.lightning.invoices import LightningDestination
+from barkd_py.wallet.lightning.invoices import LightningDestination, Order
 from barkd_py.wallet.lightning.receives import (
     CannotCancelReceive,
     LightningReceive,
@@ -22,6 +22,7 @@ from barkd_py.wallet.lightning.receives import (
     ZeroInvoice,
 )
 from barkd_py.wallet.lightning.sends import LightningSend, PayEstimate, SendState
+from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.payment_request import InvoiceDestination
 
 
@@ -62,6 +63,9 @@ class FakeLightning:
     ) -> bytes:
         if self.failure is not None:
             raise self.failure
+        if isinstance(destination, InvoiceDestination):
+            method = PaymentMethod(PaymentMethodKind.INVOICE, destination.invoice.text)
+            Order(destination.invoice, amount_sat, method).payable_sat(Network.REGTEST)
         self.asked.append(Asked(destination, amount_sat, comment, retry_for_secs))
         if isinstance(destination, InvoiceDestination):
             payment_hash, invoice = destination.invoice.payment_hash, destination.invoice.text

@@ -28,6 +28,17 @@ async def board_fee(query: Annotated[schemas.FeeEstimateQuery, Query()], wallet:
 
 
 @router.get(
+    "/lightning/pay",
+    response_model=schemas.FeeEstimateResponse,
+    responses=REFUSED,
+    summary="Estimate the fee of a Lightning payment",
+)
+async def lightning_send_fee(query: Annotated[schemas.FeeEstimateQuery, Query()], wallet: Wallet) -> object:
+    with failing("Failed to estimate lightning send fee"):
+        return render.fee_estimate(await wallet.lightning.estimate_pay(query.amount_sat))
+
+
+@router.get(
     "/lightning/receive",
     response_model=schemas.FeeEstimateResponse,
     responses=REFUSED,

@@ -17,6 +17,7 @@ from barkd_py.api.responses import (
     REFUSED_OR_NOT_FOUND,
 )
 from barkd_py.api.routers.history import all_movements
+from barkd_py.api.routers.lightning import pay_over_lightning
 from barkd_py.api.routing import new_router
 from barkd_py.api.schemas import history as history_schemas
 from barkd_py.api.schemas import wallet as schemas
@@ -40,11 +41,6 @@ from barkd_py.wallet.payment_request import (
     ArkadeDestination,
     ArkDestination,
     BitcoinDestination,
-    Destination,
-    InvoiceDestination,
-    LightningAddressDestination,
-    LnurlDestination,
-    OfferDestination,
     parse_destination,
 )
 
@@ -325,10 +321,15 @@ async def send(body: schemas.SendRequest, wallet: Wallet) -> object:
             return {"message": "Payment sent successfully"}
         case ArkadeDestination():
             raise InvalidInput("Ark address is for different server")
+        case BitcoinDestination(_, problem):
+            raise _refusal_on_chain(problem, body)
         case None:
             raise InvalidInput(_NO_DESTINATION)
         case destination:
-            raise _refusal(destination, body)
+            payment_hash = await pay_over_lightning(
+                wallet, destination, body.amount_sat, body.comment, body.retry_for_secs
+            )
+            return {"message": "Payment sent successfully", "payment_hash": payment_hash.hex()}
 
 
 async def _send_arkoor(wallet: WalletApi, destination: str, amount_sat: int | None) -> None:
@@ -344,25 +345,10 @@ async def _send_arkoor(wallet: WalletApi, destination: str, amount_sat: int | No
         raise Failure(chain_text(error)) from None
 
 
-def _refusal(
-    destination: Destination,
-    body: schemas.SendRequest,
-) -> BarkdError:
-    """Why a destination that is no Ark address cannot be paid."""
-    match destination:
-        case BitcoinDestination(_, problem):
-            if problem is not None:
-                return Failure(f"bitcoin address is not valid for configured network: {problem}")
-            if body.amount_sat is None:
-                return Failure("amount missing")
-            return Failure("offboards are temporarily disabled")
-        case InvoiceDestination() if body.comment is not None:
-            return InvalidInput("comment is not supported for BOLT-11 invoices")
-        case OfferDestination() if body.comment is not None:
-            return InvalidInput("comment is not supported for BOLT-12 offers")
-        case LightningAddressDestination() if body.amount_sat is None:
-            return BadRequest("amount is required for Lightning addresses")
-        case LnurlDestination() if body.amount_sat is None:
-            return BadRequest("amount is required for LNURL")
-        case _:
-            return Failure("Lightning payments are not supported by this version of barkd-py")
+def _refusal_on_chain(problem: str | None, body: schemas.SendRequest) -> BarkdError:
+    """Why a bitcoin address is not paid here; `send-onchain` does that."""
+    if problem is not None:
+        return Failure(f"bitcoin address is not valid for configured network: {problem}")
+    if body.amount_sat is None:
+        return Failure("amount missing")
+    return Failure("offboards are temporarily disabled")
