@@ -26,6 +26,7 @@ from barkd_py.bitcoin.units import BlockRef, Network
 from barkd_py.devnet.faucet import FAUCET_SCRIPT
 from barkd_py.devnet.index import ChainIndex
 from barkd_py.devnet.node import (
+    RPC_INVALID_ADDRESS_OR_KEY,
     RPC_INVALID_PARAMETER,
     RPC_TRANSACTION_REJECTED,
     ChangeSignal,
@@ -104,8 +105,11 @@ def _result(answer: Mapping[str, Any]) -> Any:
 class BitcoindProcess:
     """A running bitcoind that belongs to us."""
 
+    executable: Path
+    datadir: Path
     process: asyncio.subprocess.Process
     rpc: BitcoindRpc
+    rpc_port: int
     version: str
 
     @classmethod
@@ -126,7 +130,7 @@ class BitcoindProcess:
             start_new_session=True,
         )
         rpc = BitcoindRpc(f"http://127.0.0.1:{port}", cookie_file)
-        running = cls(process, rpc, version)
+        running = cls(executable, datadir, process, rpc, port, version)
         try:
             await asyncio.wait_for(running._ready(), _START_TIMEOUT_S)
         except (TimeoutError, ChainUnavailable) as error:
@@ -159,6 +163,12 @@ class BitcoindProcess:
             except TimeoutError:
                 self.process.kill()
                 await self.process.wait()
+
+    async def restart_empty(self) -> "BitcoindProcess":
+        """Stop it, and start it without what its mempool held, at the same address. Raises ChainUnavailable."""
+        await self.stop()
+        (self.datadir / "regtest" / "mempool.dat").unlink(missing_ok=True)
+        return await BitcoindProcess.start(self.executable, self.datadir, self.rpc_port)
 
 
 def _prepare(datadir: Path) -> Path:
@@ -385,7 +395,37 @@ class BitcoindNode:
         return answer
 
     async def evict(self, txid: Txid) -> None:
-        raise NodeRefusal(RPC_INVALID_PARAMETER, "a real node does not forget transactions when told to")
+        """A node forgets when it is restarted without its mempool; it is then told of all the others again."""
+        await self.refresh()
+        if txid not in self.pool:
+            raise NodeRefusal(RPC_INVALID_ADDRESS_OR_KEY, "Transaction not in mempool")
+        forgotten = {txid}
+        kept: list[Tx] = []
+        for entry in self.pool:  # parents first
+            if any(tx_in.prevout.txid in forgotten for tx_in in entry.tx.inputs):
+                forgotten.add(entry.txid)
+            elif entry.txid != txid:
+                kept.append(entry.tx)
+        async with self._refreshing:
+            self._process = await self._process.restart_empty()
+            self._rpc = self._process.rpc
+            await self._submit_again(kept)
+            self._mempool_sequence = None
+        await self.refresh()
+
+    async def _submit_again(self, txs: Sequence[Tx]) -> None:
+        """txs: parents first. One that pays too little alone waits for its child."""
+        waiting: dict[Txid, Tx] = {}
+        for tx in txs:
+            parents = [waiting.pop(tx_in.prevout.txid) for tx_in in tx.inputs if tx_in.prevout.txid in waiting]
+            if parents:
+                raws = [each.serialize().hex() for each in (*parents, tx)]
+                await self._rpc.call("submitpackage", raws)
+                continue
+            try:
+                await self._rpc.call("sendrawtransaction", tx.serialize().hex())
+            except NodeRefusal:
+                waiting[tx.txid] = tx
 
     def _ref(self, block_hash: str) -> BlockRef:
         block = self.index.block(BlockHash.from_hex(block_hash))

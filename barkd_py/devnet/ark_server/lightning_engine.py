@@ -87,9 +87,15 @@ class LightningEngine:
         while not self._woken.empty():
             hashes.add(self._woken.get_nowait())
         if not hashes:
-            await self._cancel_overdue()
-            hashes.update(await self._parts.store.transact(lightning_rows.settleable_hashes))
-            hashes.update(await self._parts.store.transact(lightning_rows.open_external_hashes))
+            await self.sweep()
+        for payment_hash in hashes:
+            await self.advance(payment_hash)
+
+    async def sweep(self) -> None:
+        """Look for what is overdue, and for what nobody has woken the engine for."""
+        await self._cancel_overdue()
+        hashes = await self._parts.store.transact(lightning_rows.settleable_hashes)
+        hashes += await self._parts.store.transact(lightning_rows.open_external_hashes)
         for payment_hash in hashes:
             await self.advance(payment_hash)
 

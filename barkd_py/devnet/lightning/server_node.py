@@ -109,12 +109,12 @@ class ServerNode:
             self._drive(each)
         while True:
             try:
-                await self._let_go()
+                await self.let_go()
             except Exception:
                 log.exception("the Lightning node failed")
             await asyncio.sleep(_LOOK_SECS)
 
-    async def _let_go(self) -> None:
+    async def let_go(self) -> None:
         """Give back what was held for too long."""
         tip_height = (await self._chain.tip()).height
         now = self._clock()
