@@ -105,11 +105,8 @@ def _result(answer: Mapping[str, Any]) -> Any:
 class BitcoindProcess:
     """A running bitcoind that belongs to us."""
 
-    executable: Path
-    datadir: Path
     process: asyncio.subprocess.Process
     rpc: BitcoindRpc
-    rpc_port: int
     version: str
 
     @classmethod
@@ -130,7 +127,7 @@ class BitcoindProcess:
             start_new_session=True,
         )
         rpc = BitcoindRpc(f"http://127.0.0.1:{port}", cookie_file)
-        running = cls(executable, datadir, process, rpc, port, version)
+        running = cls(process, rpc, version)
         try:
             await asyncio.wait_for(running._ready(), _START_TIMEOUT_S)
         except (TimeoutError, ChainUnavailable) as error:
@@ -163,12 +160,6 @@ class BitcoindProcess:
             except TimeoutError:
                 self.process.kill()
                 await self.process.wait()
-
-    async def restart_empty(self) -> "BitcoindProcess":
-        """Stop it, and start it without what its mempool held, at the same address. Raises ChainUnavailable."""
-        await self.stop()
-        (self.datadir / "regtest" / "mempool.dat").unlink(missing_ok=True)
-        return await BitcoindProcess.start(self.executable, self.datadir, self.rpc_port)
 
 
 def _prepare(datadir: Path) -> Path:
@@ -228,10 +219,28 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else "its log is empty"
 
 
+@dataclass(frozen=True, slots=True)
+class _Home:
+    """What it takes to start a node again at the same address."""
+
+    executable: Path
+    datadir: Path
+    rpc_port: int
+
+    async def start(self) -> BitcoindProcess:
+        return await BitcoindProcess.start(self.executable, self.datadir, self.rpc_port)
+
+    def forget_mempool(self) -> None:
+        """Of a stopped node."""
+        (self.datadir / "regtest" / "mempool.dat").unlink(missing_ok=True)
+
+
 class BitcoindNode:
     """`Node` over the RPC interface of a bitcoind."""
 
-    def __init__(self, process: BitcoindProcess, index: ChainIndex) -> None:
+    def __init__(self, process: BitcoindProcess, index: ChainIndex, home: _Home | None = None) -> None:
+        """home: where it can be started again; None if it is not ours."""
+        self._home = home
         self._process = process
         self._rpc = process.rpc
         self.index = index
@@ -243,11 +252,12 @@ class BitcoindNode:
     @classmethod
     async def start(cls, executable: Path, datadir: Path, rpc_port: int | None = None) -> "BitcoindNode":
         """Start a bitcoind and read its chain. Raises ChainUnavailable."""
-        process = await BitcoindProcess.start(executable, datadir, rpc_port)
+        home = _Home(executable, datadir, free_port() if rpc_port is None else rpc_port)
+        process = await home.start()
         try:
             genesis_hash = await process.rpc.call("getblockhash", 0)
             genesis = await process.rpc.call("getblock", genesis_hash, 0)
-            node = cls(process, ChainIndex(bytes.fromhex(genesis)))
+            node = cls(process, ChainIndex(bytes.fromhex(genesis)), home)
             await node.refresh()
         except BaseException:
             await process.stop()
@@ -395,7 +405,9 @@ class BitcoindNode:
         return answer
 
     async def evict(self, txid: Txid) -> None:
-        """A node forgets when it is restarted without its mempool; it is then told of all the others again."""
+        """A node forgets when it is restarted without its mempool; it is told of all the others again."""
+        if self._home is None:
+            raise NodeRefusal(RPC_INVALID_PARAMETER, "this node is not ours to restart")
         await self.refresh()
         if txid not in self.pool:
             raise NodeRefusal(RPC_INVALID_ADDRESS_OR_KEY, "Transaction not in mempool")
@@ -407,7 +419,9 @@ class BitcoindNode:
             elif entry.txid != txid:
                 kept.append(entry.tx)
         async with self._refreshing:
-            self._process = await self._process.restart_empty()
+            await self._process.stop()
+            self._home.forget_mempool()
+            self._process = await self._home.start()
             self._rpc = self._process.rpc
             await self._submit_again(kept)
             self._mempool_sequence = None
@@ -417,7 +431,9 @@ class BitcoindNode:
         """txs: parents first. One that pays too little alone waits for its child."""
         waiting: dict[Txid, Tx] = {}
         for tx in txs:
-            parents = [waiting.pop(tx_in.prevout.txid) for tx_in in tx.inputs if tx_in.prevout.txid in waiting]
+            parents = [
+                waiting.pop(tx_in.prevout.txid) for tx_in in tx.inputs if tx_in.prevout.txid in waiting
+            ]
             if parents:
                 raws = [each.serialize().hex() for each in (*parents, tx)]
                 await self._rpc.call("submitpackage", raws)

@@ -113,7 +113,7 @@ class Node(Protocol):
     async def evict(self, txid: Txid) -> None:
         """Forget an unconfirmed transaction, and everything that spends from it, as a full pool would.
 
-        Raises NodeRefusal if it is not there, or if this node cannot be made to.
+        A bitcoind is restarted for that. Raises NodeRefusal if it is not there, or the node is not ours.
         """
 
     async def close(self) -> None:

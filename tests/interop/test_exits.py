@@ -73,8 +73,9 @@ async def _confirmed_sat(daemon: Daemon) -> int:
 
 async def _exit_to_claimable(daemon: Daemon, devnet: Devnet, vtxo_ids: Iterable[str]) -> None:
     """Start exits, and mine until all can be claimed."""
-    started = await daemon.post("/exits/start/vtxos", {"vtxos": list(vtxo_ids)})
-    assert started == {"message": "Exit started successfully"}
+    if vtxos := list(vtxo_ids):
+        started = await daemon.post("/exits/start/vtxos", {"vtxos": vtxos})
+        assert started == {"message": "Exit started successfully"}
     for _ in range(MOST_BLOCKS):
         progress = await daemon.post("/exits/progress", {"fee_rate": 2_000})
         assert [exit_["error"] for exit_ in progress["exits"] if "error" in exit_] == []
@@ -181,6 +182,50 @@ async def test_a_payment_and_its_change_exit_without_the_server(
     await devnet.pull("/ark-server/stop")
 
     await _exit_everything(daemon, devnet)
+
+
+@pytest.mark.parametrize("kind", ["bitcoind", "esplora"])
+async def test_packages_that_a_real_node_forgets_replaces_and_reorganises(
+    kind: str, daemon: Daemon, doomed_devnet: Devnet
+) -> None:
+    """The node is restarted for the first of these, with another cookie."""
+    devnet = doomed_devnet
+    await daemon.create_wallet(devnet.ark_server_url, _source(kind, devnet))
+    await _fund(daemon, devnet)
+    await _board(daemon, devnet)
+    onchain_sat = await _confirmed_sat(daemon)
+    (vtxo,) = await daemon.get("/wallet/vtxos")
+    await daemon.post("/exits/start/all")
+
+    async def package() -> Any:
+        await daemon.post("/exits/progress", {"fee_rate": 2_000})
+        (exit_,) = await daemon.get("/exits/status/all?transactions=true")
+        return exit_["transactions"][0]
+
+    own = await package()
+    exit_txid = own["exit"]["txid"]
+    forgotten = await devnet.pull("/evict", txid=exit_txid)
+    assert forgotten == {"mempool": []}
+    assert (await package())["child"]["info"] == own["child"]["info"]
+    assert set(await _mempool(devnet)) == {exit_txid, own["child"]["info"]["txid"]}
+
+    foreign = (await devnet.pull("/cpfp", txid=exit_txid, sat_per_vb=50))["txid"]
+    adopted = await package()
+    assert (adopted["child"]["info"]["txid"], adopted["child"]["origin"]["type"]) == (foreign, "mempool")
+    await devnet.mine()
+    assert (await package())["child"]["origin"]["type"] == "block"
+
+    await devnet.pull("/reorg", depth=1)
+    assert (await package())["child"]["origin"]["type"] == "mempool"
+    await _exit_to_claimable(daemon, devnet, ())
+    claim_txid = await _claim(daemon, devnet)
+    fees_sat, _ = await _fees_and_anchors_sat(daemon, devnet, claim_txid)
+    assert await _confirmed_sat(daemon) == onchain_sat + vtxo["amount_sat"] - fees_sat
+
+
+async def _mempool(devnet: Devnet) -> list[str]:
+    async with httpx.AsyncClient(base_url=devnet.control_url, timeout=60) as http:
+        return list((await http.get("/status")).json()["mempool"])
 
 
 async def _refresh(devnet: Devnet, daemons: Sequence[Daemon]) -> None:
