@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 AUTH_TOKEN_FILE: Final = "auth_token"  # noqa: S105 (a file name)
 CONFIG_FILE: Final = "config.toml"
+CREATION_FILE: Final = ".creation"
 DATABASE_FILE: Final = "db.sqlite"
 DEBUG_LOG_FILE: Final = "debug.log"
 MNEMONIC_FILE: Final = "mnemonic"
@@ -123,6 +124,30 @@ class Datadir:
                 raise UnexpectedContents(entry)
         return has_config
 
+    def begin_creation(self, *, config_existed: bool) -> None:
+        """Note that what comes into the directory from now on is no wallet yet.
+
+        config_existed: config.toml was there before, and stays if the creation comes to nothing.
+        """
+        write_private(self.path / CREATION_FILE, b"config.toml existed\n" if config_existed else b"")
+
+    def interrupted_creation(self) -> bool | None:
+        """Whether config.toml existed before a creation that never came to its end; None without one.
+
+        With a mnemonic there is a wallet: then only the note was left behind.
+        """
+        try:
+            note = (self.path / CREATION_FILE).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DatadirError("error accessing datadir") from FileFailure(error)
+        return None if self.mnemonic.exists() else bool(note)
+
+    def end_creation(self) -> None:
+        """There is a wallet now."""
+        (self.path / CREATION_FILE).unlink(missing_ok=True)
+
     def wipe_wallet(self) -> None:
         """Remove everything but the process lock and the token, so the daemon can go on without a wallet."""
         for entry in self._entries():
@@ -174,9 +199,13 @@ class Datadir:
         return WalletLock(self.path)
 
     def _entries(self) -> list[Path]:
-        """All files, the mnemonic first: without it there is no wallet, whatever else is left of one."""
+        """All files, the mnemonic first: without it there is no wallet, whatever else is left of one.
+
+        The note of a creation is the last, so that a removal that is cut short is made up for.
+        """
+        places = {MNEMONIC_FILE: 0, CREATION_FILE: 2}
         try:
-            return sorted(self.path.iterdir(), key=lambda entry: (entry.name != MNEMONIC_FILE, entry))
+            return sorted(self.path.iterdir(), key=lambda entry: (places.get(entry.name, 1), entry))
         except FileNotFoundError:
             return []
         except OSError as error:

@@ -1,15 +1,12 @@
 """The runtime: at most one loaded wallet, and how it is created, opened, deleted and closed.
 
 Creating and deleting exclude each other by one lock. A creation writes, in this order: the directory
-(0700), `config.toml`, the wallet's database, and last `mnemonic` (before the first address is handed out,
-never over another one): a directory without that file holds no wallet, so a kill in between leaves a daemon
-that starts. If it fails, what it made is removed again: with a `config.toml` from before everything else
-goes, otherwise all but the process lock and the token. If only the *opening* after a successful creation
-fails, the wallet stays where it is and is loaded at the next start.
-
-With a database that several daemons share, the wallet may be another's: then this daemon stands by, tries
-again every second, and runs the wallet as soon as the other is gone. It stands by again if it finds that it
-was itself taken for gone, and replaced.
+(0700), a note that a wallet is being made, `config.toml`, the wallet's database, and last `mnemonic` (before
+the first address is handed out, never over another one): a directory without that file holds no wallet.
+After a kill in between, the next start or creation removes what was begun. If the creation fails, what it
+made is removed at once: with a `config.toml` from before everything else goes, otherwise all but the process
+lock and the token. If only the *opening* after a successful creation fails, the wallet stays where it is and
+is loaded at the next start.
 
 Both run in tasks of their own, detached from the request: a client that goes away must not leave half a
 wallet. Source: protocol sheet 07 §6.2, §9.5.
@@ -210,7 +207,9 @@ class Runtime:
         """
         async with self._changing:
             if not self._datadir.mnemonic.exists():
+                self._clear_interrupted_creation()
                 return False
+            self._datadir.end_creation()
             try:
                 await self._open()
             except DatabaseInUse:
@@ -284,6 +283,7 @@ class Runtime:
                 raise WalletAlreadySet
             if request.mnemonic is not None:
                 _check_mnemonic(request.mnemonic)
+            self._clear_interrupted_creation()
             config_existed = self._datadir.check_contents(clean=request.force)
             try:
                 await self._make(request, config_existed=config_existed)
@@ -316,6 +316,7 @@ class Runtime:
         log.info("Creating new bark Wallet at %s", self._datadir.path)
         self._datadir.prepare()
         self._datadir.path.chmod(0o700)
+        self._datadir.begin_creation(config_existed=config_existed)
         config = self._settle_config(request, config_existed=config_existed)
         _check_birthday(request, config)
         seed = generate_mnemonic() if request.mnemonic is None else parse_mnemonic(request.mnemonic)
@@ -335,8 +336,9 @@ class Runtime:
             if self._datadir.database.exists():
                 self._datadir.database.chmod(0o600)
             # What makes the directory a wallet, so it comes last: a kill before this leaves files that the
-            # next start passes over and a deletion removes. No address was handed out yet.
+            # next start or creation removes. No address was handed out yet.
             self._datadir.write_mnemonic(seed.words)
+            self._datadir.end_creation()
         finally:
             lock.release()
 
@@ -355,6 +357,13 @@ class Runtime:
             return load_config(path, request.network, self._environment)
         except ConfigError as error:
             raise ConfigError("problematic config flags provided") from error
+
+    def _clear_interrupted_creation(self) -> None:
+        """A process that was killed while it made a wallet has left files that are none."""
+        config_existed = self._datadir.interrupted_creation()
+        if config_existed is not None:
+            log.warning("removing what a creation that did not finish has left in %s", self._datadir.path)
+            self._clean_up(config_existed=config_existed)
 
     def _clean_up(self, *, config_existed: bool) -> None:
         try:

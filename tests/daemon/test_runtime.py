@@ -216,21 +216,63 @@ async def test_creation_goes_on_without_its_caller(setup: Setup) -> None:
     assert setup.backend.opened[-1].closed
 
 
-async def test_a_creation_that_was_killed_leaves_a_daemon_that_starts(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def killed_creation(setup: Setup, monkeypatch: pytest.MonkeyPatch, request: CreateWallet) -> None:
     setup.backend.create_failure = ServerUnavailable("the power went out")
     with monkeypatch.context() as dead:
         dead.setattr(Runtime, "_clean_up", lambda *_, **__: None)  # a killed process cleans nothing up
         with pytest.raises(CreationFailed):
-            await setup.runtime.create(REQUEST)
+            await setup.runtime.create(request)
     assert {"config.toml", "db.sqlite"} <= setup.files()
     setup.backend.create_failure = None
+
+
+async def test_a_creation_that_was_killed_is_begun_again(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await killed_creation(setup, monkeypatch, REQUEST)
+    await setup.runtime.create(REQUEST)  # a daemon whose task died
+    await setup.runtime.delete(setup.runtime.fingerprint or "", dangerous=True)
+
+    await killed_creation(setup, monkeypatch, REQUEST)
     restarted = Runtime(setup.datadir, setup.backend, environment={})
     assert not await restarted.open_existing()
-    await restarted.delete("", dangerous=True)
+    assert setup.files() <= {"barkd.lock", "auth_token"}
     await restarted.create(REQUEST)
     await restarted.close()
+    assert await Runtime(setup.datadir, setup.backend, environment={}).open_existing()
+    assert ".creation" not in setup.files()
+
+
+async def test_settings_from_before_a_killed_creation_stay(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'server_address = "http://ark"\nesplora_address = "http://esplora"\n'
+    setup.datadir.prepare()
+    setup.datadir.config.write_text(text)
+    await killed_creation(setup, monkeypatch, CreateWallet(Network.REGTEST))
+    await setup.runtime.create(CreateWallet(Network.REGTEST))
+    assert setup.datadir.config.read_text() == text
+    await setup.runtime.close()
+
+
+async def test_a_note_that_was_left_beside_a_wallet_does_no_harm(setup: Setup) -> None:
+    fingerprint = await setup.runtime.create(REQUEST)
+    await setup.runtime.close()
+    setup.datadir.begin_creation(config_existed=False)  # the kill came just before its end
+    restarted = Runtime(setup.datadir, setup.backend, environment={})
+    assert await restarted.open_existing()
+    assert restarted.fingerprint == fingerprint
+    assert ".creation" not in setup.files()
+    await restarted.close()
+
+
+async def test_the_recovery_of_old_words_is_waited_for(setup: Setup) -> None:
+    await setup.runtime.create(REQUEST)
+    assert setup.backend.opened[-1].recovery.resumed == 0  # there is nothing to find for new words
+    await setup.runtime.delete(setup.runtime.fingerprint or "", dangerous=True)
+    await setup.runtime.create(replace(REQUEST, mnemonic="abandon " * 11 + "about"))
+    assert setup.backend.opened[-1].recovery.resumed == 1
+    await setup.runtime.close()
 
 
 # --- open
