@@ -219,6 +219,7 @@ class Wallet:
         self.mailbox.on_round_completed = self.rounds.on_completed
         self.recovery = self._make_recovery(now)
         self.mailbox.is_blocked = self.recovery.is_mailbox_blocked
+        self.executor.on_refused = self.recovery.look_at
         self.anchors = Anchors(chain)
         self.lightning: Lightning = self._make_lightning(onchain, now)
         self.mailbox.on_incoming_lightning = self.lightning.on_incoming

@@ -40,6 +40,7 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import (
     BarkdError,
+    InsufficientFunds,
     InvalidInput,
     ProtocolViolation,
     ServerRejected,
@@ -48,6 +49,7 @@ from barkd_py.errors import (
 )
 from barkd_py.server_rpc.api import ArkServerApi, StatusQuery, VtxoSpendState
 from barkd_py.wallet.actions.arkoor_package import cosign_package
+from barkd_py.wallet.actions.blame import blamed_inputs
 from barkd_py.wallet.actions.executor import (
     ActionExecutor,
     Done,
@@ -74,7 +76,7 @@ from barkd_py.wallet.selection import SelectionLimits, select
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.store.payloads import HexBytes, PayloadFormat, PublicKeyHex, VtxoHex, VtxoIdText
-from barkd_py.wallet.vtxos import ActionHolder, NewVtxo, Spendable, StateKind
+from barkd_py.wallet.vtxos import ActionHolder, Locked, NewVtxo, Spendable, StateKind
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,8 @@ MAX_BAD_ANSWERS = 5
 # A server's words, in a failure that reads as "try again", for: these amounts of these inputs were cosigned
 # before, to be paid to others. That is a refusal: this payment never was, and never will be.
 _CONFLICTING_SPEND = "is already spent"
+# How often other inputs are chosen because the server refused some.
+MAX_SELECTIONS = 20
 # How long a caller waits; upstream waits for ever.
 WAIT_SECS = 60.0
 
@@ -366,11 +370,40 @@ class ArkoorSends:
             _check_blinded_id(blinded_id)
         tip = await self._chain.tip()
         limits = SelectionLimits(max_exit_depth=info.max_vtxo_exit_depth, expires_after_height=tip.height)
+        refusal: BarkdError | None = None
+        for _ in range(MAX_SELECTIONS):
+            chosen: list[VtxoId] = []
+            try:
+                await self._attempt(address_text, address, amount_sat, limits, chosen)
+                return
+            except InsufficientFunds as error:
+                if refusal is None:
+                    raise
+                raise error from refusal
+            except BarkdError as error:
+                unfit = blamed_inputs(error, chosen) | await self._taken_out(chosen)
+                if not unfit:
+                    raise
+                log.warning("paying without %d VTXOs that the server refuses: %s", len(unfit), error)
+                refusal, limits = error, replace(limits, exclude=frozenset(limits.exclude) | unfit)
+        assert refusal is not None
+        raise refusal
+
+    async def _attempt(
+        self,
+        address_text: str,
+        address: ArkAddress,
+        amount_sat: int,
+        limits: SelectionLimits,
+        chosen: list[VtxoId],
+    ) -> None:
+        """One payment. chosen: where the inputs are told. It goes on if the caller is cancelled."""
         action_id = secrets.token_hex(16)
 
         async def prepare(tx: Transaction) -> _State:
             state = await self._plan(tx, address_text, address, amount_sat, limits)
             await tx.vtxos.lock(state.input_ids, ActionHolder(action_id))
+            chosen.extend(state.input_ids)
             return state
 
         drive = self._executor.begin(self._machine, action_id, prepare, until=Until.DONE)
@@ -379,8 +412,15 @@ class ArkoorSends:
         task.add_done_callback(self._ended)
         done, _ = await asyncio.wait({task}, timeout=self._wait_secs)
         if not done or task.cancelled():
+            chosen.clear()
             raise StillPending("arkoor send")
         task.result()
+
+    async def _taken_out(self, vtxo_ids: Sequence[VtxoId]) -> frozenset[VtxoId]:
+        """Those that turned out to be unfit for payments after a refusal."""
+        async with self._store.read() as tx:
+            rows = await tx.vtxos.find_many(vtxo_ids)
+        return frozenset(row.id for row in rows.values() if row.state == Locked(None))
 
     async def drive_all(self) -> None:
         await self._executor.drive_all(self._machine)

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, assert_never
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.errors import BarkdError, chain_text
+from barkd_py.errors import BarkdError, ServerError, causes, chain_text
 from barkd_py.wallet.locks import LockBusy, NamedLocks
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
@@ -112,12 +112,17 @@ class Machine(Protocol[S]):
 
 
 class ActionExecutor:
-    """Drives actions of every kind."""
+    """Drives actions of every kind.
+
+    on_refused: told of the VTXOs of an action that the server made fail, once they are free again: something
+    may be the matter with them.
+    """
 
     def __init__(self, store: Store, locks: NamedLocks, *, sleep: Sleep = asyncio.sleep) -> None:
         self._store = store
         self._locks = locks
         self._sleep = sleep
+        self.on_refused: Callable[[Sequence[VtxoId]], Awaitable[None]] | None = None
 
     async def start(
         self, machine: Machine[S], action_id: str, state: S, *, until: Until, writes: Writes | None = None
@@ -201,9 +206,18 @@ class ActionExecutor:
                     return
                 case Failed():
                     await self._finish(action_id, outcome.writes)
+                    await self._look_into(machine.reports(state), outcome.error)
                     raise outcome.error
                 case _:
                     assert_never(outcome)
+
+    async def _look_into(self, vtxo_ids: Sequence[VtxoId], error: BarkdError) -> None:
+        if self.on_refused is None or not any(isinstance(cause, ServerError) for cause in causes(error)):
+            return
+        try:
+            await self.on_refused(vtxo_ids)
+        except BarkdError as trouble:
+            log.warning("looking at refused inputs failed: %s", chain_text(trouble))
 
     async def _save(self, machine: Machine[S], action_id: str, state: S, writes: Writes | None) -> None:
         async with self._store.transaction() as tx:

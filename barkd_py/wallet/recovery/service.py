@@ -121,6 +121,7 @@ class Recovery:
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
         self._retry_at = 0.0
+        self._asked: frozenset[VtxoId] = frozenset()
         self._retry_pause_secs = FIRST_RETRY_SECS
 
     # --- from outside
@@ -160,8 +161,15 @@ class Recovery:
     async def tick(self) -> None:
         """As `catch_up`, but ask again less and less often as long as the answers stay the same."""
         await self.resume()
-        if self._monotonic() >= self._retry_at:
+        async with self._store.read() as tx:
+            is_new = not self._asked.issuperset(await tx.recovery.pending_ids())
+        if is_new or self._monotonic() >= self._retry_at:
             await self.retry()
+
+    async def look_at(self, vtxo_ids: Sequence[VtxoId]) -> None:
+        """See whether VTXOs of ours are what we believe: a server has refused them. Raises BarkdError."""
+        for batch in _batches([Sighting(vtxo_id) for vtxo_id in vtxo_ids]):
+            await self._deal_with(batch, None)
 
     async def retry(self) -> None:
         """Ask again for everything that was not known. Raises BarkdError if nobody answers."""
@@ -171,7 +179,9 @@ class Recovery:
             for batch in _batches([Sighting(vtxo_id) for vtxo_id in before]):
                 await self._deal_with(batch, None)
             async with self._store.read() as tx:
-                changed = await tx.recovery.pending_ids() != before
+                left = await tx.recovery.pending_ids()
+            changed = left != before
+            self._asked = frozenset(left)
             longer = min(self._retry_pause_secs * 2, LAST_RETRY_SECS)
             self._retry_pause_secs = FIRST_RETRY_SECS if changed else longer
             self._retry_at = self._monotonic() + self._retry_pause_secs

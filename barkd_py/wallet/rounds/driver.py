@@ -15,7 +15,7 @@ Source: sheet 04 §15-§21; sheet 09 §1.11.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -29,8 +29,8 @@ from barkd_py.ark.rounds import (
     accept_finished,
     accept_proposal,
     bind_outputs,
+    round_tree,
 )
-from barkd_py.ark.tree import TreeSpec, VtxoTree
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.musig import SecNonce, generate_nonce
@@ -309,8 +309,10 @@ class RoundDriver:
             await self._note_refused(round_.inputs)
         return replace(record, round=round_)
 
-    async def _note_refused(self, vtxo_ids: Iterable[VtxoId]) -> None:
-        """Maintenance leaves these alone for a while."""
+    async def _note_refused(self, vtxo_ids: Collection[VtxoId]) -> None:
+        """Maintenance leaves these alone for a while, and somebody asks whether they are spent elsewhere."""
+        async with self._store.transaction() as tx:
+            await tx.recovery.add_pending(tuple(vtxo_ids))
         try:
             tip = await self._chain.tip()
         except BarkdError as error:
@@ -628,10 +630,9 @@ def _sign(
 
 def _take_leaves(outputs: Sequence[Output], state: Signed, finished: RoundFinished) -> tuple[Vtxo, ...]:
     """Raises RoundRejected, TreeInvalid, VtxoInvalid."""
-    spec = TreeSpec.decode(state.spec)
-    leaves = bind_outputs(spec, _cosigned(outputs, state.cosign_pubkeys), state.unlock_hash)
-    accepted = AcceptedProposal(VtxoTree(spec, state.funding_tx.outpoint(0)), leaves)
-    return accept_finished(accepted, finished.signed_round_tx, finished.cosign_sigs)
+    tree = round_tree(state.spec, state.funding_tx.txid)
+    leaves = bind_outputs(tree.spec, _cosigned(outputs, state.cosign_pubkeys), state.unlock_hash)
+    return accept_finished(AcceptedProposal(tree, leaves), finished.signed_round_tx, finished.cosign_sigs)
 
 
 def _cosigned(outputs: Sequence[Output], cosign_pubkeys: Sequence[PublicKey]) -> list[RoundOutput]:

@@ -8,8 +8,10 @@ import pytest
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import Network
 from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
+from barkd_py.devnet.ark_server.states import SpendState
+from barkd_py.errors import InsufficientFunds
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
-from barkd_py.wallet.vtxos import Spendable
+from barkd_py.wallet.vtxos import Locked, Spendable, Spent
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.rounds import round_of
@@ -94,3 +96,50 @@ async def test_everything_spendable_before_is_spendable_after(net: Net, alice: O
         assert await again.spendable_sat() == balance
         await pay(again, bob, 50_000)
         assert await again.spendable_sat() == balance - 50_000
+
+
+# --- spent elsewhere
+
+
+async def test_a_vtxo_that_was_spent_elsewhere_does_not_block_payments(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    """Two wallets of one seed: what the other one has spent is held back here, and others are used."""
+    for amount_sat in (10_000, 20_000, 30_000):
+        await pay(alice, bob, amount_sat)
+    async with reborn(net, bob, "twin") as twin:
+        await recover(twin)
+        assert await spendable(twin) == await spendable(bob)
+        await twin.wallet.send_arkoor(await alice.wallet.new_address(), 10_000)
+        (gone,) = await spendable(bob) - await spendable(twin)
+
+        await bob.wallet.send_arkoor(await alice.wallet.new_address(), 15_000)
+
+        row = await bob.wallet.get_vtxo(gone)
+        assert row.state == Locked(None)
+        assert await bob.spendable_sat() == 60_000 - row.amount_sat - 15_000
+        # The server may have lied: it is asked again, and the chain of the VTXO was kept.
+        await net.devnet.ark_server.set_vtxo_state(gone, SpendState.SPENDABLE)
+        await bob.wallet.recovery.retry()
+        assert (await bob.wallet.get_vtxo(gone)).state == Spendable()
+        # The twin's change descends from it: that is proof, whatever the server says.
+        await twin.wallet.registration.catch_up()
+        await bob.wallet.recovery.start()
+        assert (await bob.wallet.get_vtxo(gone)).state == Spent()
+        assert await bob.spendable_sat() == 60_000 - 10_000 - 15_000
+
+
+async def test_a_banned_vtxo_does_not_block_payments(net: Net, alice: Owner, bob: Owner) -> None:
+    for amount_sat in (10_000, 20_000):
+        await pay(alice, bob, amount_sat)
+    first = min(await bob.wallet.list_vtxos(include_all=False), key=lambda vtxo: vtxo.amount_sat)
+    for vtxo in await bob.wallet.list_vtxos(include_all=False):
+        if vtxo.id != first.id:
+            await net.devnet.ark_server.ban_vtxo(vtxo.id, 10)
+
+    await bob.wallet.send_arkoor(await alice.wallet.new_address(), 5_000)
+
+    assert await bob.spendable_sat() == 30_000 - 5_000
+    with pytest.raises(InsufficientFunds):
+        await bob.wallet.send_arkoor(await alice.wallet.new_address(), 10_000)
+    assert await bob.spendable_sat() == 30_000 - 5_000
