@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from barkd_py.bitcoin.bolt11 import create_invoice
+from barkd_py.bitcoin.keys import SecretKey
+from barkd_py.bitcoin.units import Network
 from tests.support.vectors import cases as vector_cases
 
 RECORDING = Path(__file__).parent / "recorded-barkd-0.8.0.json"
@@ -22,7 +25,16 @@ SPENT_VTXO = "44" * 32 + ":0"
 OTHER_VTXO = "55" * 32 + ":0"
 
 MAINNET_ADDRESS = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
+REGTEST_INVOICE = create_invoice(
+    SecretKey(b"\x11" * 32),
+    network=Network.REGTEST,
+    amount_msat=1_000_000,
+    payment_hash=b"\x12" * 32,
+    payment_secret=b"\x13" * 32,
+    timestamp=1_790_000_000,
+).text
 FILLINGS = {
+    "regtest_invoice": REGTEST_INVOICE,
     "bitcoin_address": REGTEST_ADDRESS,
     "own_bitcoin_address": REGTEST_ADDRESS,
     "unknown_vtxo": UNKNOWN_VTXO,

@@ -184,8 +184,8 @@ def _check(case: Case, response: schemathesis.Response, version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_any_request_gets_a_described_answer(live: Live, label: str, version: str) -> None:
     operation = _described("ours")[label]
-    if label not in _described(version):
-        return  # a client of that version does not know it
+    if version == "0.1.4" and label not in _described(version):
+        return  # its clients do not know it
     live.operations.add((version, label))
     session = requests.Session()
     session.trust_env = False
@@ -219,6 +219,6 @@ def test_the_wallet_is_still_alive(live: Live) -> None:
     """Last: all those requests were answered by one process, and reached more than the first check."""
     answer = requests.get(f"{live.url}/api/v1/wallet", timeout=60)
     assert answer.json()["fingerprint"] is not None
-    if len(live.operations) == sum(len(_described(version).keys() & _labels()) for version in VERSIONS):
+    if len(live.operations) == len(_labels()) + len(_described("0.1.4")):
         assert live.asked > 60 * _CASES, live.statuses
         assert live.statuses[200] > live.asked / 8, live.statuses

@@ -10,7 +10,6 @@ from typing import Any
 
 from barkd_py.api import generate
 from tests.contract.description import Difference, Facts, Row, differences, facts_of, operations_of, table
-from tests.contract.routes import NOT_SERVED_YET
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -23,13 +22,7 @@ def _load(version: str) -> dict[str, Any]:
 
 
 def _facts(version: str) -> Facts:
-    """Of the operations that we serve so far."""
-    missing = tuple(f"{method.upper()} {path.removeprefix('/api/v1')}" for method, path in NOT_SERVED_YET)
-    return {
-        place: fact
-        for place, fact in facts_of(_load(version)).items()
-        if not any(place == name or place.startswith(f"{name} ") for name in missing)
-    }
+    return facts_of(_load(version))
 
 
 OURS = generate.document()
@@ -84,11 +77,6 @@ def test_no_list_of_differences_swallows_an_operation() -> None:
             for method, path in operations_of(_load("0.8.0")):
                 name = f"{method.upper()} {path.removeprefix('/api/v1')}"
                 assert not row.covers(Difference(name, "operation", "–")), row
-
-
-def test_operations_known_to_be_missing_are_missing() -> None:
-    assert not NOT_SERVED_YET & operations_of(OURS).keys()
-    assert operations_of(_load("0.8.0")).keys() >= NOT_SERVED_YET
 
 
 def test_errors_of_the_framework_are_not_described() -> None:

@@ -5,7 +5,6 @@ answer differently on purpose, and what needs more than these tests have, is nam
 """
 
 import json
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,16 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.contract.recorded import Case, cases, matches, refusals_with_a_wallet
-from tests.contract.routes import NOT_SERVED_YET
 from tests.support.api_server import TOKEN, RunningApi, running_api
-
-# Operations of later milestones: their paths are unknown so far.
-_NOT_SERVED = re.compile(
-    "|".join(
-        re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))
-        for path in sorted({path for _, path in NOT_SERVED_YET})
-    )
-)
 
 NEEDS_A_NODE = (
     "failed to create a chain source client",
@@ -37,7 +27,6 @@ NEEDS_THE_WALLET = frozenset(
         "sign: bitcoin address",
         "lightning: for-address bitcoin",
         "verify: both (2)",
-        "/wallet/send: comment",
         "balance after delete",
         "wait: wallet deleted meanwhile",
     }
@@ -49,8 +38,6 @@ def _selected(state: str) -> list[Case]:
 
 
 def _left_out(case: Case) -> bool:
-    if _NOT_SERVED.fullmatch(case.path):
-        return True
     if case.path == "/api/v1/exits/status" and case.query is not None:
         return True  # barkd loses the query on the way to the new path; see tests/api/test_exits.py
     if case.path.startswith(("/swagger-ui", "/api-docs")):
@@ -154,8 +141,7 @@ def _refusals() -> list[Case]:
     return [
         case
         for case in refusals_with_a_wallet()
-        if not _NOT_SERVED.fullmatch(case.path)
-        and case.name not in NEEDS_THE_WALLET
+        if case.name not in NEEDS_THE_WALLET
         and not case.path.startswith("/api/v1/exits/")  # test_recorded_exits.py
     ]
 
