@@ -21,7 +21,7 @@ Source: sheet 04 §5-§7, §16-§19, §23.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from barkd_py.ark.cosign import BadCosignature, Cosignature, CosignTask
 from barkd_py.ark.genesis import ArkoorTransition, GenesisItem
@@ -33,7 +33,7 @@ from barkd_py.bitcoin.encode import DecodeError, Reader, u8
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.musig import SecNonce
 from barkd_py.bitcoin.sighash import taproot_key_spend_sighash
-from barkd_py.bitcoin.tx import MAX_SEQUENCE, OutPoint, Tx, TxIn, TxOut, fee_anchor
+from barkd_py.bitcoin.tx import MAX_SEQUENCE, OutPoint, Tx, Txid, TxIn, TxOut, fee_anchor
 from barkd_py.errors import ProtocolViolation
 
 FUNDING_VOUT = 0
@@ -81,6 +81,16 @@ class AcceptedProposal:
     leaves: tuple[int, ...]
 
 
+@lru_cache(maxsize=1)
+def round_tree(spec_bytes: bytes, funding_txid: Txid) -> VtxoTree:
+    """The tree of a round. Raises DecodeError, TreeInvalid.
+
+    The last one is kept: all participations of a wallet in a round are in the same tree, and most of what
+    they need of it is common to them.
+    """
+    return VtxoTree(TreeSpec.decode(spec_bytes), OutPoint(funding_txid, FUNDING_VOUT))
+
+
 def accept_proposal(
     spec_bytes: bytes,
     unsigned_funding_tx: Tx,
@@ -96,14 +106,14 @@ def accept_proposal(
     nb_nonces: how many nonces we made per output. Raises RoundRejected, UnexpectedTerms, TreeInvalid or
     DecodeError.
     """
-    spec = TreeSpec.decode(spec_bytes)
+    tree = round_tree(spec_bytes, unsigned_funding_tx.txid)
+    spec = tree.spec
     _verify_round_terms(spec, terms)
     if len(spec.leaves) < MIN_LEAVES:
         raise RoundRejected(f"a round's tree has at least {MIN_LEAVES} leaves")
-    _verify_funding_output(spec, unsigned_funding_tx)
+    _verify_funding_output(tree, unsigned_funding_tx)
     if len(agg_nonces) != spec.nb_internal_nodes:
         raise RoundRejected(f"expected {spec.nb_internal_nodes} aggregate nonces, received {len(agg_nonces)}")
-    tree = VtxoTree(spec, unsigned_funding_tx.outpoint(FUNDING_VOUT))
     leaves = bind_outputs(spec, outputs, unlock_hash)
     for leaf in leaves:
         if tree.branch(leaf)[-1].level > nb_nonces:
@@ -120,8 +130,8 @@ def _verify_round_terms(given: TreeSpec | Vtxo, terms: RoundTerms) -> None:
     )
 
 
-def _verify_funding_output(spec: TreeSpec, funding_tx: Tx) -> None:
-    if not funding_tx.outputs or funding_tx.outputs[FUNDING_VOUT] != spec.funding_output:
+def _verify_funding_output(tree: VtxoTree, funding_tx: Tx) -> None:
+    if not funding_tx.outputs or funding_tx.outputs[FUNDING_VOUT] != tree.spent_output(tree.root):
         raise RoundRejected("the round's funding transaction doesn't pay to its tree")
 
 

@@ -244,6 +244,7 @@ class VtxoTree:
         self._outputs: dict[int, TxOut] = {self.root.index: spec.funding_output}
         self._txs: dict[int, Tx] = {}
         self._sessions: dict[tuple[int, bytes], Session] = {}
+        self._verified: tuple[bytes, ...] | None = None
 
     @property
     def nb_leaves(self) -> int:
@@ -324,9 +325,12 @@ class VtxoTree:
     def verify_signatures(self, signatures: Sequence[bytes]) -> None:
         """Check the signatures of all internal nodes, in their order. Raises TreeInvalid."""
         self._check_count("signatures", signatures)
+        if self._verified == tuple(signatures):
+            return
         for node, signature in zip(self.internal_nodes, signatures, strict=True):
             if not self.is_signature_valid(node, signature):
                 raise TreeInvalid(f"invalid signature of internal node {self.internal_index(node)}")
+        self._verified = tuple(signatures)
 
     def _check_count(self, what: str, items: Sequence[object]) -> None:
         expected = len(self.internal_nodes)
