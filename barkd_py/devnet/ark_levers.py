@@ -14,20 +14,22 @@ from barkd_py.devnet.ark_server.failures import Failure
 from barkd_py.devnet.ark_server.participation_rows import Participation
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.watchman import Push, Reaction
+from barkd_py.devnet.ark_server_slot import ArkServerSlot
 from barkd_py.devnet.request_body import integer, json_body, number, text
 from barkd_py.errors import InvalidInput, NotFound, chain_text
 
 _MAX_BAN_BLOCKS = 100_000
 
 
-def ark_server_routes(server: ArkServer, push: Push) -> Sequence[BaseRoute]:
+def ark_server_routes(slot: ArkServerSlot, push: Push) -> Sequence[BaseRoute]:
     """push: see `ArkServer.watchman`."""
-    levers = _Levers(server, push)
+    levers = _Levers(slot, push)
     return (
         Route("/round", levers.round, methods=["POST"]),
         Route("/sweep", levers.sweep, methods=["POST"]),
         Route("/ark-server", levers.state, methods=["GET"]),
         Route("/ark-server/stop", levers.stop, methods=["POST"]),
+        Route("/ark-server/start", levers.start, methods=["POST"]),
         Route("/ark-server/fee-rate", levers.fee_rate, methods=["POST"]),
         Route("/ark-server/ban", levers.ban, methods=["POST"]),
         Route("/ark-server/double-spend", levers.double_spend, methods=["POST"]),
@@ -37,15 +39,19 @@ def ark_server_routes(server: ArkServer, push: Push) -> Sequence[BaseRoute]:
 class _Levers:
     """The handlers."""
 
-    def __init__(self, server: ArkServer, push: Push) -> None:
-        self._server = server
-        self._watchman = server.watchman(push)
+    def __init__(self, slot: ArkServerSlot, push: Push) -> None:
+        self._slot = slot
+        self._push = push
+
+    @property
+    def _server(self) -> ArkServer:
+        return self._slot.server
 
     async def sweep(self, _request: Request) -> Response:
         if self._server.is_stopped:
             raise InvalidInput("the Ark server is stopped")
         await self._server.follower.catch_up()
-        patrol = await self._watchman.patrol()
+        patrol = await self._server.watchman(self._push).patrol()
         return JSONResponse(
             {
                 "transactions": [_reaction_json(each) for each in patrol.reactions],
@@ -54,7 +60,11 @@ class _Levers:
         )
 
     async def stop(self, _request: Request) -> Response:
-        await self._server.stop()
+        await self._slot.stop()
+        return JSONResponse({})
+
+    async def start(self, _request: Request) -> Response:
+        await self._slot.restart()
         return JSONResponse({})
 
     async def round(self, request: Request) -> Response:

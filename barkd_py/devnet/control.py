@@ -12,7 +12,8 @@
 | GET, POST /auto-mine | ``interval_seconds``, ``on_transaction`` | mine without being asked |
 | POST /round | ``go_on`` (false) | hold a round now; or end the window that is open in one |
 | POST /sweep | | let the Ark server's watchman look at the chain once |
-| POST /ark-server/stop | | the Ark server is gone for good, until devnet is started again |
+| POST /ark-server/stop | | the Ark server is gone |
+| POST /ark-server/start | | it is back, with its books; or was restarted, if it ran |
 | GET /ark-server | | its rounds, participations, offboards and money |
 | POST /ark-server/fee-rate | ``sat_per_vb`` | what offboards cost from now on |
 | POST /ark-server/ban | ``vtxo_id``, ``blocks`` | forbid spending a VTXO; 0 blocks: allow it again |

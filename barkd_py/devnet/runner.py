@@ -20,6 +20,7 @@ from barkd_py.devnet.ark_server.chain import NodeChain
 from barkd_py.devnet.ark_server.faults import Fault, Faults
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.devnet.ark_server_slot import ArkServerSlot
 from barkd_py.devnet.auto_mine import AutoMiner
 from barkd_py.devnet.bitcoind import BitcoindNode
 from barkd_py.devnet.block import COINBASE_MATURITY
@@ -149,17 +150,23 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
         server_chain = NodeChain(node)
         lightning = await ServerNode.open(_made(options.directory / "lightning"), server_chain, clock)
         stack.push_async_callback(lightning.close)
-        ark_server = await ArkServer.start(
-            _made(options.directory / "ark-server"),
-            server_chain,
-            settings=options.ark_settings,
-            address=_address(options.host, ark_port),
-            admin_address=_address(options.host, ark_admin_port),
-            clock=clock,
-            lightning_node=lightning,
-        )
-        stack.push_async_callback(ark_server.stop)
-        await _fund(ark_server, node)
+        faults = Faults()
+
+        async def start_ark_server() -> ArkServer:
+            return await ArkServer.start(
+                _made(options.directory / "ark-server"),
+                server_chain,
+                settings=options.ark_settings,
+                faults=faults,
+                address=_address(options.host, ark_port),
+                admin_address=_address(options.host, ark_admin_port),
+                clock=clock,
+                lightning_node=lightning,
+            )
+
+        slot = await ArkServerSlot.filled(start_ark_server)
+        stack.push_async_callback(slot.stop)
+        await _fund(slot.server, node)
         await _mine_up_to(node, _FIRST_BLOCKS)
         urls = DevnetUrls(
             esplora_url=_url(options.host, state.ports["esplora"]),
@@ -183,12 +190,12 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
             auto_miner=miner,
             fault_targets={
                 "esplora": EsploraFaults(http_faults),
-                "ark-server": _ArkServerFaults(ark_server.faults),
+                "ark-server": _ArkServerFaults(faults),
             },
             describe=urls.to_json,
             extra_routes=(
-                *ark_server_routes(ark_server, lambda tx: faucet.pay_for(node, tx)),
-                *lightning_routes(ark_server, lightning, outside),
+                *ark_server_routes(slot, lambda tx: faucet.pay_for(node, tx)),
+                *lightning_routes(slot, lightning, outside),
                 *lnurl_routes(outside),
             ),
         )
@@ -198,7 +205,7 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
         await stack.enter_async_context(serving(esplora_app(node, http_faults), esplora_socket))
         await stack.enter_async_context(serving(control_app(levers), control_socket))
         state.save(options.directory, urls.to_json())
-        yield Devnet(urls, node, ark_server, clock)
+        yield Devnet(urls, node, slot.server, clock)
 
 
 async def _start_node(options: DevnetOptions, clock: DevnetClock) -> Node:

@@ -178,6 +178,17 @@ async def test_a_stopped_ark_server_is_gone_and_the_chain_goes_on(
     await pull(levers, "/mine")
 
 
+async def test_an_ark_server_comes_back_where_it_was(running: Devnet, levers: httpx.AsyncClient) -> None:
+    before = (await levers.get("/ark-server")).json()
+    for stops in (False, True):
+        if stops:
+            await pull(levers, "/ark-server/stop")
+        await pull(levers, "/ark-server/start")
+        assert await protocol_versions(running.urls.ark_server_url)
+        assert (await levers.get("/ark-server")).json()["balance_sat"] == before["balance_sat"] > 0
+        assert await pull(levers, "/sweep") == {"transactions": [], "problems": []}
+
+
 async def test_time_moves_blocks_and_nothing_else(running: Devnet, levers: httpx.AsyncClient) -> None:
     before = running.node.index.tip.header.time
     assert (await pull(levers, "/time", advance_seconds=600))["offset_seconds"] == 600

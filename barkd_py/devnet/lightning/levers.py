@@ -26,7 +26,7 @@ from starlette.routing import BaseRoute, Route
 
 from barkd_py.bitcoin.units import MAX_MONEY_SAT
 from barkd_py.devnet.ark_server.lightning_rows import Attempt, FailureReason, Subscription
-from barkd_py.devnet.ark_server.server import ArkServer
+from barkd_py.devnet.ark_server_slot import ArkServerSlot
 from barkd_py.devnet.lightning import rows
 from barkd_py.devnet.lightning.behaviour import REASONS, Behaviour
 from barkd_py.devnet.lightning.offers import OfferTerms
@@ -45,8 +45,8 @@ _MAX_SECS = 10 * 365 * 24 * 3600
 _MAX_BLOCKS = 100_000
 
 
-def lightning_routes(server: ArkServer, node: ServerNode, outside: Outside) -> Sequence[BaseRoute]:
-    levers = _Levers(server, node, outside)
+def lightning_routes(slot: ArkServerSlot, node: ServerNode, outside: Outside) -> Sequence[BaseRoute]:
+    levers = _Levers(slot, node, outside)
     return (
         Route("/lightning", levers.state, methods=["GET"]),
         Route("/lightning/invoice", levers.invoice, methods=["POST"]),
@@ -61,8 +61,8 @@ def lightning_routes(server: ArkServer, node: ServerNode, outside: Outside) -> S
 class _Levers:
     """The handlers."""
 
-    def __init__(self, server: ArkServer, node: ServerNode, outside: Outside) -> None:
-        self._server = server
+    def __init__(self, slot: ArkServerSlot, node: ServerNode, outside: Outside) -> None:
+        self._slot = slot
         self._node = node
         self._outside = outside
 
@@ -123,13 +123,13 @@ class _Levers:
         invoices = await store.transact(rows.all_invoices)
         payments = await store.transact(rows.all_payments)
         incoming = await store.transact(rows.all_incoming)
-        attempts, receives = await self._server.lightning_books()
+        attempts, receives = await self._slot.server.lightning_books()
         return JSONResponse(
             {
                 "online": self._node.is_online,
                 "node_id": self._node.node_id,
                 "outside_node_id": self._outside.node_id,
-                "pool_sat": await self._server.pool.balance_sat(),
+                "pool_sat": await self._slot.server.pool.balance_sat(),
                 "invoices": [_invoice_json(each) for each in invoices],
                 "payments": [_payment_json(each) for each in payments],
                 "incoming": [_incoming_json(each) for each in incoming],
