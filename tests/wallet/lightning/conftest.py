@@ -1,10 +1,12 @@
-"""A wallet that is to be paid, and the server it is paid through."""
+"""Wallets that pay and are to be paid, and the servers that do it."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.fakes.lightning_server import ReceiveServer, StillChain
+from tests.fakes.pay_server import PayServer
+from tests.wallet.lightning.payer import Payer, open_payer
 from tests.wallet.lightning.receiver import Receiver, open_receiver
 
 
@@ -16,4 +18,17 @@ def server() -> ReceiveServer:
 @pytest.fixture
 async def receiver(sqlite_database: str, server: ReceiveServer) -> AsyncIterator[Receiver]:
     async with open_receiver(sqlite_database, server) as opened:
+        yield opened
+
+
+@pytest.fixture
+def pay_server() -> PayServer:
+    return PayServer(StillChain())
+
+
+@pytest.fixture
+async def payer(sqlite_database: str, pay_server: PayServer) -> AsyncIterator[Payer]:
+    """Has one VTXO of 100 000 sat."""
+    async with open_payer(sqlite_database, pay_server) as opened:
+        await opened.add_coin()
         yield opened

@@ -1,0 +1,210 @@
+"""The paying half of a wallet on a database of its own, with everything around it in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.ark.wallet_keys import WalletKeys
+from barkd_py.bitcoin.bolt11 import Bolt11Invoice, create_invoice
+from barkd_py.bitcoin.hashes import sha256
+from barkd_py.bitcoin.keys import SecretKey
+from barkd_py.bitcoin.units import Network
+from barkd_py.errors import BarkdError
+from barkd_py.wallet.actions.executor import ActionExecutor
+from barkd_py.wallet.actions.lightning_send import LightningSendMachine
+from barkd_py.wallet.actions.lightning_send_states import FORMAT, State
+from barkd_py.wallet.anchors import Anchors
+from barkd_py.wallet.balance import Balance, BalanceReader
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.lightning.ids import send_action_id
+from barkd_py.wallet.lightning.invoices import InvoiceSource
+from barkd_py.wallet.lightning.lnurl import LnurlClient
+from barkd_py.wallet.lightning.sends import LightningSends, SendRules
+from barkd_py.wallet.locks import NamedLocks
+from barkd_py.wallet.movements import LIGHTNING_SEND, Movement
+from barkd_py.wallet.payment_request import InvoiceDestination
+from barkd_py.wallet.registration import Registration
+from barkd_py.wallet.store import Transaction
+from barkd_py.wallet.store.properties import WalletProperties
+from barkd_py.wallet.vtxos import NewVtxo, Spendable, StateKind, WalletVtxo
+from tests.fakes.pay_server import PayServer
+from tests.wallet.flows.crashes import CrashingStore
+from tests.wallet.flows.liar import Doom, Liar
+from tests.wallet.lightning.receiver import ALICE, Clocks
+
+THRESHOLD = 12
+EXIT_MARGIN = 12
+COIN_EXPIRY_HEIGHT = 1_000
+PREIMAGE = b"\x61" * 32
+PAYEE_SECRET = SecretKey(b"\x62" * 32)
+
+
+def bolt11(amount_sat: int | None = 10_000, preimage: bytes = PREIMAGE, **changes: Any) -> Bolt11Invoice:
+    fields: dict[str, Any] = {
+        "network": Network.REGTEST,
+        "amount_msat": None if amount_sat is None else amount_sat * 1000,
+        "payment_hash": sha256(preimage),
+        "payment_secret": b"\x63" * 32,
+        "timestamp": 1_800_000_000,
+        **changes,
+    }
+    return create_invoice(PAYEE_SECRET, **fields)
+
+
+@dataclass
+class Exits:
+    """started: exits that were asked for. refuses: those that cannot exit."""
+
+    started: list[VtxoId] = field(default_factory=list)
+    refuses: set[VtxoId] = field(default_factory=set)
+
+    async def start(self, vtxo_id: VtxoId) -> None:
+        if vtxo_id in self.refuses:
+            raise BarkdError("too small to exit")
+        if vtxo_id not in self.started:
+            self.started.append(vtxo_id)
+
+
+@dataclass
+class Payer:
+    """Somebody who pays. liar: between the wallet and the server."""
+
+    store: CrashingStore
+    server: PayServer
+    liar: Liar
+    clock: Clocks
+    exits: Exits
+    keychain: Keychain
+    executor: ActionExecutor
+    machine: LightningSendMachine
+    sends: LightningSends
+    registration: Registration
+
+    async def pay(
+        self, invoice: Bolt11Invoice | None = None, amount_sat: int | None = None, **options: Any
+    ) -> bytes:
+        return await self.sends.pay(InvoiceDestination(invoice or bolt11()), amount_sat, **options)
+
+    async def drive(self, payment_hash: bytes | None = None) -> None:
+        """Raises what the drive ends or pauses with."""
+        await self.executor.drive(self.machine, send_action_id(payment_hash or sha256(PREIMAGE)))
+
+    async def state(self, payment_hash: bytes | None = None) -> State | None:
+        async with self.store.read() as tx:
+            row = await tx.actions.find(send_action_id(payment_hash or sha256(PREIMAGE)))
+        return None if row is None else FORMAT.decode(row.payload)
+
+    async def name(self, payment_hash: bytes | None = None) -> str:
+        """The state as clients see it."""
+        return (await self.sends.find(payment_hash or sha256(PREIMAGE))).state.value
+
+    async def movements(self) -> Sequence[Movement]:
+        """Newest first."""
+        async with self.store.read() as tx:
+            return [each for each in await tx.movements.list() if each.subsystem == LIGHTNING_SEND]
+
+    async def movement(self) -> Movement:
+        (movement,) = await self.movements()
+        return movement
+
+    async def vtxos(self, *kinds: StateKind) -> Sequence[WalletVtxo]:
+        async with self.store.read() as tx:
+            return await tx.vtxos.list(kinds)
+
+    async def balance(self) -> Balance:
+        return await BalanceReader(self.store).balance(self.server.chain.height, 5)
+
+    async def mark_exited(self, vtxo_ids: Sequence[VtxoId]) -> None:
+        """Their exits are confirmed."""
+        async with self.store.transaction() as tx:
+            await tx.vtxos.mark_exited(vtxo_ids)
+
+    async def add_coin(self, amount_sat: int = 100_000, expiry_height: int = COIN_EXPIRY_HEIGHT) -> VtxoId:
+        """A spendable VTXO, which the server knows."""
+        key = await self.keychain.reserve()
+        vtxo = self.server.user_coin(self.keychain.secret(key), amount_sat, expiry_height)
+        async with self.store.transaction() as tx:
+            await tx.vtxos.insert([NewVtxo(vtxo, Spendable())], registered=True)
+        return vtxo.id
+
+    async def assert_even(self, expected_sat: int) -> None:
+        """Nothing is locked or under way, and both sides agree about what there is."""
+        balance = await self.balance()
+        assert balance.spendable_sat + balance.needs_refresh_sat == expected_sat
+        assert self.server.unspent_sat() == expected_sat
+        async with self.store.read() as tx:
+            assert await tx.actions.list() == ()
+            assert await tx.vtxos.list([StateKind.LOCKED]) == ()
+
+
+async def _nothing(tx: Transaction) -> frozenset[VtxoId]:
+    return frozenset()
+
+
+@asynccontextmanager
+async def open_payer(
+    database: str,
+    server: PayServer,
+    *,
+    doom: Doom | None = None,
+    clock: Clocks | None = None,
+    exits: Exits | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    network: Network = Network.REGTEST,
+) -> AsyncIterator[Payer]:
+    """A wallet on this database; it is made if it is not there."""
+    clock = clock or Clocks()
+    exits = exits or Exits()
+    store = await CrashingStore.open(database, clock=clock.date)
+    assert isinstance(store, CrashingStore)
+    keys = WalletKeys(ALICE)
+    async with store.transaction() as tx:
+        if await tx.properties.find() is None:
+            await tx.properties.create(WalletProperties("regtest", keys.fingerprint))
+    keychain = Keychain(keys, store)
+    liar = Liar(server, doom)
+    asked: Any = liar
+    chain: Any = Liar(server.chain, doom)
+    honest: Any = server
+    registration = Registration(store, honest, keychain, _nothing, now=clock)
+
+    async def no_time(_: float) -> None:
+        await asyncio.sleep(0)
+
+    executor = ActionExecutor(store, NamedLocks(), sleep=no_time)
+    machine = LightningSendMachine(
+        store,
+        keychain,
+        asked,
+        chain,
+        registration,
+        Anchors(chain),
+        threshold=THRESHOLD,
+        exit_margin=EXIT_MARGIN,
+        start_exit=exits.start,
+    )
+    sends = LightningSends(
+        store,
+        executor,
+        machine,
+        keychain,
+        asked,
+        chain,
+        InvoiceSource(asked, LnurlClient(network, transport=transport), network),
+        network=network,
+        rules=SendRules(change_split_factor=2, exit_margin=EXIT_MARGIN),
+        wakeup=asyncio.Event(),
+        now=clock,
+        monotonic=clock,
+    )
+    try:
+        yield Payer(store, server, liar, clock, exits, keychain, executor, machine, sends, registration)
+    finally:
+        await sends.close()
+        await registration.close()
+        await store.close()
