@@ -38,6 +38,7 @@ from barkd_py.ark.lightning_receive import (
     verify_grant,
 )
 from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.validation import is_standard
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.tx import Txid
 from barkd_py.chain.source import ChainSource, Confirmed
@@ -190,6 +191,11 @@ class _Htlc:
     def is_on_chain(self) -> bool:
         return self.stored.state.kind is StateKind.EXITED
 
+    @property
+    def can_exit(self) -> bool:
+        """Grants may contain dust, which only the server can turn into money."""
+        return is_standard(self.body)
+
     def is_over(self, tip_height: int) -> bool:
         """Whether nothing will come of it any more, or everything has."""
         if self.exit in _OVER or self.stored.state.kind is StateKind.SPENT:
@@ -227,6 +233,7 @@ class LightningReceiveMachine:
         self._exits = exits
         self._now = now
         self._choose = choose
+        self._complaints: set[str] = set()
 
     def encode(self, state: ReceiveState) -> str:
         return FORMAT.encode(state)
@@ -440,13 +447,15 @@ class LightningReceiveMachine:
 
     async def _start_exits(self, state: PreimageRevealed, htlcs: Sequence[_Htlc], tip_height: int) -> bool:
         """Whether any is under way now. Where an exit cannot win any more it would only cost."""
-        payment = state.terms.payment_hash.hex()
         is_any = False
         for htlc in htlcs:
             if htlc.is_on_chain or htlc.is_over(tip_height):
                 continue
+            if not htlc.can_exit:
+                self._complain(state, f"{htlc.stored.id} of {htlc.stored.amount_sat} sat cannot exit")
+                continue
             if not self._settings.window.can_win(htlc.body, tip_height):
-                log.error("lightning receive %s: it is too late to exit %s", payment, htlc.stored.id)
+                self._complain(state, f"it is too late to exit {htlc.stored.id}")
                 continue
             try:
                 await self._exits.start(htlc.stored.id)
@@ -454,10 +463,17 @@ class LightningReceiveMachine:
             except StoreError:
                 raise
             except BarkdError as error:
-                log.error("lightning receive %s: no exit: %s", payment, chain_text(error))
-        if is_any and not state.is_exiting:
-            log.error("lightning receive %s: the server does not pay: its HTLC VTXOs exit", payment)
+                self._complain(state, f"no exit: {chain_text(error)}")
+        if is_any:
+            self._complain(state, "the server does not pay: its HTLC VTXOs exit")
         return is_any
+
+    def _complain(self, state: PreimageRevealed, text: str) -> None:
+        """Say it once, for it will be so for a long time."""
+        text = f"lightning receive {state.terms.payment_hash.hex()}: {text}"
+        if text not in self._complaints:
+            self._complaints.add(text)
+            log.error("%s", text)
 
     async def _follow_exits(
         self, action_id: str, state: PreimageRevealed, htlcs: Sequence[_Htlc]
@@ -465,7 +481,7 @@ class LightningReceiveMachine:
         """Some are on the chain, so the server cannot cosign them any more: take all of them there."""
         state = replace(state, is_exiting=True)
         tip = await self._chain.tip()
-        if all(htlc.is_over(tip.height) for htlc in htlcs):
+        if all(htlc.is_over(tip.height) or not (htlc.is_on_chain or htlc.can_exit) for htlc in htlcs):
             on_chain = [htlc.stored for htlc in htlcs if htlc.is_on_chain]
             ids, amount_sat = [vtxo.id for vtxo in on_chain], sum(vtxo.amount_sat for vtxo in on_chain)
             return Done(exited(action_id, state, ids, amount_sat))

@@ -1,0 +1,44 @@
+"""Nodes outside Ark, by the levers of devnet."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from tests.wallet.flows.conftest import Net
+
+
+@dataclass
+class Outside:
+    """Pays, and asks for money."""
+
+    net: Net
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        async with httpx.AsyncClient(base_url=self.net.devnet.urls.control_url, timeout=120) as http:
+            answer = await http.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def pay(self, invoice: str, *, wait: bool = False, **options: Any) -> dict[str, Any]:
+        """The payment: held, or how it ended if that is waited for."""
+        return await self._post("/lightning/pay", {"invoice": invoice, "wait": wait, **options})
+
+    async def invoice(self, amount_sat: int, **behaviour: Any) -> str:
+        text: str = (await self._post("/lightning/invoice", {"amount_sat": amount_sat, **behaviour}))[
+            "invoice"
+        ]
+        return text
+
+    async def advance(self, seconds: int) -> None:
+        await self._post("/time", {"advance_seconds": seconds})
+
+    async def books(self) -> dict[str, Any]:
+        async with httpx.AsyncClient(base_url=self.net.devnet.urls.control_url, timeout=120) as http:
+            found: dict[str, Any] = (await http.get("/lightning")).json()
+        return found
+
+    async def incoming(self) -> list[str]:
+        """How the payments of the outside world stand."""
+        return [each["status"] for each in (await self.books())["incoming"]]
