@@ -23,6 +23,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -408,6 +409,74 @@ def refresh(ctx: click.Context, /, **_flags: Any) -> None:
     store_token(datadir, token)
     log.info("Restart barkd for the new token to take effect.")
     click.echo(token.encode())
+
+
+@barkd.command()
+@_global_flags
+@_flag("--with-mnemonic", is_flag=True, help="Take the mnemonic along: whoever has the file has the money")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.pass_context
+def backup(ctx: click.Context, /, file: Path, **_flags: Any) -> None:
+    """Write the whole wallet to FILE; the daemon may be running"""
+    from barkd_py.daemon.backup import make
+
+    with_mnemonic = Flags(ctx, os.environ).is_set("with_mnemonic")
+    made = asyncio.run(
+        make(
+            _prepare_subcommand(ctx),
+            os.environ.get("BARKD_DATABASE_URL"),
+            file,
+            now=datetime.now(UTC),
+            with_mnemonic=with_mnemonic,
+        )
+    )
+    click.echo(f"Backup number {made.number} of wallet {made.fingerprint} is in {file}")
+    if not with_mnemonic:
+        click.echo("The mnemonic is not in it: you need both.")
+
+
+@barkd.command()
+@_global_flags
+@_flag("--mnemonic-file", metavar="<FILE>", help="Where the words are; - is the standard input")
+@_flag(
+    "--accept-stale",
+    is_flag=True,
+    help="Put it back even if it is not the newest state of the wallet, or nobody can tell",
+)
+@click.argument("file", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@click.pass_context
+def restore(ctx: click.Context, /, file: Path, **_flags: Any) -> None:
+    """Put the backup in FILE back into an empty datadir; no daemon runs on it"""
+    from barkd_py.daemon.backup import restore as put_back
+
+    flags = Flags(ctx, os.environ)
+    words = flags.text("mnemonic_file")
+    done = asyncio.run(
+        put_back(
+            file,
+            _prepare_subcommand(ctx),
+            os.environ.get("BARKD_DATABASE_URL"),
+            ask_mnemonic=lambda: _read_words(words),
+            accept_stale=flags.is_set("accept_stale"),
+        )
+    )
+    for warning in done.warnings:
+        click.echo(f"WARNING: {warning}", err=True)
+    click.echo(f"Wallet {done.backup.fingerprint} is back, as it was at {done.backup.made_at}.")
+    click.echo("Start barkd: it looks for what has happened since before it does anything else.")
+
+
+def _read_words(file: str | None) -> str:
+    """The mnemonic, from a file, the standard input, or a person."""
+    if file is None and not sys.stdin.isatty():
+        raise StartupError("the backup has no mnemonic: give --mnemonic-file")
+    if file is None:
+        answer: str = click.prompt("Mnemonic", hide_input=True, err=True)
+        return answer
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"failed to read {file}") from BarkdError(str(error))
 
 
 @barkd.command("help", context_settings={"ignore_unknown_options": True})

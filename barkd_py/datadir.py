@@ -144,6 +144,18 @@ class Datadir:
             raise DatadirError("error accessing datadir") from FileFailure(error)
         return None if self.mnemonic.exists() else bool(note)
 
+    def clear_interrupted_creation(self) -> bool:
+        """Remove what a creation has left that was killed; False if there is no such thing."""
+        config_existed = self.interrupted_creation()
+        if config_existed is None:
+            return False
+        log.warning("removing what a creation that did not finish has left in %s", self.path)
+        if config_existed:
+            self.check_contents(clean=True)
+        else:
+            self.wipe_wallet()
+        return True
+
     def end_creation(self) -> None:
         """There is a wallet now."""
         (self.path / CREATION_FILE).unlink(missing_ok=True)

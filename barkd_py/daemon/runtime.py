@@ -207,7 +207,7 @@ class Runtime:
         """
         async with self._changing:
             if not self._datadir.mnemonic.exists():
-                self._clear_interrupted_creation()
+                self._datadir.clear_interrupted_creation()
                 return False
             self._datadir.end_creation()
             try:
@@ -283,7 +283,7 @@ class Runtime:
                 raise WalletAlreadySet
             if request.mnemonic is not None:
                 _check_mnemonic(request.mnemonic)
-            self._clear_interrupted_creation()
+            self._datadir.clear_interrupted_creation()
             config_existed = self._datadir.check_contents(clean=request.force)
             try:
                 await self._make(request, config_existed=config_existed)
@@ -357,13 +357,6 @@ class Runtime:
             return load_config(path, request.network, self._environment)
         except ConfigError as error:
             raise ConfigError("problematic config flags provided") from error
-
-    def _clear_interrupted_creation(self) -> None:
-        """A process that was killed while it made a wallet has left files that are none."""
-        config_existed = self._datadir.interrupted_creation()
-        if config_existed is not None:
-            log.warning("removing what a creation that did not finish has left in %s", self._datadir.path)
-            self._clean_up(config_existed=config_existed)
 
     def _clean_up(self, *, config_existed: bool) -> None:
         try:

@@ -73,6 +73,7 @@ from barkd_py.wallet.mailbox import Mailbox
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
 from barkd_py.wallet.recovery.evidence import Evidence
+from barkd_py.wallet.recovery.freshness import Staleness, look
 from barkd_py.wallet.recovery.ledger import Ledger
 from barkd_py.wallet.recovery.service import Recovery
 from barkd_py.wallet.registration import Registration
@@ -305,15 +306,21 @@ class Wallet:
         self.exits.preimage_sources.append(revealed_preimage)
         return Lightning(sends=sends, receives=receives, wakeup=wakeup)
 
-    def _make_recovery(self, now: Callable[[], float]) -> Recovery:
-        evidence = Evidence(
+    async def look_for_staleness(self) -> Staleness:
+        """What has happened since this state was the newest; changes nothing. Raises FreshnessUnknown."""
+        return await look(self.store, self.server, self.chain, self.keychain, self._evidence())
+
+    def _evidence(self) -> Evidence:
+        return Evidence(
             self.store, self.server, self.chain, self.keychain, gap_limit=self.config.vtxo_key_gap_limit
         )
+
+    def _make_recovery(self, now: Callable[[], float]) -> Recovery:
         return Recovery(
             self.store,
             self.server,
             self.keychain,
-            evidence,
+            self._evidence(),
             Ledger(self.store, self.mailbox.received_on),
             network=self._network,
             start_exits=self.exits.start_found,

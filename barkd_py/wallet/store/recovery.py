@@ -63,9 +63,13 @@ class RecoveryRepository:
 
     async def begin(self, payload: str) -> None:
         """Start over: what the last one found is forgotten."""
+        await self.forget()
+        await self._connection.execute(sa.insert(run).values(id=1, payload=payload, started_at=self._now))
+
+    async def forget(self) -> None:
+        """As if there never had been one."""
         await self._connection.execute(sa.delete(entries))
         await self._connection.execute(sa.delete(run))
-        await self._connection.execute(sa.insert(run).values(id=1, payload=payload, started_at=self._now))
 
     async def save(self, payload: str, *, finished: bool = False) -> None:
         finished_at = self._now if finished else None

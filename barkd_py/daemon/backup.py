@@ -1,0 +1,330 @@
+"""Backups of a whole wallet: made while the daemon runs, put back only if they are the newest state.
+
+A backup is one file (`wallet.store.snapshot`): the database, config.toml, and what describes both. The words
+are in it only if asked for: whoever has the words has the money, and they belong on paper. Whoever has the
+file without them has preimages and keys of unfinished operations, the history, and whatever secrets
+config.toml holds; so it is readable by its owner alone.
+
+An old backup is a trap: what was received since is not in it. It is refused, loudly, if
+
+* a newer backup was made: backups are numbered, and the last number is kept in a file beside the data
+  directory, where it survives the loss of the directory;
+* the server or the chain say that the wallet has moved on (`wallet.recovery.freshness`), or cannot be asked.
+
+Whoever has nothing newer puts it back all the same (`accept_stale`). In any case the wallet runs a recovery
+before it does anything else, and so finds what it can of the time in between.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from barkd_py.ark.wallet_keys import WalletKeys
+from barkd_py.bitcoin.bip32 import InvalidMnemonic, Seed, parse_mnemonic
+from barkd_py.bitcoin.units import Network
+from barkd_py.config import load_config
+from barkd_py.datadir import Datadir, DatadirError, write_private
+from barkd_py.errors import BarkdError
+from barkd_py.wallet.recovery.freshness import Staleness
+from barkd_py.wallet.store import Store, snapshot
+from barkd_py.wallet.wallet import Wallet
+
+log = logging.getLogger(__name__)
+
+FORMAT = "1"
+
+# What is written into a backup, by name.
+_FORMAT, _MADE_AT, _NUMBER = "format", "made_at", "number"
+_FINGERPRINT, _NETWORK, _CONFIG, _MNEMONIC = "fingerprint", "network", "config", "mnemonic"
+
+
+class BackupError(BarkdError):
+    """A backup cannot be made, or not be put back."""
+
+
+class StaleBackup(BackupError):
+    """It is not the newest state of the wallet."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"THIS BACKUP IS STALE: {reason}. Money that came in since may be lost if it is put back. "
+            "Look for a newer backup, or for the wallet itself; if there is none, say --accept-stale"
+        )
+
+
+class UncheckedBackup(BackupError):
+    """Nobody can tell whether it is stale; the cause says why."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "refusing a backup that cannot be checked; make server and chain source reachable, or say "
+            "--accept-stale"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What a backup says of itself. number: they count up per wallet. mnemonic: if it was taken along."""
+
+    fingerprint: str
+    network: Network
+    number: int
+    made_at: str
+    config: str
+    mnemonic: str | None
+
+    @classmethod
+    def read(cls, path: Path) -> "Backup":
+        """Raises NotABackup, BackupError for one of a newer program."""
+        facts = snapshot.read_description(path)
+        if facts.get(_FORMAT) != FORMAT:
+            raise BackupError(f"the backup has format {facts.get(_FORMAT)}, and this program knows {FORMAT}")
+        try:
+            return cls(
+                facts[_FINGERPRINT],
+                Network.from_bitcoin_name(facts[_NETWORK]),
+                int(facts[_NUMBER]),
+                facts[_MADE_AT],
+                facts[_CONFIG],
+                facts.get(_MNEMONIC),
+            )
+        except (KeyError, ValueError) as error:
+            raise snapshot.NotABackup("its description is incomplete") from error
+
+
+# --- the numbers
+
+
+class BackupNumbers:
+    """The file beside the data directory that knows the number of the newest backup of each wallet."""
+
+    def __init__(self, datadir: Datadir) -> None:
+        path = datadir.path.absolute()
+        self.path = path.with_name(f"{path.name}.backups")
+
+    def last(self, fingerprint: str) -> tuple[int, str] | None:
+        """The newest backup's number, and when it was made; None if there is none."""
+        found = self._read().get(fingerprint)
+        return None if found is None else (int(str(found["number"])), str(found["made_at"]))
+
+    def note(self, fingerprint: str, number: int, made_at: str) -> None:
+        """Raises DatadirError."""
+        known = dict(self._read())
+        known[fingerprint] = {"number": number, "made_at": made_at}
+        write_private(self.path, json.dumps(known, indent=2).encode() + b"\n")
+
+    def _read(self) -> Mapping[str, Mapping[str, object]]:
+        try:
+            found = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise DatadirError(f"failed to read {self.path}") from BarkdError(str(error))
+        return found if isinstance(found, dict) else {}
+
+
+# --- making one
+
+
+async def make(
+    datadir: Datadir, database_url: str | None, target: Path, *, now: datetime, with_mnemonic: bool
+) -> Backup:
+    """Write a backup of the wallet in a data directory. The daemon may be running.
+
+    Raises BarkdError; then there is no file, and an existing one is as it was.
+    """
+    _require_absent(target)
+    words = datadir.read_mnemonic()
+    fingerprint = _keys(parse_mnemonic(words)).fingerprint
+    numbers = BackupNumbers(datadir)
+    last = numbers.last(fingerprint)
+    made_at = now.isoformat(timespec="seconds")
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        await snapshot.take(database_url or str(datadir.database), unfinished)
+        facts = {
+            _FORMAT: FORMAT,
+            _MADE_AT: made_at,
+            _NUMBER: str(1 if last is None else last[0] + 1),
+            _CONFIG: _read_config(datadir),
+            **await _identity(unfinished),
+        }
+        if facts[_FINGERPRINT] != fingerprint:
+            raise BackupError("the database belongs to another mnemonic than the one in the data directory")
+        if with_mnemonic:
+            facts[_MNEMONIC] = words
+        snapshot.describe(unfinished, facts)
+        backup = Backup.read(unfinished)
+        # The number first: a backup that is not noted would be taken for an old one of its own successor.
+        numbers.note(fingerprint, backup.number, made_at)
+        os.link(unfinished, target)  # never replaces anything
+    except OSError as error:
+        raise BackupError(f"failed to write {target}") from BarkdError(str(error))
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return backup
+
+
+def _require_absent(target: Path) -> None:
+    if target.exists():
+        raise BackupError(f"{target} exists already")
+
+
+def _read_config(datadir: Datadir) -> str:
+    return datadir.config.read_text() if datadir.config.exists() else ""
+
+
+async def _identity(database: Path) -> Mapping[str, str]:
+    store = await Store.open(str(database))
+    try:
+        async with store.read() as tx:
+            properties = await tx.properties.find()
+    finally:
+        await store.close()
+    if properties is None:
+        raise snapshot.NoDatabase
+    return {_FINGERPRINT: properties.fingerprint, _NETWORK: properties.network}
+
+
+# --- putting one back
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """staleness: what has happened since; None if nobody could tell. warnings: what was passed over."""
+
+    backup: Backup
+    staleness: Staleness | None
+    warnings: tuple[str, ...]
+
+
+async def restore(
+    source: Path,
+    datadir: Datadir,
+    database_url: str | None,
+    *,
+    ask_mnemonic: Callable[[], str],
+    accept_stale: bool,
+    environment: Mapping[str, str] | None = None,
+) -> Restored:
+    """Put a backup back into a data directory without a wallet; no daemon runs on it.
+
+    ask_mnemonic: called if neither the directory nor the backup has the words.
+    Raises StaleBackup, UncheckedBackup, BarkdError; the directory is as it was then.
+    """
+    backup = Backup.read(source)
+    datadir.prepare()
+    with ExitStack() as held:
+        held.callback(datadir.lock_process().acquire().release)
+        held.callback(datadir.lock_wallet().acquire().release)
+        datadir.clear_interrupted_creation()
+        _check_empty(datadir, database_url)
+        had_words = datadir.mnemonic.exists()
+        seed = _seed(datadir, backup, ask_mnemonic)
+        with tempfile.TemporaryDirectory(dir=datadir.path, prefix=".restore-") as scratch:
+            prepared = Path(scratch) / "db.sqlite"
+            await snapshot.to_database_file(source, prepared)
+            restored = await _check_fresh(
+                backup, prepared, seed, datadir, accept_stale=accept_stale, environment=environment
+            )
+            await snapshot.let_it_recover(prepared)
+            config_existed = datadir.config.exists()
+            if not had_words:
+                datadir.begin_creation(config_existed=config_existed)
+            if not config_existed:
+                write_private(datadir.config, backup.config.encode())
+            if database_url is not None:
+                await snapshot.to_database(prepared, database_url)
+            else:
+                prepared.replace(datadir.database)
+        if not had_words:
+            datadir.write_mnemonic(seed.words)
+            datadir.end_creation()
+        return restored
+
+
+def _check_empty(datadir: Datadir, database_url: str | None) -> None:
+    """Raises BackupError."""
+    if datadir.database.exists() and database_url is None:
+        raise BackupError(
+            f"{datadir.path} holds a wallet database: move the directory away, or delete the wallet, first"
+        )
+
+
+def _seed(datadir: Datadir, backup: Backup, ask_mnemonic: Callable[[], str]) -> Seed:
+    """The words of the wallet, from wherever they are. Raises BackupError."""
+    if datadir.mnemonic.exists():
+        words = datadir.read_mnemonic()
+    else:
+        words = backup.mnemonic if backup.mnemonic is not None else ask_mnemonic()
+    try:
+        seed = parse_mnemonic(words)
+    except InvalidMnemonic as error:
+        raise BackupError("Invalid mnemonic") from error
+    if _keys(seed).fingerprint != backup.fingerprint:
+        raise BackupError(
+            f"the backup is of the wallet {backup.fingerprint}, and the mnemonic of {_keys(seed).fingerprint}"
+        )
+    return seed
+
+
+async def _check_fresh(
+    backup: Backup,
+    database: Path,
+    seed: Seed,
+    datadir: Datadir,
+    *,
+    accept_stale: bool,
+    environment: Mapping[str, str] | None,
+) -> Restored:
+    """Raises StaleBackup, UncheckedBackup, unless whatever it is was accepted."""
+    warnings: list[str] = []
+
+    def object_(error: BackupError) -> None:
+        if not accept_stale:
+            raise error
+        warnings.append(str(error).replace("; if there is none, say --accept-stale", ""))
+
+    last = BackupNumbers(datadir).last(backup.fingerprint)
+    if last is not None and last[0] > backup.number:
+        object_(StaleBackup(f"it is number {backup.number}, and number {last[0]} was made at {last[1]}"))
+    staleness: Staleness | None = None
+    try:
+        staleness = await _staleness(backup, database, seed, datadir, environment)
+    except BarkdError as error:
+        unchecked = UncheckedBackup()
+        unchecked.__cause__ = error
+        object_(unchecked)
+    if staleness is not None and staleness.is_stale:
+        object_(StaleBackup(str(staleness)))
+    return Restored(backup, staleness, tuple(warnings))
+
+
+async def _staleness(
+    backup: Backup, database: Path, seed: Seed, datadir: Datadir, environment: Mapping[str, str] | None
+) -> Staleness:
+    """Ask server and chain, with a copy: nothing of the backup is changed by looking."""
+    scratch = database.with_name("look.sqlite")
+    shutil.copyfile(database, scratch)
+    config_file = datadir.config
+    if not config_file.exists():
+        config_file = database.with_name("config.toml")
+        write_private(config_file, backup.config.encode())
+    wallet = await Wallet.open(
+        scratch, seed=seed, load_config=lambda network: load_config(config_file, network, environment)
+    )
+    try:
+        return await wallet.look_for_staleness()
+    finally:
+        await wallet.close()
+
+
+def _keys(seed: Seed) -> WalletKeys:
+    return WalletKeys(seed)

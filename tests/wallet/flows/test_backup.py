@@ -1,0 +1,205 @@
+"""Backups: made while the wallet works, put back only if nothing newer is known."""
+
+import asyncio
+import shutil
+import sqlite3
+import stat
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from barkd_py.config import write_config
+from barkd_py.daemon.backup import BackupError, Restored, StaleBackup, UncheckedBackup, make, restore
+from barkd_py.datadir import Datadir
+from barkd_py.wallet.store.snapshot import NotABackup
+from tests.wallet.flows.conftest import ALICE, BOB, Net, Owner
+from tests.wallet.flows.test_recovery import pay, spendable
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+class Home:
+    """Alice's data directory, and the places where she puts it back."""
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self.datadir = self.make_datadir("home")
+        shutil.copy(net.directory / "alice.sqlite", self.datadir.database)
+        self.datadir.write_mnemonic(ALICE.words)
+
+    def make_datadir(self, name: str) -> Datadir:
+        datadir = Datadir(self.net.directory / name)
+        datadir.prepare()
+        config = self.net.config()
+        write_config(
+            datadir.config,
+            {"server_address": config.server_address, "esplora_address": config.esplora_address or ""},
+        )
+        return datadir
+
+    def owner(self, name: str = "home") -> Owner:
+        return Owner(self.net, self.net.directory / name / "db.sqlite", ALICE, {})
+
+    async def backup(self, name: str, *, with_mnemonic: bool = False) -> Path:
+        target = self.net.directory / name
+        await make(self.datadir, None, target, now=NOW, with_mnemonic=with_mnemonic)
+        return target
+
+    async def put_back(
+        self, file: Path, name: str = "back", *, accept_stale: bool = False, words: str = ALICE.words
+    ) -> Restored:
+        datadir = Datadir(self.net.directory / name)
+        shutil.copy(self.net.directory / "home.backups", self.net.directory / f"{name}.backups")
+        return await restore(
+            file, datadir, None, ask_mnemonic=lambda: words, accept_stale=accept_stale, environment={}
+        )
+
+
+@pytest.fixture
+def home(net: Net) -> Home:
+    return Home(net)
+
+
+@pytest.fixture
+async def alice_at_home(home: Home) -> Owner:
+    owner = home.owner()
+    await owner.open()
+    return owner
+
+
+async def opened(home: Home, name: str = "back") -> Owner:
+    owner = home.owner(name)
+    await owner.open()
+    return owner
+
+
+async def test_a_backup_of_a_working_wallet_is_the_wallet(home: Home, bob: Owner) -> None:
+    alice = await opened(home, "home")
+    payments = asyncio.create_task(pay(alice, bob, 10_000))
+    file = await home.backup("during")  # whatever moment it is of: the file is whole
+    await payments
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    second = await home.backup("after")
+    before = await spendable(alice)
+    await alice.wallet.close()
+
+    done = await home.put_back(second)
+
+    assert done.staleness is not None
+    assert not done.staleness.is_stale
+    assert done.warnings == ()
+    back = Datadir(home.net.directory / "back")
+    for path in (back.database, back.mnemonic, back.config):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    assert {path.name for path in back.path.iterdir()} <= {
+        *("db.sqlite", "mnemonic", "config.toml", "barkd.lock", "LOCK")
+    }
+    again = await opened(home)
+    assert await again.wallet.recovery.is_mailbox_blocked()  # first it looks for what happened since
+    await again.wallet.recovery.resume()
+    assert await spendable(again) == before
+    assert len(await again.wallet.list_movements()) == 2
+    await pay(again, bob, 20_000)
+    await again.wallet.close()
+
+
+@pytest.mark.parametrize("with_mnemonic", [False, True])
+async def test_the_words_are_in_it_only_if_asked_for(home: Home, with_mnemonic: bool) -> None:
+    file = await home.backup("file", with_mnemonic=with_mnemonic)
+    assert (b"abandon" in file.read_bytes()) is with_mnemonic
+    done = await home.put_back(file, words="" if with_mnemonic else ALICE.words)
+    assert done.backup.fingerprint == "53bdf6b1"
+    assert Datadir(home.net.directory / "back").read_mnemonic() == ALICE.words
+
+
+async def test_a_backup_from_before_a_payment_is_refused(home: Home, bob: Owner) -> None:
+    file = await home.backup("old")
+    alice = await opened(home, "home")
+    await pay(alice, bob, 10_000)
+    now = await spendable(alice)
+    await alice.wallet.close()
+
+    with pytest.raises(StaleBackup, match="STALE: 1 of its VTXOs were spent since; [0-9] VTXOs were made that"):
+        await home.put_back(file)
+    assert not Datadir(home.net.directory / "back").mnemonic.exists()
+
+    done = await home.put_back(file, accept_stale=True)
+    assert "STALE" in done.warnings[0]
+    again = await opened(home)
+    await again.wallet.recovery.resume()
+    assert await spendable(again) == now  # the change is found, and what it came from is not money
+    await again.wallet.close()
+
+
+async def test_a_backup_from_before_a_receipt_is_refused(home: Home, bob: Owner) -> None:
+    alice = await opened(home, "home")
+    await pay(alice, bob, 50_000)
+    file = await home.backup("old")
+    await pay(bob, alice, 20_000)
+    await alice.wallet.close()
+    with pytest.raises(StaleBackup, match="STALE: 1 VTXOs were made that it does not have"):
+        await home.put_back(file)
+
+
+async def test_only_the_newest_backup_is_put_back(home: Home) -> None:
+    first = await home.backup("first")
+    second = await home.backup("second")
+    with pytest.raises(StaleBackup, match="it is number 1, and number 2 was made at 2026-11-22T12:00:00"):
+        await home.put_back(first)
+    assert (await home.put_back(second)).warnings == ()
+
+
+async def test_a_backup_that_cannot_be_checked_is_refused(home: Home) -> None:
+    file = await home.backup("file")
+    await home.net.devnet.ark_server.stop()
+    with pytest.raises(UncheckedBackup):
+        await home.put_back(file)
+    done = await home.put_back(file, accept_stale=True)
+    assert done.staleness is None
+    assert len(done.warnings) == 1
+
+
+async def test_what_is_no_backup_of_this_wallet_is_refused(home: Home) -> None:
+    file = await home.backup("file")
+    with pytest.raises(BackupError, match="holds a wallet database"):
+        await restore(file, home.datadir, None, ask_mnemonic=str, accept_stale=True)
+    with pytest.raises(BackupError, match="is of the wallet 53bdf6b1, and the mnemonic of"):
+        await home.put_back(file, words=BOB.words)
+    with pytest.raises(BackupError, match="Invalid mnemonic"):
+        await home.put_back(file, words="nonsense")
+    with pytest.raises(BackupError, match="exists already"):
+        await home.backup("file")
+    whole = file.read_bytes()
+    for number, damaged in enumerate((b"", whole[: len(whole) // 2], b"x" * 4096, whole[:100] + whole[200:])):
+        file.write_bytes(damaged)
+        with pytest.raises((NotABackup, BackupError)):
+            await home.put_back(file, f"back-{number}")
+    file.write_bytes(whole)
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("UPDATE backup SET value = '2' WHERE name = 'format'")
+        database.commit()
+    with pytest.raises(BackupError, match="has format 2"):
+        await home.put_back(file)
+    shutil.copy(home.net.directory / "alice.sqlite", file)  # a database, but no backup
+    with pytest.raises(NotABackup):
+        await home.put_back(file)
+    assert not Datadir(home.net.directory / "back").database.exists()
+
+
+async def test_a_restore_that_was_killed_is_made_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = await home.backup("file")
+    with monkeypatch.context() as dying:
+        dying.setattr(Datadir, "write_mnemonic", _die)
+        with pytest.raises(KeyboardInterrupt):
+            await home.put_back(file)
+    assert (home.net.directory / "back" / "db.sqlite").exists()
+    await home.put_back(file)
+    again = await opened(home)
+    assert again.wallet.fingerprint == "53bdf6b1"
+    await again.wallet.close()
+
+
+def _die(*_: object) -> None:
+    raise KeyboardInterrupt
