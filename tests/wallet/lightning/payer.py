@@ -172,6 +172,7 @@ async def open_payer(
     chain: Any = Liar(server.chain, doom)
     honest: Any = server
     registration = Registration(store, honest, keychain, _nothing, now=clock)
+    await registration.close()  # it works behind the payments, and would commit at times of its own
 
     async def no_time(_: float) -> None:
         await asyncio.sleep(0)
