@@ -13,7 +13,7 @@ from tests.interop.captaind import captaind_on
 from tests.support.processes import Bark, Daemon, Devnet, start_devnet
 
 
-def _program(variable: str, name: str) -> str:
+def program(variable: str, name: str) -> str:
     return os.environ.get(variable) or shutil.which(name) or _missing(variable, name)
 
 
@@ -26,12 +26,12 @@ def _missing(variable: str, name: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def bark_exec() -> str:
-    return _program("BARK_EXEC", "bark")
+    return program("BARK_EXEC", "bark")
 
 
 @pytest.fixture(scope="session")
 def bitcoind_exec() -> str:
-    return _program("BITCOIND", "bitcoind")
+    return program("BITCOIND", "bitcoind")
 
 
 @pytest.fixture(scope="session")

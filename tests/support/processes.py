@@ -158,20 +158,27 @@ def start_devnet(directory: Path, *options: str) -> Devnet:
 
 
 class Daemon:
-    """One of our daemons, without authentication, on a port of its own."""
+    """One of our daemons on a port of its own, without authentication unless there is a token."""
 
-    def __init__(self, datadir: Path, *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, datadir: Path, *, env: Mapping[str, str] | None = None, token: str | None = None
+    ) -> None:
         self.datadir = datadir
         self.port = free_port()
         self.process = Process(
             [
                 *(sys.executable, "-m", "barkd_py.cli"),
-                *("--datadir", str(datadir), "--port", str(self.port), "--no-auth"),
+                *("--datadir", str(datadir), "--port", str(self.port)),
+                *(() if token else ("--no-auth",)),
             ],
             datadir.with_name(datadir.name + ".log"),
             env,
         )
-        self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}/api/v1", timeout=60)
+        self.http = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.port}/api/v1",
+            timeout=60,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+        )
 
     async def start(self) -> None:
         """Launch it and wait until it answers."""

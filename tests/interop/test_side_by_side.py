@@ -1,0 +1,470 @@
+"""The real barkd 0.8.0 and ours, each with a wallet on one devnet, are asked the same.
+
+`requests.json` is the list, in the order in which it is asked; between its stages both wallets go through the
+same: created, funded, boarded, paid, refreshed, exited, deleted. Compared are status, content type and shape
+of the answer: keys in their order, types, the words of enumerations, and messages with what is
+volatile masked. Differences are listed with their reason in docs/contract.md; one that is not, or one that is
+gone, fails.
+"""
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from barkd_py.api.auth import AuthToken
+from barkd_py.bitcoin.bolt11 import create_invoice
+from barkd_py.bitcoin.hashes import sha256
+from barkd_py.bitcoin.keys import SecretKey
+from barkd_py.bitcoin.units import Network
+from tests.contract.description import Difference, Row, table
+from tests.contract.recorded import FILLINGS, Case
+from tests.interop.conftest import program
+from tests.support import raw_http
+from tests.support.processes import Daemon, Devnet, Process, esplora, eventually, free_port
+
+pytestmark = pytest.mark.interop
+
+HERE: Final = Path(__file__).parent
+PAGE: Final = (HERE.parent.parent / "docs" / "contract.md").read_text()
+TOKEN: Final = AuthToken(b"\x2a" * 32).encode()
+USER_AGENT: Final = "OpenAPI-Generator/0.8.0/test"
+ONCHAIN_SAT: Final = 1_000_000
+PATIENCE_SECS: Final = 120.0
+
+WORDS: Final = frozenset({"type", "status", "state", "kind", "name", "policy_type", "network", "subsystem"})
+"""Keys whose values are words of the contract."""
+
+_MASKS: Final = (
+    (re.compile(r"(?:bc|bcrt|tb)1[0-9a-z]{20,}"), "<address>"),
+    (re.compile(r"(?:t?ark)1[0-9a-z]{20,}", re.I), "<ark address>"),
+    (re.compile(r"ln(?:bcrt|bc|tbs|tb)[0-9a-z]{40,}", re.I), "<invoice>"),
+    (re.compile(r"[0-9a-f]{64}:[0-9]+", re.I), "<outpoint>"),
+    (re.compile(r"[0-9a-f]{32,}", re.I), "<hex>"),
+    (re.compile(r"[0-9.]+ BTC"), "<amount>"),
+    (re.compile(r"https?://[^ )\"]+"), "<url>"),
+    (re.compile(r"(/[\w.-]+){2,}"), "<path>"),
+    (re.compile(r"\b[0-9]{3,}\b"), "<number>"),
+)
+
+
+@dataclass(slots=True)
+class Side:
+    """One of the two: where it answers, and what the placeholders of requests stand for."""
+
+    port: int
+    known: dict[str, str] = field(default_factory=lambda: dict(FILLINGS))
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.port}/api/v1",
+            timeout=PATIENCE_SECS,
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        )
+
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        async with self.http as http:
+            answer = await http.request(method, path, **({} if body is None else {"json": body}))
+        assert answer.status_code == 200, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    async def get(self, path: str) -> Any:
+        return await self.call("GET", path)
+
+    async def post(self, path: str, body: Any = None) -> Any:
+        return await self.call("POST", path, body)
+
+    async def ask(self, case: Case) -> str:
+        """The answer to a request of the list, as it is compared."""
+        headers: list[tuple[str, str | bytes]] = [("User-Agent", USER_AGENT), *case.headers.items()]
+        if case.auth is True:
+            headers.append(("Authorization", f"Bearer {TOKEN}"))
+        elif isinstance(case.auth, list):
+            for value in case.auth:
+                filled = b"Bearer \xff" if value == "<bytes>" else value.replace("<token>", TOKEN)
+                headers.append(("Authorization", filled))
+        try:
+            answer = await raw_http.request(self.port, case.method, case.target, headers, case.body_bytes)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return "no answer"
+        self._learn(case, answer)
+        return shown(answer)
+
+    def _learn(self, case: Case, answer: raw_http.Response) -> None:
+        """Later requests are about what earlier answers brought."""
+        if case.path.endswith("/wallet/addresses/next") and answer.status == 200:
+            self.known["own_ark_address"] = answer.json()["address"]
+        if case.path.endswith("/lightning/receives/invoice") and answer.status == 200:
+            self.known["own_invoice"] = answer.json()["invoice"]
+        if case.path.endswith("/message/sign") and answer.status == 200:
+            self.known["sig"] = answer.json()["signature"]
+
+    async def look_around(self) -> None:
+        """Learn which VTXOs and movements there are."""
+        vtxos = await self.get("/wallet/vtxos?all=true")
+        for state in ("spendable", "spent"):
+            found = [vtxo for vtxo in vtxos if vtxo["state"]["type"] == state]
+            if found:
+                largest = max(found, key=lambda vtxo: int(vtxo["amount_sat"]))["id"]
+                self.known[f"{state}_vtxo"] = largest
+                encoded = await self.get(f"/wallet/vtxos/{largest}/encoded")
+                self.known[f"{state}_vtxo_hex"] = encoded["encoded"]
+        history = await self.get("/history")
+        if history:
+            self.known["movement_id"] = str(history[0]["id"])
+
+    async def spendable_sat(self) -> int:
+        await self.post("/wallet/sync")
+        return int((await self.get("/wallet/balance"))["spendable_sat"])
+
+
+def shown(answer: raw_http.Response) -> str:
+    """An answer without what differs from run to run."""
+    parts = [str(answer.status)]
+    if allow := answer.header("allow"):
+        parts.append(f"allow {allow}")
+    if location := answer.header("location"):
+        parts.append(f"location {location}")
+    kind = answer.header("content-type")
+    if kind is None:
+        parts.append(f"{len(answer.body)} bytes")
+    elif kind == "application/json" and answer.body:
+        parts.append(_shape(answer.json()))
+    else:
+        parts += [kind, masked(answer.body.decode())]
+    return " ".join(parts)
+
+
+def _shape(value: Any, key: str = "") -> str:
+    match value:
+        case dict() if key == "metadata":
+            return "{…}"
+        case dict():
+            return "{" + ", ".join(f"{name}: {_shape(inner, name)}" for name, inner in value.items()) + "}"
+        case list():
+            shapes = sorted({_shape(item, key) for item in value})
+            return f"[{' | '.join(shapes)}]"
+        case str() if key == "message" or not key:
+            return masked(value)
+        case str() if key in WORDS:
+            return f'"{value}"'
+        case str():
+            return "text"
+        case bool():
+            return str(value).lower()
+        case None:
+            return "null"
+        case int():
+            return "integer"
+        case _:
+            return "number"
+
+
+def masked(text: str) -> str:
+    for mask, name in _MASKS:
+        text = mask.sub(name, text)
+    return text
+
+
+def _stages() -> dict[str, list[Case]]:
+    stages: dict[str, list[Case]] = {}
+    for entry in json.loads((HERE / "requests.json").read_text()):
+        body = entry.get("body")
+        headers = entry.get("headers", {"Content-Type": "application/json"} if body is not None else {})
+        stages.setdefault(entry["stage"], []).append(
+            Case(
+                name=entry["name"],
+                state=entry["stage"],
+                method=entry["method"],
+                path=entry["path"],
+                query=entry.get("query"),
+                headers=headers,
+                auth=entry.get("auth", True),
+                body=body,
+                status=None,
+                content_type=None,
+                response_headers={},
+                response=None,
+            )
+        )
+    return stages
+
+
+STAGES: Final = _stages()
+
+
+@dataclass(slots=True)
+class Comparison:
+    real: Side
+    ours: Side
+    asked: int = 0
+    differences: list[Difference] = field(default_factory=list)
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.real, self.ours
+
+    async def ask(self, stage: str) -> None:
+        """Send the requests of a stage to both."""
+        for case in STAGES[stage]:
+            await self._ask(case)
+
+    async def _ask(self, case: Case) -> None:
+        theirs, ours = await asyncio.gather(
+            self.real.ask(_filled(case, self.real)), self.ours.ask(_filled(case, self.ours))
+        )
+        self.asked += 1
+        if theirs != ours:
+            self.differences.append(Difference(f"{case.state}: {case.name}", theirs, ours))
+            if os.environ.get("SHOW_DIFFERENCES"):
+                with Path(os.environ["SHOW_DIFFERENCES"]).open("a") as file:
+                    print(self.differences[-1], file=file)
+
+
+def _filled(case: Case, side: Side) -> Case:
+    """The request with this wallet's values in place of the placeholders."""
+
+    def value(match: re.Match[str]) -> str:
+        name, _, how = match[1].partition(" ")
+        if name not in side.known:
+            return match[0]
+        filled = side.known[name]
+        return {"in upper case": filled.upper(), "with %3A for the colon": filled.replace(":", "%3A")}.get(
+            how, filled
+        )
+
+    def fill(text: Any) -> Any:
+        return None if text is None else re.sub(r"<([a-z0-9_]+(?: [^<>{}]+)?)>", value, text)
+
+    body = case.body if case.body is None or isinstance(case.body, str) else json.dumps(case.body)
+    return replace(case, path=fill(case.path), query=fill(case.query), body=fill(body))
+
+
+@pytest_asyncio.fixture
+async def sides(tmp_path: Path) -> AsyncIterator[tuple[Side, Side]]:
+    """The real daemon and ours, without wallets, with one token."""
+    real_dir = tmp_path / "real"
+    real_dir.mkdir(mode=0o700)
+    (real_dir / "auth_token").write_text(TOKEN)
+    real_port = free_port()
+    real = Process(
+        [program("BARKD_EXEC", "barkd"), "--datadir", str(real_dir), "--port", str(real_port)],
+        tmp_path / "real.log",
+    )
+    ours_dir = tmp_path / "ours"
+    ours_dir.mkdir(mode=0o700)
+    (ours_dir / "auth_token").write_text(TOKEN)
+    ours = Daemon(ours_dir, token=TOKEN)
+    real.launch()
+    try:
+        await ours.start()
+        await eventually(lambda: _is_up(real_port), bool)
+        yield Side(real_port), Side(ours.port)
+    finally:
+        await ours.close()
+        real.kill()
+
+
+async def _is_up(port: int) -> bool:
+    try:
+        return (await raw_http.request(port, "GET", "/ping")).status == 200
+    except OSError:
+        return False
+
+
+async def _exit_state(side: Side) -> str:
+    await side.post("/onchain/sync")
+    await side.post("/exits/progress", {})
+    (exit_,) = [
+        exit_ for exit_ in await side.get("/exits/status/all") if exit_["vtxo_id"] == side.known["exit_vtxo"]
+    ]
+    state: str = exit_["state"]["type"]
+    return state
+
+
+async def _mine_until_claimable(side: Side, devnet: Devnet) -> str:
+    state = await _exit_state(side)
+    if state != "claimable":
+        await devnet.mine()
+    return state
+
+
+async def _exit_broadcast(side: Side) -> bool:
+    await side.post("/exits/progress", {})
+    exits = await side.get("/exits/status/live")
+    return "awaiting-confirmation" in json.dumps(exits)
+
+
+async def test_both_answer_alike(sides: tuple[Side, Side], devnet: Devnet, daemon: Daemon) -> None:
+    story = Comparison(*sides)
+    await daemon.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
+    other_address = (await daemon.post("/wallet/addresses/next"))["address"]
+    await story.ask("no wallet")
+
+    for side in story.sides:
+        body = {
+            "network": "regtest",
+            "ark_server": devnet.ark_server_url,
+            "chain_source": esplora(devnet.esplora_url),
+        }
+        side.known["fingerprint"] = (await side.post("/wallet/create", body))["fingerprint"]
+        side.known["other_ark_address"] = other_address
+    await story.ask("created")
+
+    for side in story.sides:
+        for _ in range(2):
+            await devnet.fund((await side.post("/onchain/addresses/next"))["address"], ONCHAIN_SAT)
+    await devnet.fund((await daemon.post("/onchain/addresses/next"))["address"], 3 * ONCHAIN_SAT)
+    await daemon.post("/onchain/sync")
+    await daemon.post("/boards/board-amount", {"amount_sat": 1_000_000})
+    for side in story.sides:
+        await side.post("/onchain/sync")
+    await story.ask("funded")
+    await story.ask("boarding")
+    await devnet.mine()
+    for side in story.sides:
+        await eventually(side.spendable_sat, lambda amount_sat: amount_sat > 0)
+        await side.look_around()
+    await daemon.post("/wallet/sync")
+    (foreign, *_) = await daemon.get("/wallet/vtxos")
+    foreign_hex = (await daemon.get(f"/wallet/vtxos/{foreign['id']}/encoded"))["encoded"]
+    for side in story.sides:
+        side.known["foreign_vtxo_hex"] = foreign_hex
+        changed = side.known["spendable_vtxo_hex"]
+        side.known["tampered_vtxo_hex"] = changed[:-8] + ("0" if changed[-8] != "0" else "1") + changed[-7:]
+    await story.ask("boarded")
+
+    for side in story.sides:
+        side.known["own_ark_address2"] = (await side.post("/wallet/addresses/next"))["address"]
+        await daemon.post(
+            "/wallet/send", {"destination": side.known["own_ark_address2"], "amount_sat": 50_000}
+        )
+        vtxos = await eventually(partial(side.get, "/wallet/vtxos"), lambda got: len(got) == 2)
+        side.known["arkoor_vtxo"] = next(vtxo["id"] for vtxo in vtxos if vtxo["amount_sat"] == 50_000)
+        await side.look_around()
+    for side in story.sides:
+        side.known["own_ark_address"] = (await side.post("/wallet/addresses/next"))["address"]
+        # A payment, so that there is a spent VTXO.
+        await side.post("/wallet/send", {"destination": other_address, "amount_sat": 5_000})
+        await side.look_around()
+    await story.ask("paid")
+    await devnet.mine()
+    for side in story.sides:
+        await _give_invoices(side, devnet)
+    await story.ask("lightning")
+    for side in story.sides:
+        await eventually(partial(_pending_payments, side), lambda pending: pending == [])
+    await story.ask("lightning paid")
+    for side in story.sides:
+        await side.post("/onchain/sync")
+    await story.ask("on chain")
+    await devnet.mine()
+
+    for side in story.sides:
+        await side.post("/wallet/sync")
+        await side.look_around()
+    await story.ask("refreshing")
+    await devnet.pull("/round")
+    for side in story.sides:
+        await eventually(partial(_rounds, side, devnet), lambda rounds: rounds == [])
+
+    for side in story.sides:
+        await side.post("/onchain/sync")
+        board = await side.post("/boards/board-amount", {"amount_sat": 100_000})
+        await devnet.mine()
+        side.known["exit_vtxo"] = board["vtxos"][0]
+        await eventually(partial(_state, side, side.known["exit_vtxo"]), lambda state: state == "spendable")
+        await side.post("/onchain/sync")
+        await side.look_around()
+        others = [
+            vtxo["id"] for vtxo in await side.get("/wallet/vtxos") if vtxo["id"] != side.known["exit_vtxo"]
+        ]
+        side.known["small_vtxo"] = others[0]
+        await side.post("/exits/start/vtxos", {"vtxos": [side.known["exit_vtxo"]]})
+    await story.ask("exiting")
+    await story.ask("exit canceled")
+    for side in story.sides:
+        await side.post("/exits/start/vtxos", {"vtxos": [side.known["exit_vtxo"]]})
+        await eventually(partial(_exit_broadcast, side), bool)
+    await story.ask("exit broadcast")
+    for side in story.sides:
+        await eventually(partial(_mine_until_claimable, side, devnet), lambda state: state == "claimable")
+    await story.ask("exit claimable")
+    for side in story.sides:
+        await eventually(partial(_exit_state, side), lambda state: state == "claim-in-progress")
+    await story.ask("claim broadcast")
+    await devnet.mine()
+    for side in story.sides:
+        await eventually(partial(_exit_state, side), lambda state: state == "claimed")
+    await story.ask("claimed")
+    await story.ask("last")
+    await story.ask("deleted")
+
+    rows = [Row(*cells) for cells in table(PAGE, "Behaviour beside barkd 0.8.0")]
+    unlisted = [str(found) for found in story.differences if not any(row.covers(found) for row in rows)]
+    unneeded = [
+        row.place
+        for row in rows
+        if not row.reason.startswith("at times") and not any(row.covers(found) for found in story.differences)
+    ]
+    assert story.asked >= 300
+    assert unlisted == []
+    assert unneeded == []
+
+
+async def _pending_payments(side: Side) -> list[Any]:
+    await side.post("/wallet/sync")
+    return [
+        movement["subsystem"]
+        for movement in await side.get("/history")
+        if movement["status"] == "pending" and movement["subsystem"]["name"] != "bark.exit"
+    ]
+
+
+async def _state(side: Side, vtxo_id: str) -> str:
+    await side.post("/wallet/sync")
+    state: str = (await side.get(f"/wallet/vtxos/{vtxo_id}"))["state"]["type"]
+    return state
+
+
+async def _give_invoices(side: Side, devnet: Devnet) -> None:
+    """Invoices that this side may pay, and some that nobody could."""
+    for name, terms in (("regtest_invoice", {"amount_sat": 1_000}), ("regtest_invoice_no_amount", {})):
+        given = await devnet.pull("/lightning/invoice", **terms)
+        side.known[name] = given["invoice"]
+        side.known.setdefault("regtest_payment_hash", given["payment_hash"])
+    for name, network, amount_msat, timestamp in (
+        ("mainnet_invoice", Network.MAINNET, 1_000_000, 1_750_000_000),
+        ("signet_invoice", Network.SIGNET, 1_000_000, 1_750_000_000),
+        ("zero_invoice", Network.REGTEST, 0, 1_750_000_000),
+        ("old_invoice", Network.REGTEST, 1_000_000, 1_500_000_000),
+    ):
+        invoice = create_invoice(
+            SecretKey(b"\x11" * 32),
+            network=network,
+            amount_msat=amount_msat,
+            payment_hash=sha256(f"{name} {side.port}".encode()),
+            payment_secret=b"\x12" * 32,
+            timestamp=timestamp,
+        )
+        side.known[name] = invoice.text
+    good = side.known["regtest_invoice"]
+    side.known["badsig_invoice"] = good[:-1] + ("p" if good[-1] == "q" else "q")
+
+
+async def _rounds(side: Side, devnet: Devnet) -> Any:
+    rounds = await side.get("/wallet/rounds")
+    if rounds:
+        await devnet.mine()
+        await side.post("/wallet/sync")
+    return rounds
