@@ -401,8 +401,13 @@ def print_lines_to_paste(devnet: Devnet, alice: Daemon, bob: Daemon) -> None:
     fund_address = alice.post("onchain/addresses/next")["address"]
     curl = f"curl -sw '\\n' -H \"Authorization: Bearer $TOKEN\" {alice.url}/api/v1"
     curl_bob = f"curl -sw '\\n' -H \"Authorization: Bearer $BOBS_TOKEN\" {bob.url}/api/v1"
+    as_json = "-H 'Content-Type: application/json' -d"
+    lever = f"curl -sw '\\n' {devnet.control_url}"
     send = json.dumps({"destination": address, "amount_sat": 5000})
     fund = json.dumps({"address": fund_address, "amount_sat": 50_000})
+    claim = json.dumps({"destination": fund_address})
+    progress = f"{curl}/exits/progress {as_json} '{{}}'"
+    mine = f"{lever}/mine -d '{json.dumps({'blocks': 1})}'"
     lines = [
         "Lines for another terminal. Alice's balance and history:",
         "",
@@ -412,15 +417,26 @@ def print_lines_to_paste(devnet: Devnet, alice: Daemon, bob: Daemon) -> None:
         "",
         "A payment to bob, and what he has then:",
         "",
-        f"{curl}/wallet/send -H 'Content-Type: application/json' -d '{send}'",
+        f"{curl}/wallet/send {as_json} '{send}'",
         f"BOBS_TOKEN=$(cat {shlex.quote(str(bob.token_file.absolute()))})",
         f"sleep 1; {curl_bob}/wallet/balance",  # his daemon is told of the payment; that takes a moment
         "",
         "A block; coins from the faucet for alice, and what she has on chain then:",
         "",
-        f"curl -sw '\\n' {devnet.control_url}/mine -d '{json.dumps({'blocks': 1})}'",
-        f"curl -sw '\\n' {devnet.control_url}/fund -d '{fund}'",
+        mine,
+        f"{lever}/fund -d '{fund}'",
         f"{curl}/onchain/sync -X POST",
+        f"{curl}/onchain/balance",
+        "",
+        "The Ark server vanishes, and alice takes her coins onto the chain without it: the price, the start,",
+        "blocks until all can be claimed, the claim, what she has then. (/ark-server/start: it is back.)",
+        "",
+        f"{lever}/ark-server/stop -X POST",
+        f"{curl}/exits/fee",
+        f"{curl}/exits/start/all -X POST",
+        f"for block in $(seq 40); do {progress} | grep done.:true && break; {mine}; done",
+        f"{curl}/exits/claim/all {as_json} '{claim}'",
+        f"sleep 1; {curl}/onchain/sync -X POST",
         f"{curl}/onchain/balance",
     ]
     click.echo("\n" + "\n".join(lines) + "\n")

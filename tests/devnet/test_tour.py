@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -15,8 +16,15 @@ from barkd_py.devnet.state_dir import STATE_FILE, locked, read_state
 from barkd_py.devnet.tour import TourFailed, lock_of, port_for
 
 
-def run_tour(directory: Path, ended_by: signal.Signals = signal.SIGINT) -> str:
-    """Run the tour until it stays up, end it, and return what it showed."""
+def run_tour(
+    directory: Path,
+    ended_by: signal.Signals = signal.SIGINT,
+    while_up: Callable[[str], None] = lambda _shown: None,
+) -> str:
+    """Run the tour until it stays up, end it, and return what it showed.
+
+    while_up: is called before the end, with what was shown so far.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "barkd_py.devnet.tour", "--dir", str(directory)],
         stdout=subprocess.PIPE,
@@ -28,6 +36,7 @@ def run_tour(directory: Path, ended_by: signal.Signals = signal.SIGINT) -> str:
     for line in process.stdout:
         shown.append(line)
         if "until Ctrl-C" in line:
+            while_up("".join(shown))
             process.send_signal(ended_by)
     process.stdout.close()
     assert process.wait(60) == (0 if ended_by == signal.SIGINT else -ended_by), "".join(shown)
@@ -55,6 +64,29 @@ def forget_ports(directory: Path) -> None:
     (directory / STATE_FILE).write_text(json.dumps(state | {"ports": {}}))
 
 
+def paste_exit(shown: str) -> None:
+    """Do in a shell what the tour says about exits: in the end all of alice's coins are on the chain."""
+    lines = shown.splitlines()
+    token = next(line for line in lines if line.startswith("TOKEN="))
+    first = next(index for index, line in enumerate(lines) if line.endswith("/ark-server/stop -X POST"))
+    end = first + lines[first:].index("")
+    done = subprocess.run(
+        ["bash", "-c", "\n".join([token, *lines[first:end]])],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line]
+    assert [answer["done"] for answer in answers if "done" in answer] == [True], answers
+    started, claimed = {"message": "Exit started successfully"}, {"message": "Exit claimed successfully"}
+    assert started in answers, answers
+    assert claimed in answers, answers
+    fee = next(answer for answer in answers if "exit_broadcast_fee_sat" in answer)
+    # Of 1,000,000 sat bob has 100,000, and the board cost a little.
+    assert 899_000 - fee["total_fee_sat"] < answers[-1]["total_sat"] < 900_000
+
+
 def lines_of_daemons(shown: str) -> list[str]:
     return [
         line for line in shown.splitlines() if line.startswith("curl") and "/api/v1/wallet/balance" in line
@@ -63,7 +95,7 @@ def lines_of_daemons(shown: str) -> list[str]:
 
 def test_tour_pays_shows_and_leaves_nothing_running(tmp_path: Path) -> None:
     directory = tmp_path / "devnet"
-    shown = run_tour(directory)
+    shown = run_tour(directory, while_up=paste_exit)
     # 400,000 sat boarded, less the board's fee of 100 + 0.1 %, less the payment.
     assert "299,500 sat" in shown
     assert "100,000 sat" in shown
