@@ -154,19 +154,21 @@ class _Rounds:
         """Until the daemon has dealt with the end of the round."""
 
         async def has_it() -> bool:
-            infos = await self._daemon.get("/wallet/rounds")
-            return sum(_is_held(info) for info in infos) == nb_participations
+            # Asking for the rounds themselves would make the daemon look what became of them.
+            await asyncio.sleep(0.25)
+            history = await self._daemon.get("/history")
+            return sum(_is_held(movement) for movement in history) == nb_participations
 
         await _until(has_it)
 
     async def _swap(self, nb_participations: int) -> None:
         async def is_done() -> bool:
-            await post_nothing(self._daemon, "/wallet/sync")
+            # A sync of everything would look at all the other VTXOs too.
             return bool(await self._daemon.get("/wallet/rounds") == [])
 
         await _until(is_done)
 
 
-def _is_held(info: dict[str, Any]) -> bool:
-    status: str = info["status"]["status"]
-    return status in ("unconfirmed", "confirmed")
+def _is_held(movement: dict[str, Any]) -> bool:
+    """Whether it is a refresh whose round was held, and that is not finished."""
+    return movement["status"] == "pending" and "funding_txid" in movement.get("metadata", {})

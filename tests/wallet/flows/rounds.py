@@ -9,6 +9,7 @@ from barkd_py.server_rpc.api import RoundAttempt, RoundEvent, RoundFailed, Round
 from barkd_py.server_rpc.client import ArkServer
 from barkd_py.server_rpc.connection import ConnectionSettings
 from barkd_py.wallet.movements import ROUND_REFRESH, Movement
+from barkd_py.wallet.rounds.states import RoundState, decode_round
 from barkd_py.wallet.vtxos import StateKind
 from tests.wallet.flows.conftest import Net, Owner
 
@@ -57,8 +58,8 @@ class HeldRound:
 
 
 @asynccontextmanager
-async def round_of(net: Net, *owners: Owner) -> AsyncIterator[HeldRound]:
-    """A round that starts now, with these wallets listening."""
+async def round_of(net: Net, *owners: Owner, is_open: bool = False) -> AsyncIterator[HeldRound]:
+    """A round that starts now, with these wallets listening. is_open: it still takes participants."""
     streams = [owner.wallet.server.subscribe_rounds() for owner in owners]
     listeners = [Listener(owner, stream) for owner, stream in zip(owners, streams, strict=True)]
     engine = net.devnet.ark_server.rounds
@@ -75,7 +76,8 @@ async def round_of(net: Net, *owners: Owner) -> AsyncIterator[HeldRound]:
             *(owner.wallet.rounds.on_event(event) for owner, event in zip(owners, events, strict=True))
         )
         assert isinstance(events[0], RoundAttempt)
-        engine.go_on()
+        if not is_open:
+            engine.go_on()
         yield HeldRound(net, listeners)
     finally:
         for stream in streams:
@@ -123,6 +125,12 @@ async def settle(net: Net, *owners: Owner) -> None:
     for owner in owners:
         await owner.wallet.chain.fetch_tip()
         await owner.wallet.rounds.sync()
+
+
+async def stored_rounds(owner: Owner) -> list[RoundState]:
+    """The participations under way, without looking what became of them."""
+    async with owner.wallet.store.read() as tx:
+        return [decode_round(row.payload).state for row in await tx.rounds.list()]
 
 
 async def refreshes(owner: Owner) -> list[Movement]:

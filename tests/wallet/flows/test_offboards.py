@@ -2,6 +2,8 @@
 
 import pytest
 
+from barkd_py.ark.offboard import OffboardRequestInvalid
+from barkd_py.wallet.actions.offboard_terms import OffboardTarget
 from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, MovementStatus
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.offboards import assert_settled, leaving, onchain_sat, target_of
@@ -52,3 +54,29 @@ async def test_an_amount_is_sent_on_chain(net: Net, alice: Owner, bob: Owner, am
     assert sum([(await alice.wallet.get_vtxo(each)).amount_sat for each in movement.output_vtxos]) == (
         before_sat - amount_sat - estimate.fee_sat
     )
+
+
+async def test_several_vtxos_leave_through_a_fan_out(net: Net, alice: Owner, bob: Owner) -> None:
+    """More than one connector; the server checks each forfeit, and keeps those it can use."""
+    await alice.wallet.send_arkoor(await alice.wallet.new_address(), 20_000)
+    await alice.wallet.sync_mailbox()
+    vtxos = await alice.wallet.list_vtxos(include_all=False)
+    chosen, kept = [vtxo.id for vtxo in vtxos[:-1]], vtxos[-1].id
+    assert len(chosen) > 1
+    target = await target_of(bob)
+    estimate = await alice.wallet.offboards.estimate(chosen, target.script_pubkey)
+    await alice.wallet.offboards.offboard(chosen, target)
+    await net.mine()
+    await alice.wallet.offboards.drive_all()
+    await assert_settled(alice)
+    assert await onchain_sat(bob) == estimate.net_amount_sat
+    assert [vtxo.id for vtxo in await alice.wallet.list_vtxos(include_all=False)] == [kept]
+
+
+async def test_destinations_that_do_not_relay_are_refused(alice: Owner) -> None:
+    target = OffboardTarget("nowhere", b"\x51\x02\x4e\x74")
+    for leaves in (alice.wallet.offboards.offboard_all(target), alice.wallet.offboards.send(50_000, target)):
+        with pytest.raises(OffboardRequestInvalid):
+            await leaves
+    assert await leaving(alice, OFFBOARD) == await leaving(alice, SEND_ONCHAIN) == []
+    await assert_settled(alice)

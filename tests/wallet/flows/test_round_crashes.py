@@ -8,7 +8,7 @@ from barkd_py.chain.source import Confirmed
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.server_rpc.api import RoundFinished
 from barkd_py.wallet.movements import MovementStatus
-from barkd_py.wallet.rounds.states import Issued, RoundState, SyncError, Unconfirmed, decode_round
+from barkd_py.wallet.rounds.states import Issued, SyncError, Unconfirmed
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.crashes import Crash, When
 from tests.wallet.flows.liar import Doom, between
@@ -20,6 +20,7 @@ from tests.wallet.flows.rounds import (
     refreshes,
     round_of,
     settle,
+    stored_rounds,
 )
 
 LOOKS = {"info", "tip", "tx_status", "get_tx", "fee_rates", "last_round_event"}
@@ -65,17 +66,12 @@ async def end_rounds(net: Net, alice: Owner) -> None:
     await assert_nothing_stuck(alice)
 
 
-async def stored(owner: Owner) -> list[RoundState]:
-    """The participations under way, without looking what became of them."""
-    async with owner.wallet.store.read() as tx:
-        return [decode_round(row.payload).state for row in await tx.rounds.list()]
-
-
 # --- the wallet
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("flow", [in_person, delegated])
+@pytest.mark.parametrize(
+    ("flow", "when"), [(in_person, "before"), (in_person, "after"), (delegated, "after")]
+)
 async def test_a_wallet_killed_around_each_call(net: Net, alice: Owner, flow: Flow, when: When) -> None:
     total_sat = await wealth_sat(alice)
     undisturbed = Doom()
@@ -125,7 +121,7 @@ async def test_a_server_restarted_in_the_swap(net: Net, alice: Owner) -> None:
     await hold_round(net, alice)
     net.fault("ForfeitVtxos", kind="drop")
     await settle(net, alice)
-    assert len(await stored(alice)) == 1
+    assert len(await stored_rounds(alice)) == 1
     await net.restart_ark_server()
     await alice.wallet.rounds.sync()
     await assert_nothing_stuck(alice)
@@ -200,7 +196,7 @@ async def test_a_reorg_between_forfeits_and_preimage_loses_nothing(net: Net, ali
     await hold_round(net, alice)
     net.fault("ForfeitVtxos", stage="after-commit", kind="drop")
     await settle(net, alice)
-    (state,) = await stored(alice)
+    (state,) = await stored_rounds(alice)
     assert isinstance(state, Issued)
     assert state.forfeits_sent
     await net.devnet.node.reorg(1)
