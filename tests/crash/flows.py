@@ -36,9 +36,11 @@ class Flow:
     fails_once: bool = False
 
 
-def _count(kind: str) -> Callable[[World], Awaitable[int]]:
+def _count(kind: str, part: str = "") -> Callable[[World], Awaitable[int]]:
+    """part: of the wallet that made it, where several have the same kind."""
+
     async def count(world: World) -> int:
-        return len(await world.history(kind))
+        return sum(part in each["subsystem"]["name"] for each in await world.history(kind))
 
     return count
 
@@ -113,6 +115,28 @@ async def _through_the_round(world: World) -> None:
         return rounds
 
     await eventually(swapped, lambda rounds: rounds == [])
+
+
+# --- Lightning
+
+LIGHTNING_SAT = 10_000
+
+
+async def _lightning_receive(world: World) -> Act:
+    """The invoice is out; the peer, of the same server, pays it."""
+    invoice = await world.victim.post("/lightning/receives/invoice", {"amount_sat": LIGHTNING_SAT})
+
+    async def act() -> None:
+        await world.peer.post("/lightning/pay", {"destination": invoice["invoice"]})
+
+        async def pending() -> list[Json]:
+            await world.victim.post("/wallet/sync")
+            receives: list[Json] = await world.victim.get("/lightning/receives")
+            return receives
+
+        await eventually(pending, lambda receives: receives == [])
+
+    return act
 
 
 # --- between
@@ -211,7 +235,20 @@ FLOWS = (
         _sends,
         frozenset({"RequestArkoorCosign", "RegisterVtxoTransactions", "PostArkoorMessage"}),
     ),
-    Flow("arkoor receive", _receive, _count("receive"), frozenset({"ReadMailbox"}), may_not_happen=False),
+    Flow(
+        "arkoor receive",
+        _receive,
+        _count("receive", "arkoor"),
+        frozenset({"ReadMailbox"}),
+        may_not_happen=False,
+    ),
+    Flow(
+        "Lightning receive",
+        _lightning_receive,
+        _count("receive", "lightning"),
+        frozenset({"PrepareLightningReceiveClaim", "ClaimLightningReceive"}),
+        may_not_happen=False,
+    ),
     Flow(
         "refresh",
         _refresh,
