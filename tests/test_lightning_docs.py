@@ -1,0 +1,33 @@
+"""docs/lightning-receive.md: what it says is checked here."""
+
+import json
+import re
+from pathlib import Path
+from typing import get_args
+
+from barkd_py.ark.lightning_receive import SLACK_BLOCKS
+from barkd_py.bitcoin.units import DUST_SAT
+from barkd_py.wallet.actions.lightning_receive_states import ReceiveState
+from barkd_py.wallet.lightning.receives import SETTLED
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "lightning-receive.md").read_text()
+OPENAPI = json.loads((ROOT / "openapi.json").read_text())
+
+
+def test_every_operation_is_served() -> None:
+    served = {re.sub(r"\{\w+\}", "HASH", path).removeprefix("/api/v1/") for path in OPENAPI["paths"]}
+    text = re.sub(r"\s+", " ", PAGE)
+    named = re.findall(r"(?:\$API/|(?:GET|POST) )([a-z][\w/-]*)", text)
+    assert len(named) > 6
+    assert {path.rstrip("/") for path in named} <= served
+
+
+def test_every_state_is_told() -> None:
+    told = re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE)
+    assert told == [*(kind.__dataclass_fields__["type"].default for kind in get_args(ReceiveState)), SETTLED]
+
+
+def test_the_numbers_are_those_of_the_program() -> None:
+    assert f"about {SLACK_BLOCKS} blocks" in PAGE
+    assert f"below {DUST_SAT}" in PAGE
