@@ -42,6 +42,8 @@ MAX_LABEL_BYTES: Final = 63
 
 # One or more atoms between dots. Letters are those of any script, as in upstream.
 _LOCAL_PART: Final = re.compile(r"[\w!#$%&'*+\-/=?^`{|}~]+(?:\.[\w!#$%&'*+\-/=?^`{|}~]+)*")
+# The services of a devnet have ports.
+_LOOPBACK: Final = re.compile(r"(?:localhost|127\.0\.0\.1)(?::[0-9]{1,5})?")
 _LABEL: Final = re.compile(r"[^\W_](?:[\w-]*[^\W_])?")
 
 
@@ -71,9 +73,10 @@ class LightningAddressDestination:
 
     @property
     def url(self) -> str:
-        """Where to ask for an invoice. Source: LUD-16."""
+        """Where to ask for an invoice; without TLS on this very machine. Source: LUD-16."""
         local_part, domain = self.address.rsplit("@", 1)
-        return f"https://{domain}/.well-known/lnurlp/{quote(local_part, safe='')}"
+        scheme = "http" if _LOOPBACK.fullmatch(domain) else "https"
+        return f"{scheme}://{domain}/.well-known/lnurlp/{quote(local_part, safe='')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,7 @@ def is_offer(text: str) -> bool:
 def is_lightning_address(text: str) -> bool:
     """Whether a text is an e-mail address that can be a Lightning address."""
     local_part, separator, domain = text.rpartition("@")
-    labels = domain.split(".")
+    labels = [] if _LOOPBACK.fullmatch(domain) else domain.split(".")
     return (
         bool(separator)
         and len(local_part.encode(errors="replace")) <= MAX_LOCAL_PART_BYTES

@@ -383,9 +383,7 @@ class LightningSendMachine:
             before = state.silent_since_height if isinstance(state, Stuck) else None
             since = tip_height if before is None else before
         stuck = Stuck(state.payment, state.htlc_ids, since)
-        if must_exit(
-            stuck, answer, tip_height=tip_height, threshold=self._threshold, exit_margin=self._exit_margin
-        ):
+        if must_exit(stuck, answer, tip_height=tip_height, exit_margin=self._exit_margin):
             return await self._exit(stuck, error)
         return Next(stuck) if isinstance(state, Revocable) else Park(stuck, STUCK_POLL_SECS, error)
 

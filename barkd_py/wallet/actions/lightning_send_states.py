@@ -72,7 +72,6 @@ class Payment:
     exit_by_height: int
     movement_id: int
     retry_for_secs: int | None = None
-    allow_exit: bool = False
 
     @property
     def htlc_sat(self) -> int:
@@ -223,15 +222,16 @@ def after_poll(state: Initiated, answer: Answer, *, tip_height: int, threshold: 
     return Decision.WAIT
 
 
-def must_exit(state: Stuck, answer: Answer, *, tip_height: int, threshold: int, exit_margin: int) -> bool:
+def must_exit(state: Stuck, answer: Answer, *, tip_height: int, exit_margin: int) -> bool:
     """Whether HTLCs that the server does not give back have to go on the chain now.
 
     A server that is still paying is right to keep them until they expire, and an exit costs. So they exit
 
     - before they expire, if the server gave up the payment, or has been away for a while;
     - soon after they expired, whatever it says;
-    - whenever the tree below them is about to expire: after that they would be worth nothing;
-    - as soon as it is late, if the payer said so (`allow_exit`).
+    - whenever the tree below them is about to expire: after that they would be worth nothing.
+
+    (Upstream leaves them to the server, unless a caller of its library said otherwise.)
 
     exit_margin: blocks that it takes to get them confirmed, config `vtxo_exit_margin`.
     """
@@ -239,8 +239,6 @@ def must_exit(state: Stuck, answer: Answer, *, tip_height: int, threshold: int, 
     if tip_height >= payment.exit_by_height:
         return True
     if tip_height > payment.htlc_expiry_height + EXPIRED_GRACE_BLOCKS:
-        return True
-    if payment.allow_exit and is_late(payment, tip_height, threshold):
         return True
     if tip_height <= max(0, payment.htlc_expiry_height - exit_margin):
         return False
