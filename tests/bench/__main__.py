@@ -11,11 +11,12 @@ from pathlib import Path
 from tests.bench.core import measure_core
 from tests.bench.daemons import measure_daemons
 from tests.bench.exits import measure_exits
+from tests.bench.lightning import measure_lightning
 from tests.bench.report import Report
 from tests.bench.rounds import measure_rounds
 from tests.bench.storage import measure_storage
 
-PARTS = ("core", "storage", "daemons", "exits", "rounds")
+PARTS = ("core", "storage", "daemons", "exits", "rounds", "lightning")
 
 
 def main() -> None:
@@ -38,6 +39,8 @@ def main() -> None:
             asyncio.run(measure_exits(report))
         if "rounds" in parts:
             asyncio.run(measure_rounds(report))
+        if "lightning" in parts:
+            asyncio.run(measure_lightning(report))
     finally:
         report.show()
         if arguments.json is not None:

@@ -160,7 +160,7 @@ async def test_bark_pays_outside_and_is_paid(wallets: Wallets) -> None:
 
 async def test_both_pay_the_same_fees(wallets: Wallets) -> None:
     """Two payments of the same amount, out of boards of the same age."""
-    fees_sat = []
+    fees_sat: list[int] = []
     for _ in range(2):
         asked = await wallets.devnet.pull("/lightning/invoice", amount_sat=50_000)
         if not fees_sat:

@@ -94,6 +94,7 @@ class LightningEngine:
     async def sweep(self) -> None:
         """Look for what is overdue, and for what nobody has woken the engine for."""
         await self._cancel_overdue()
+        await self._parts.pool.fill_up_after_use()
         hashes = await self._parts.store.transact(lightning_rows.settleable_hashes)
         hashes += await self._parts.store.transact(lightning_rows.open_external_hashes)
         for payment_hash in hashes:

@@ -121,10 +121,10 @@ class ServerSettings:
     invoice_expiry_secs: int = 48 * 3600
     receive_htlc_forward_timeout_secs: float = 180.0
     payment_retry_secs: int = 60
-    pool_amounts_sat: tuple[int, ...] = (20_000,) * 10 + (200_000,) * 10 + (5_000_000,) * 4
+    pool_amounts_sat: tuple[int, ...] = (20_000,) * 10 + (200_000,) * 12 + (5_000_000,) * 10
     pool_lifetime: int = 432
     pool_pre_expiry: int = 144
-    pool_max_depth: int = 3
+    pool_max_depth: int = 12
     fees: FeeSchedule = field(default=DEFAULT_FEES)
     fast_fee_rate: FeeRate = field(default=FeeRate.from_sat_per_vb(25))
     regular_fee_rate: FeeRate = field(default=FeeRate.from_sat_per_vb(10))
@@ -150,6 +150,7 @@ CAPTAIND = replace(
     require_board_funding_tx=False,
     round_sign_secs=2.0,
     htlc_expiry_delta=40,
+    pool_max_depth=3,
     resume_rounds=False,
     group_complete_pages=False,
     emulate=Emulation.V0_6,

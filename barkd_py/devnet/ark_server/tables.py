@@ -257,10 +257,12 @@ ln_settlement = Table(
     sqlite_autoincrement=True,
 )
 
-# The keys of the VTXOs in the pool, of which the server plays the user too.
-pool_key = Table(
-    "pool_key",
+# The VTXOs of the pool that can be given out, with the keys by which the server plays their user. anchor: the
+# funding output at their root.
+pool_coin = Table(
+    "pool_coin",
     metadata,
     Column("vtxo_id", LargeBinary(36), primary_key=True),
     Column("secret", LargeBinary(32), nullable=False),
+    Column("anchor", LargeBinary(36), nullable=False),
 )

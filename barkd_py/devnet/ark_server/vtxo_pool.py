@@ -4,7 +4,8 @@ They are boards of the server with itself: it plays the user too, with a key per
 them at once, without checkpoint, into the receiver's HTLC and change; the change goes back to the pool while
 its exit chain is short.
 
-The pool fills itself up from the server's wallet when it is half empty, and when a grant finds too little.
+Receivers want the root of what they get confirmed. So the pool fills itself up from the server's wallet
+early, when it is half empty, and what it adds counts from the next block on.
 
 Source: sheet 10 §9.4.
 """
@@ -46,17 +47,26 @@ from barkd_py.devnet.ark_server.server_keys import ServerKeys
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.devnet.ark_server.store import Store
-from barkd_py.devnet.ark_server.tables import pool_key, vtxo
+from barkd_py.devnet.ark_server.tables import pool_coin, vtxo
 from barkd_py.devnet.ark_server.treasury import Treasury, TreasuryEmpty
 
 log = logging.getLogger(__name__)
 
 
 class PoolEmpty(Failure):
-    """There is not enough in the pool, and no money to fill it."""
+    """There is not enough in the pool, at least until the next block."""
 
     def __init__(self) -> None:
         super().__init__("vtxo pool is empty")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A VTXO of the pool, before it is looked at more closely."""
+
+    vtxo_id: VtxoId
+    amount_sat: int
+    expiry_height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +118,34 @@ class VtxoPool:
         self._fee_rates = fee_rates
         # One at a time: two grants would choose the same coins.
         self._busy = asyncio.Lock()
+        self._is_used = False
 
     # --- filling
 
     async def fill_up(self) -> None:
         """Issue new VTXOs if less than half of what there should be is left. Raises TreasuryEmpty."""
         async with self._busy:
-            wanted_sat = sum(self._settings.pool_amounts_sat)
-            if sum(coin.vtxo.amount_sat for coin in await self._coins()) * 2 < wanted_sat:
-                await self._issue(self._settings.pool_amounts_sat)
+            await self._fill_up(self._settings.pool_amounts_sat)
+
+    async def fill_up_after_use(self) -> None:
+        """The same, if there was a grant since the last time; it does not matter if there is no money."""
+        if not self._is_used:
+            return
+        self._is_used = False
+        try:
+            await self.fill_up()
+        except TreasuryEmpty as error:
+            log.warning("the pool cannot be filled: %s", error)
+
+    async def _fill_up(self, amounts_sat: Sequence[int]) -> None:
+        entries = await self._entries(confirmed=False)
+        is_poor = 2 * sum(entry.amount_sat for entry in entries) < sum(amounts_sat)
+        if is_poor or 2 * len(entries) < len(amounts_sat):
+            await self._issue(amounts_sat)
 
     async def balance_sat(self) -> int:
         """What grants can be made of now."""
-        return sum(coin.vtxo.amount_sat for coin in await self._coins())
+        return sum(entry.amount_sat for entry in await self._entries())
 
     async def _issue(self, amounts_sat: Sequence[int]) -> None:
         """Fund new VTXOs with one transaction. Raises TreasuryEmpty."""
@@ -167,37 +192,42 @@ class VtxoPool:
         answer = server_cosign_board(template, self._keys.server, pub_nonce)
         return finish_board(template, secret, sec_nonce, pub_nonce, answer.pub_nonce, answer.partial_sig)
 
-    async def _coins(self) -> list[PoolCoin]:
+    async def _entries(self, *, confirmed: bool = True) -> list[_Entry]:
         """What can be given out, soonest expiry first and then the largest."""
         tip_height = (await self._chain.tip()).height
-        return await self._store.transact(
-            partial(_coins, expiry_height=tip_height + self._settings.pool_pre_expiry)
-        )
+        expiry_height = tip_height + self._settings.pool_pre_expiry
+        return await self._store.transact(partial(_entries, expiry_height=expiry_height, confirmed=confirmed))
 
     # --- granting
 
     async def grant(self, amount_sat: int, policy: Policy) -> Grant:
         """Choose coins and sign; `book` it before it is shown to anybody, and before the next grant.
 
-        Raises PoolEmpty. Hold `granting` around this and the booking.
+        Hold `granting` around this and the booking. Raises PoolEmpty.
         """
-        chosen = _choose(await self._coins(), amount_sat)
+        chosen = _choose(await self._entries(), amount_sat)
         if chosen is None:
-            try:
-                await self._issue((*self._settings.pool_amounts_sat, 2 * amount_sat))
-            except TreasuryEmpty:
-                raise PoolEmpty from None
-            chosen = _choose(await self._coins(), amount_sat)
-        if chosen is None:
+            await self._ask_for_more(amount_sat)
             raise PoolEmpty
+        coins = await self._store.transact(partial(_coins, entries=chosen))
         change_key = SecretKey.generate()
         outputs = [ArkoorDestination(amount_sat, policy)]
-        change_sat = sum(coin.vtxo.amount_sat for coin in chosen) - amount_sat
+        change_sat = sum(coin.vtxo.amount_sat for coin in coins) - amount_sat
         if change_sat:
             outputs.append(ArkoorDestination(change_sat, PubkeyPolicy(change_key.public_key)))
-        parts = split_package([coin.vtxo for coin in chosen], outputs, use_checkpoint=False)
-        signed = [(part, self._sign(part, coin.secret)) for part, coin in zip(parts, chosen, strict=True)]
+        parts = split_package([coin.vtxo for coin in coins], outputs, use_checkpoint=False)
+        signed = [(part, self._sign(part, coin.secret)) for part, coin in zip(parts, coins, strict=True)]
         return Grant(tuple(signed), policy, change_key)
+
+    async def _ask_for_more(self, amount_sat: int) -> None:
+        """Issue what is missing, unless it has been issued and only waits for a block."""
+        waiting = await self._entries(confirmed=False)
+        if _choose(waiting, amount_sat) is not None:
+            return
+        try:
+            await self._issue((*self._settings.pool_amounts_sat, 2 * amount_sat))
+        except TreasuryEmpty as error:
+            log.warning("the pool cannot be filled: %s", error)
 
     @property
     def granting(self) -> asyncio.Lock:
@@ -210,6 +240,7 @@ class VtxoPool:
 
     def book(self, connection: Connection, grant: Grant) -> None:
         """Write a grant. Raises Failure if a coin is gone."""
+        self._is_used = True
         for part, new in grant.parts:
             split, *later = (step.tx for step in part.transactions)
             vtxo_rows.put_virtual_txs(connection, [split.txid, *(tx.txid for tx in later)])
@@ -229,31 +260,35 @@ class VtxoPool:
         return (each for each in change if each.amount_sat >= DUST_SAT and each.exit_depth <= max_depth)
 
 
-def _choose(coins: Sequence[PoolCoin], amount_sat: int) -> list[PoolCoin] | None:
+def _choose(entries: Sequence[_Entry], amount_sat: int) -> list[_Entry] | None:
     """The coins for an amount: walking the expiries, within each from the largest down, skipping what is
     more than needed as long as the next one is enough.
     """
-    chosen: list[PoolCoin] = []
+    chosen: list[_Entry] = []
     missing_sat = amount_sat
-    for index, coin in enumerate(coins):
+    for index, entry in enumerate(entries):
         if missing_sat <= 0:
             break
-        following = coins[index + 1] if index + 1 < len(coins) else None
-        same_expiry = following is not None and following.vtxo.expiry_height == coin.vtxo.expiry_height
-        if same_expiry and following is not None and following.vtxo.amount_sat >= missing_sat:
+        following = entries[index + 1] if index + 1 < len(entries) else None
+        if (
+            following is not None
+            and following.expiry_height == entry.expiry_height
+            and following.amount_sat >= missing_sat
+        ):
             continue
-        chosen.append(coin)
-        missing_sat -= coin.vtxo.amount_sat
-    return sorted(chosen, key=lambda coin: coin.vtxo.amount_sat) if missing_sat <= 0 else None
+        chosen.append(entry)
+        missing_sat -= entry.amount_sat
+    return sorted(chosen, key=lambda entry: entry.amount_sat) if missing_sat <= 0 else None
 
 
 # --- the rows
 
 
-def _coins(connection: Connection, expiry_height: int) -> list[PoolCoin]:
+def _entries(connection: Connection, expiry_height: int, confirmed: bool) -> list[_Entry]:
+    anchor = vtxo.alias("anchor")
     query = (
-        select(vtxo.c.vtxo, pool_key.c.secret)
-        .join(pool_key, pool_key.c.vtxo_id == vtxo.c.id)
+        select(vtxo.c.id, vtxo.c.amount_sat, vtxo.c.expiry_height)
+        .join(pool_coin, pool_coin.c.vtxo_id == vtxo.c.id)
         .where(
             vtxo.c.spend_state == SpendState.POOL.value,
             vtxo.c.expiry_height >= expiry_height,
@@ -261,7 +296,23 @@ def _coins(connection: Connection, expiry_height: int) -> list[PoolCoin]:
         )
         .order_by(vtxo.c.expiry_height, vtxo.c.amount_sat.desc(), vtxo.c.seq)
     )
-    return [PoolCoin(Vtxo.decode(row.vtxo), SecretKey(row.secret)) for row in connection.execute(query)]
+    if confirmed:
+        query = query.join(anchor, anchor.c.id == pool_coin.c.anchor)
+        query = query.where(anchor.c.confirmed_height.is_not(None))
+    return [_Entry(VtxoId(row.id), row.amount_sat, row.expiry_height) for row in connection.execute(query)]
+
+
+def _coins(connection: Connection, entries: Sequence[_Entry]) -> list[PoolCoin]:
+    """The VTXOs with their keys, in the order of the entries."""
+    ids = [entry.vtxo_id for entry in entries]
+    secrets = {
+        VtxoId(row.vtxo_id): SecretKey(row.secret)
+        for row in connection.execute(
+            select(pool_coin).where(pool_coin.c.vtxo_id.in_([bytes(vtxo_id) for vtxo_id in ids]))
+        )
+    }
+    rows = vtxo_rows.get_all(connection, ids)
+    return [PoolCoin(row.user_vtxo(), secrets[row.id]) for row in rows]
 
 
 def _insert_boards(connection: Connection, coins: Sequence[PoolCoin], funding_tx: Tx) -> None:
@@ -276,10 +327,17 @@ def _insert_boards(connection: Connection, coins: Sequence[PoolCoin], funding_tx
 
 
 def _put_keys(connection: Connection, coins: Sequence[PoolCoin]) -> None:
-    rows = [{"vtxo_id": bytes(coin.vtxo.id), "secret": coin.secret.secret_bytes} for coin in coins]
+    rows = [
+        {
+            "vtxo_id": bytes(coin.vtxo.id),
+            "secret": coin.secret.secret_bytes,
+            "anchor": coin.vtxo.anchor_point.to_bytes(),
+        }
+        for coin in coins
+    ]
     if rows:
-        connection.execute(insert(pool_key).on_conflict_do_nothing(), rows)
+        connection.execute(insert(pool_coin).on_conflict_do_nothing(), rows)
 
 
 def _forget_keys(connection: Connection, vtxo_ids: Iterable[VtxoId]) -> None:
-    connection.execute(delete(pool_key).where(pool_key.c.vtxo_id.in_([bytes(each) for each in vtxo_ids])))
+    connection.execute(delete(pool_coin).where(pool_coin.c.vtxo_id.in_([bytes(each) for each in vtxo_ids])))

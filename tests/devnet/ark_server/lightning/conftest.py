@@ -53,6 +53,8 @@ async def server(
     stack.push_async_callback(server.stop)
     await fund(server, chain, 5_000_000, 3_000_000)
     await server.pool.fill_up()
+    chain.mine(*chain.mempool.values())
+    await server.follower.catch_up()
     return server
 
 
