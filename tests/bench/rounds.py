@@ -163,7 +163,9 @@ class _Rounds:
 
     async def _swap(self, nb_participations: int) -> None:
         async def is_done() -> bool:
-            # A sync of everything would look at all the other VTXOs too.
+            if self._who != OURS:
+                # Its list looks at the rounds too, but keeps nothing of what it saw.
+                await post_nothing(self._daemon, "/wallet/sync")
             return bool(await self._daemon.get("/wallet/rounds") == [])
 
         await _until(is_done)

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from barkd_py.bitcoin.tx import Tx
 from barkd_py.chain.source import (
     BroadcastError,
     BroadcastErrorKind,
@@ -25,14 +24,13 @@ from barkd_py.wallet.actions.executor import Done, Outcome, Park
 from barkd_py.wallet.actions.offboard_errors import OffboardDoubleSpent, OffboardTxLost
 from barkd_py.wallet.actions.offboard_history import note_tx, undo
 from barkd_py.wallet.actions.offboard_states import Confirming, OffboardState
+from barkd_py.wallet.conflicts import Conflict, find_conflict
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.store import Transaction
 
 log = logging.getLogger(__name__)
 
 POLL_SECS = 30.0
-# From this depth on, a transaction that spends what ours spends has won.
-DOUBLE_SPENT_CONFIRMATIONS = 6
 
 
 class OffboardConfirmation:
@@ -72,40 +70,26 @@ class OffboardConfirmation:
         except BroadcastError as error:
             log.warning("offboard %s: %s", action_id, chain_text(error))
             if error.kind is BroadcastErrorKind.MISSING_OR_SPENT:
-                conflict = await self._conflict(state.tx)
+                conflict = await find_conflict(self._chain, state.tx)
                 if conflict is not None:
-                    return self._conflicted(action_id, state, *conflict)
+                    return self._conflicted(action_id, state, conflict)
         if self._now() - state.since <= self._lost_tx_grace_secs:
             return Park(state, POLL_SECS)
         lost = OffboardTxLost(state.txid)
         log.error("offboard %s: %s", action_id, lost)
         return Park(replace(state, trouble=str(lost)), POLL_SECS, lost)
 
-    async def _conflict(self, tx: Tx) -> tuple[OffboardDoubleSpent, int] | None:
-        """A confirmed transaction that spends an input of ours, and its confirmations."""
-        for tx_in in tx.inputs:
-            parent = await self._chain.tx_status(tx_in.prevout.txid)
-            if not isinstance(parent, Confirmed):
-                continue
-            spend = await self._chain.spender(tx_in.prevout, since_height=parent.block.height)
-            if spend is None or spend.txid == tx.txid or not isinstance(spend.status, Confirmed):
-                continue
-            tip = await self._chain.tip()
-            return OffboardDoubleSpent(tx.txid, spend.txid), tip.height - spend.status.block.height + 1
-        return None
-
-    def _conflicted(
-        self, action_id: str, state: Confirming, error: OffboardDoubleSpent, confirmations: int
-    ) -> Outcome[OffboardState]:
+    def _conflicted(self, action_id: str, state: Confirming, conflict: Conflict) -> Outcome[OffboardState]:
         """What spends it may be an earlier transaction of this very offboard, which pays as well.
 
         Else our forfeits spend a connector that will never be, and the VTXOs are ours again: to be exited.
         """
         for tx in state.earlier:
-            if tx.txid == error.by:
+            if tx.txid == conflict.txid:
                 return Park(replace(state, tx=tx), POLL_SECS, writes=note_tx(action_id, tx))
-        log.error("offboard %s: %s (%d confirmations)", action_id, error, confirmations)
-        if confirmations < DOUBLE_SPENT_CONFIRMATIONS:
+        error = OffboardDoubleSpent(state.txid, conflict.txid)
+        log.error("offboard %s: %s (%d confirmations)", action_id, error, conflict.confirmations)
+        if not conflict.is_final:
             return Park(replace(state, trouble=str(error)), POLL_SECS, error)
         return undo(action_id, state, error)
 

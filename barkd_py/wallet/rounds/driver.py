@@ -91,7 +91,7 @@ from barkd_py.wallet.rounds.states import (
     encode_round,
     holds_inputs,
 )
-from barkd_py.wallet.rounds.swap import SwapLimits, Swapper
+from barkd_py.wallet.rounds.swap import FundingTxDoubleSpent, SwapLimits, Swapper
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.rounds import RoundRow
 from barkd_py.wallet.vtxos import MovementHolder, NewVtxo, Spendable, WalletVtxo
@@ -276,9 +276,7 @@ class RoundDriver:
                 return await self._collect(round_, state, participation)
             case machine.Swap():
                 assert isinstance(state, Issued)
-                if not state.forfeits_sent and not await self._swapper.is_deep(state.funding_tx):
-                    return None
-                return await self._swapper.prepare(round_, state)
+                return await self._swap(round_, state)
             case machine.Forfeit(forfeits):
                 assert isinstance(state, Issued)
                 return await self._swapper.forfeit(state, forfeits)
@@ -571,8 +569,11 @@ class RoundDriver:
         """
         funding_tx = participation.funding_tx
         assert funding_tx is not None, "checked with the status"
-        if not await self._swapper.is_deep(funding_tx):
-            return None
+        try:
+            if not await self._swapper.is_deep(funding_tx):
+                return None
+        except FundingTxDoubleSpent as error:
+            return machine.DoubleSpent(str(error))
         async with self._store.read() as tx:
             inputs = await tx.vtxos.bodies(round_.inputs)
         info = await self._server.info()
@@ -590,6 +591,15 @@ class RoundDriver:
         # The server may have given it to us unsigned.
         on_chain = await self._chain.get_tx(funding_tx.txid)
         return machine.LeavesDelivered(on_chain or funding_tx, participation.output_vtxos)
+
+    async def _swap(self, round_: Round, state: Issued) -> Observation | None:
+        if not state.forfeits_sent:
+            try:
+                if not await self._swapper.is_deep(state.funding_tx):
+                    return None
+            except FundingTxDoubleSpent as error:
+                return machine.DoubleSpent(str(error))
+        return await self._swapper.prepare(round_, state)
 
     def _min_expiry_height(self, round_: Round, inputs: Sequence[Vtxo], tip_height: int) -> int:
         scheduled = 0 if round_.scheduled_height is None else round_.scheduled_height + 1

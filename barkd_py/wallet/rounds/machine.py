@@ -152,6 +152,13 @@ class StatusUnknown:
 
 
 @dataclass(frozen=True, slots=True)
+class DoubleSpent:
+    """The round's funding transaction can never be: the new VTXOs will not exist."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class LeavesDelivered:
     """The server's leaves are what was asked for, and the funding transaction is deep enough."""
 
@@ -212,6 +219,7 @@ Observation = (
     | StatusPending
     | StatusIssued
     | StatusUnknown
+    | DoubleSpent
     | LeavesDelivered
     | ForfeitsReady
     | Unlocked
@@ -475,6 +483,8 @@ def _delegated(round_: Round, state: Delegated, seen: Observation) -> Step:
             return _to(again, Submitting(), Submit())
         case Shrunk() if state.funding_txid is None:
             return _to(_shrink(round_, seen), Submitting(), Submit())
+        case DoubleSpent(reason):
+            return _to(round_, Failed(reason))
         case LeavesDelivered(funding_tx, vtxos):
             leaves = Issued(state.unlock_hash, funding_tx, vtxos, is_delegated=True)
             return _to(replace(round_, last_error=None), leaves, Swap())
@@ -488,6 +498,8 @@ def _issued(round_: Round, state: Issued, seen: Observation) -> Step:
             return Step(round_, Swap())
         case ForfeitsReady(vtxos, forfeits):
             return _to(round_, replace(state, vtxos=vtxos, forfeits_sent=True), Forfeit(forfeits))
+        case DoubleSpent(reason) if not state.forfeits_sent:
+            return _to(round_, Failed(reason))
         case Unlocked(vtxos):
             completed = Completed(state.unlock_hash, state.funding_tx, vtxos, state.is_delegated)
             return _to(round_, completed)

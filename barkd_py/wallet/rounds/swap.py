@@ -34,6 +34,7 @@ from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.chain.source import BroadcastError, ChainSource, Confirmed, Mempool, NotFound
 from barkd_py.errors import ChainError
 from barkd_py.server_rpc.api import ArkServerApi
+from barkd_py.wallet.conflicts import find_conflict
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.rounds.machine import ForfeitsReady, Unlocked
 from barkd_py.wallet.rounds.states import Issued, Round
@@ -45,12 +46,21 @@ log = logging.getLogger(__name__)
 class FundingTxRejected(ChainError):
     """A round's funding transaction is nowhere, and cannot be broadcast; the cause says why.
 
-    It is tried again for ever. Nothing was forfeited: the inputs can be exited.
+    It is tried again until it is certain never to be. Nothing was forfeited: the inputs can be exited.
     """
 
     def __init__(self, txid: Txid) -> None:
         super().__init__(f"hark funding tx {txid} server sent us is rejected by mempool")
         self.txid = txid
+
+
+class FundingTxDoubleSpent(ChainError):
+    """A round's funding transaction can never be: another one has spent what it spends, and is deep."""
+
+    def __init__(self, txid: Txid, by: Txid) -> None:
+        super().__init__(f"round transaction {txid} was double-spent by {by}")
+        self.txid = txid
+        self.by = by
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ class Swapper:
     async def is_deep(self, funding_tx: Tx) -> bool:
         """Whether the funding transaction has its confirmations; broadcasts it if nobody has it.
 
-        Raises FundingTxRejected, ChainUnavailable.
+        Raises FundingTxRejected, FundingTxDoubleSpent, ChainUnavailable.
         """
         required = self._limits.required_confirmations
         match await self._chain.tx_status(funding_tx.txid):
@@ -94,6 +104,9 @@ class Swapper:
                 try:
                     await self._chain.broadcast(funding_tx)
                 except BroadcastError as error:
+                    conflict = await find_conflict(self._chain, funding_tx)
+                    if conflict is not None and conflict.is_final:
+                        raise FundingTxDoubleSpent(funding_tx.txid, conflict.txid) from error
                     raise FundingTxRejected(funding_tx.txid) from error
                 return False
 

@@ -4,7 +4,6 @@ import pytest
 
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, NotFound
 from barkd_py.errors import ServerError, StateConflict
-from barkd_py.wallet.actions.offboard_confirmation import DOUBLE_SPENT_CONFIRMATIONS
 from barkd_py.wallet.actions.offboard_errors import (
     CannotLock,
     DuplicateOffboardInput,
@@ -20,6 +19,7 @@ from barkd_py.wallet.actions.offboard_states import (
     Splitting,
     decode_offboard,
 )
+from barkd_py.wallet.conflicts import FINAL_CONFIRMATIONS
 from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, Movement, MovementStatus
 from barkd_py.wallet.vtxos import StateKind
 from tests.wallet.flows.conftest import Net, Owner
@@ -304,7 +304,7 @@ async def test_a_double_spent_offboard_is_noticed_and_undone_when_that_is_deep(
     result = await careful.wallet.offboards.offboard_all(await target_of(bob))
     conflict = await net.devnet.ark_server.double_spend(result.offboard_txid)
     await net.devnet.node.mine_exactly([conflict])
-    for _ in range(DOUBLE_SPENT_CONFIRMATIONS - 1):
+    for _ in range(FINAL_CONFIRMATIONS - 1):
         state = await look(net, careful)
         assert isinstance(state, Confirming)
         assert f"was double-spent by {conflict.txid}" in str(state.trouble)

@@ -7,6 +7,7 @@ import pytest
 from barkd_py.chain.source import Confirmed
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.server_rpc.api import RoundFinished
+from barkd_py.wallet.conflicts import FINAL_CONFIRMATIONS
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.rounds.states import Issued, SyncError, Unconfirmed
 from tests.wallet.flows.conftest import Net, Owner
@@ -243,18 +244,34 @@ async def test_a_transaction_that_nobody_has_is_broadcast_again(net: Net, alice:
     await assert_nothing_stuck(alice)
 
 
-async def test_a_double_spent_round_forfeits_nothing_and_says_why(net: Net, alice: Owner) -> None:
+@pytest.mark.parametrize("flow", ["in person", "delegated"])
+async def test_a_double_spent_round_forfeits_nothing_and_ends_when_that_is_deep(
+    net: Net, alice: Owner, flow: str
+) -> None:
     liar = between(alice)
     before_sat = await alice.spendable_sat()
-    await alice.wallet.rounds.refresh_all()
-    finished = await hold_round(net, alice)
+    if flow == "in person":
+        await alice.wallet.rounds.refresh_all()
+        finished = await hold_round(net, alice)
+    else:
+        (old,) = await alice.wallet.list_vtxos(include_all=False)
+        await alice.wallet.rounds.refresh_delegated([old.id])
+        finished = await hold_round(net)
     assert isinstance(finished, RoundFinished)
     conflict = await net.devnet.ark_server.double_spend(finished.signed_round_tx.txid)
     await net.devnet.node.mine_exactly([conflict])
-    for _ in range(2):
-        await settle(net, alice)
+    for _ in range(FINAL_CONFIRMATIONS - 1):
+        await alice.wallet.chain.fetch_tip()
         (info,) = await alice.wallet.rounds.list()
         assert isinstance(info.status, SyncError)
         assert "rejected by mempool" in info.status.error
         assert (await alice.wallet.balance()).pending_in_round_sat == before_sat
+        await net.mine()
+    await alice.wallet.chain.fetch_tip()
+    await alice.wallet.rounds.sync()
+    await assert_nothing_stuck(alice)
+    (movement,) = await refreshes(alice)
+    assert (movement.status, movement.effective_balance_sat) == (MovementStatus.FAILED, 0)
+    assert f"was double-spent by {conflict.txid}" in str(movement.metadata["error"])
+    assert await alice.spendable_sat() == before_sat
     assert liar.calls["request_leaf_vtxo_cosign"] == liar.calls["forfeit_vtxos"] == 0
