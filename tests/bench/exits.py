@@ -23,7 +23,7 @@ from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.devnet import faucet
 from barkd_py.devnet.chain import LocalNode
 from barkd_py.wallet.exits.claim import build_claim
-from barkd_py.wallet.exits.service import verify_chain
+from barkd_py.wallet.exits.starts import verify_chain
 from barkd_py.wallet.store import Store
 from tests.bench.core import DEPTHS, SAMPLES, make_vtxo, time_each
 from tests.bench.daemons import Subject, cpu_ms, find_subjects, post_nothing

@@ -1,7 +1,15 @@
 """Emergency exits: from a VTXO to coins on the chain, without the server.
 
-states      what an exit can be                     errors    why it does not go on
-machine     which state follows which (pure)        observe   the chain, as the machine sees it
-driver      observe, decide, store, act             claim     spending what has matured
-estimate    what it would cost                      service   the calls of users and of the daemon
+What decides, pure:
+states      what an exit can be                      machine     which state follows which
+estimate    what it would cost                       claim       spending what has matured
+errors      why it does not go on                    picture     the machine's table, drawn
+
+What acts:
+service     what others may ask for                  starts      which VTXOs may start, and how
+driver      a run: observe, decide, store, pay       observe     the chain, as the machine sees it
+children    the children that pay                    forced      VTXOs that others put on the chain
+claiming    claims, on their way                     estimating  the facts for `estimate`
+
+What is stored: rows, payloads; and shown: packages.
 """

@@ -5,19 +5,10 @@ transaction that stores what has changed, together with its consequences: the VT
 If a transaction at a frontier has nobody who pays for it, a child is made, stored and broadcast, and a second
 look tells what became of it.
 
-Each exit transaction is paid for once, whoever needs it. The order around a child is law:
-
-    1. the on-chain wallet stores the child, so that its coins are taken
-    2. it is stored as the child of its exit transaction
-    3. both are broadcast as a package
-
-After a crash behind 1 the wallet knows a transaction that spends the anchor, and it is used instead of a new
-one; behind 2 the stored child is broadcast. All children of one exit transaction spend the same anchor, so
-not more than one of them can ever be confirmed, and nothing is paid twice.
+Each exit transaction is paid for once, whoever needs it; how is in `children`.
 
 A child is replaced if it pays less than the rate that is wanted now, whoever made it; without a rate given by
-the user not more than once per block for our own, and never above `MAX_AUTOMATIC_FEE_RATE`. A child that the
-node refuses is given up at once, and its coins are free again.
+the user not more than once per block for our own, and never above `MAX_AUTOMATIC_FEE_RATE`.
 
 Everything here runs under the exits' lock; see `service`. Source: sheet 06 §2.4-2.8, §4.
 """
@@ -31,20 +22,16 @@ from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.bitcoin.units import BlockRef, FeeRate
 from barkd_py.chain.source import (
     BroadcastError,
-    BroadcastErrorKind,
     ChainSource,
     Mempool,
     NotFound,
 )
-from barkd_py.errors import BarkdError, ChainError, StateConflict, chain_text
-from barkd_py.onchain.cpfp import InsufficientConfirmedFunds, fee_anchor_of
+from barkd_py.errors import ChainError, chain_text
 from barkd_py.onchain.wallet import OnchainWallet
-from barkd_py.wallet.exits import payloads
+from barkd_py.wallet.exits.children import ChildPayer, child_row, known_child
 from barkd_py.wallet.exits.claim import ClaimPaths, terms_of
 from barkd_py.wallet.exits.errors import (
     ExitError,
-    ExitPackageBroadcastFailure,
-    InsufficientConfirmedFundsForExit,
     InternalExitError,
     TransactionRetrievalFailure,
 )
@@ -58,52 +45,23 @@ from barkd_py.wallet.exits.machine import (
     origin_of,
 )
 from barkd_py.wallet.exits.observe import ChainMemory, KnownChild, Observation, Subject, observe
+from barkd_py.wallet.exits.rows import LiveExit, apply_consequences, row_after
 from barkd_py.wallet.exits.states import (
-    AwaitingDelta,
     Canceled,
-    Claimable,
     Claimed,
     ClaimInProgress,
-    ExitState,
-    ExitTxOrigin,
     Processing,
     VtxoAlreadySpent,
     VtxoSwept,
-    WalletOrigin,
 )
-from barkd_py.wallet.movements import MovementStatus, MovementUpdate
 from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.store.exits import ExitChildRow, ExitRow
-from barkd_py.wallet.store.rows import from_json, to_json
+from barkd_py.wallet.store.exits import ExitChildRow
 from barkd_py.wallet.vtxos import StateKind
 
 log = logging.getLogger(__name__)
 
 MAX_AUTOMATIC_FEE_RATE = FeeRate.from_sat_per_vb(1_000)
 """No estimator makes us pay more. Upstream follows it wherever it goes."""
-
-_ON_CHAIN = AwaitingDelta | Claimable | ClaimInProgress | Claimed
-"""The VTXO's output is in a block: it is no VTXO any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveExit:
-    """An exit as it is stored."""
-
-    row: ExitRow
-    state: ExitState
-
-    @classmethod
-    def of(cls, row: ExitRow) -> "LiveExit":
-        return cls(row, payloads.decode_state(row.state))
-
-
-def row_after(row: ExitRow, state: ExitState, passed: Sequence[ExitState]) -> ExitRow:
-    """The row with a new state. passed: the states that were left on the way, oldest first."""
-    history = (
-        to_json([*from_json(row.history), *map(payloads.encode_state, passed)]) if passed else row.history
-    )
-    return replace(row, kind=state.type, state=payloads.encode_state(state), history=history)
 
 
 @dataclass(slots=True)
@@ -161,13 +119,16 @@ class ExitDriver:
         looked = await self.look()
         if self._onchain is None or not (wanted := self._wanted(looked)):
             return looked
-        if await self._pay_for(self._onchain, wanted, fee_rate, looked.tip):
+        paid = await self._pay_for(self._onchain, wanted, fee_rate, looked.tip)
+        if paid:
             errors = dict(self.errors)
-            again = await self.look()
+            again = await self.look(paid)
             for vtxo_id, error in errors.items():
                 if vtxo_id in again.exits and vtxo_id not in self.errors:
                     self.errors[vtxo_id] = error
-            return replace(again, exits={**looked.exits, **again.exits})
+            return replace(
+                again, exits={**looked.exits, **again.exits}, views={**looked.views, **again.views}
+            )
         return looked
 
     async def look(self, only: Collection[VtxoId] | None = None) -> Looked:
@@ -225,7 +186,7 @@ class ExitDriver:
         unsettled = [txid for txid in txids if txid not in self.memory.children]
         async with self._store.read() as tx:
             rows = await tx.exits.find_children(unsettled)
-        self._children = {row.exit_txid: _known_child(row) for row in rows}
+        self._children = {row.exit_txid: known_child(row) for row in rows}
         return subjects
 
     def _is_ours(self, tx: Tx) -> bool:
@@ -316,7 +277,7 @@ class ExitDriver:
                 continue  # confirmed, and stored long ago
             if found is None and (known.origin == origin_of(child) or isinstance(child.status, NotFound)):
                 continue
-            changed.append(_child_row(exit_txid, known.tx, origin_of(child)))
+            changed.append(child_row(exit_txid, known.tx, origin_of(child)))
         return changed
 
     async def _settle_children(self, observation: Observation) -> None:
@@ -376,17 +337,17 @@ class ExitDriver:
 
     async def _pay_for(
         self, onchain: OnchainWallet, wanted: Sequence[_Wanted], fee_rate: FeeRate | None, tip: BlockRef
-    ) -> bool:
-        """One after the other, so that no coin is used twice. Returns whether anything was broadcast."""
+    ) -> set[VtxoId]:
+        """One after the other, so that no coin is used twice. Returns the exits that have a new child."""
         if fee_rate is None:
             wanted = [want for want in wanted if not self._is_paid_at(want.view, tip)]
         if not wanted:
-            return False
+            return set()
         rate = fee_rate or min((await self._chain.update_fee_rates()).fast, MAX_AUTOMATIC_FEE_RATE)
-        payer = ChildPayer(self._store, self._chain, onchain)
+        payer = ChildPayer(self._store, self._chain, onchain, self.memory.fees)
         if onchain.tip_height < tip.height:
             await self._sync(onchain)
-        is_any_sent = False
+        paid: set[VtxoId] = set()
         for want in wanted:
             try:
                 sent = await payer.pay(want.tx, want.view, self._children.get(want.tx.txid), rate)
@@ -395,9 +356,9 @@ class ExitDriver:
                     self._fail(vtxo_id, error)
                 continue
             if sent is not None:
-                is_any_sent = True
+                paid.update(want.waiting)
                 self._paid_at[sent] = tip.height
-        return is_any_sent
+        return paid
 
     def _is_paid_at(self, view: TxView, tip: BlockRef) -> bool:
         """Whether its child is ours, in the mempool, and no older than the last block."""
@@ -416,147 +377,6 @@ class ExitDriver:
             log.warning("on-chain wallet: %s", chain_text(error))
 
 
-class ChildPayer:
-    """Makes, replaces and broadcasts the children of exit transactions."""
-
-    def __init__(self, store: Store, chain: ChainSource, onchain: OnchainWallet) -> None:
-        self._store = store
-        self._chain = chain
-        self._onchain = onchain
-
-    async def pay(self, parent: Tx, view: TxView, stored: KnownChild | None, rate: FeeRate) -> Txid | None:
-        """See to it that a child pays for the parent at this rate; the child that was broadcast, if any was.
-
-        stored: the child that is known. Raises ExitError: the next run tries again.
-        """
-        try:
-            if view.child is None or stored is None:
-                return await self._pay_first(parent, rate)
-            if isinstance(view.status, Mempool):
-                return await self._replace(parent, view.child, stored, rate)
-            return await self._send_again(parent, stored, rate)
-        except InsufficientConfirmedFunds as error:
-            raise InsufficientConfirmedFundsForExit(error.needed_sat, error.available_sat) from error
-        except ChainError as error:
-            raise ExitPackageBroadcastFailure(parent.txid, chain_text(error)) from error
-        except StateConflict:
-            raise
-        except ExitError:
-            raise
-        except BarkdError as error:
-            raise InternalExitError(chain_text(error)) from error
-
-    async def _pay_first(self, parent: Tx, rate: FeeRate) -> Txid | None:
-        child = self._unused_child(parent)
-        if child is None:
-            child = (await self._onchain.fund_child(parent, rate)).tx
-        return await self._store_and_send(parent, child, previous=None)
-
-    async def _replace(self, parent: Tx, view: ChildView, stored: KnownChild, rate: FeeRate) -> Txid | None:
-        if view.fee is None or rate <= view.fee.fee_rate:
-            return None
-        child = self._unused_child(parent, besides=view.txid)
-        if child is None:
-            try:
-                replaced = view.txid if view.is_ours else None
-                signed = await self._onchain.fund_child(
-                    parent, rate, replaced_txid=replaced, replaces=view.fee
-                )
-            except InsufficientConfirmedFunds as error:
-                log.warning("the child of %s stays at %s: %s", parent.txid, view.fee.fee_rate, error)
-                return None
-            child = signed.tx
-        elif view.is_ours:
-            await self._onchain.evict(view.txid)
-        return await self._store_and_send(parent, child, previous=stored)
-
-    async def _send_again(self, parent: Tx, stored: KnownChild, rate: FeeRate) -> Txid | None:
-        """Broadcast a package that the node does not have (any more), or give it up."""
-        child = stored.tx
-        anchor, output = fee_anchor_of(parent)
-        if stored.is_ours:
-            await self._onchain.record(child, foreign_outputs={anchor: output})
-        try:
-            await self._chain.broadcast_package([parent, child])
-        except BroadcastError as error:
-            if error.kind is BroadcastErrorKind.KNOWN:
-                return child.txid
-            log.info("child %s of exit transaction %s is given up: %s", child.txid, parent.txid, error)
-            await self._give_up(parent, child, previous=None)
-            return await self._pay_first(parent, rate)
-        return child.txid
-
-    def _unused_child(self, parent: Tx, besides: Txid | None = None) -> Tx | None:
-        """A child that the on-chain wallet has made, and a crash kept from being used."""
-        anchor, _ = fee_anchor_of(parent)
-        spenders = self._onchain.unconfirmed_spenders(anchor)
-        return next((tx for tx in spenders if tx.txid != besides), None)
-
-    async def _store_and_send(self, parent: Tx, child: Tx, previous: KnownChild | None) -> Txid | None:
-        """The child is in the on-chain wallet. previous: the child that it replaces."""
-        await self._save(parent.txid, KnownChild(child, True, WalletOrigin()))
-        try:
-            await self._chain.broadcast_package([parent, child])
-        except BroadcastError as error:
-            if error.kind is BroadcastErrorKind.KNOWN:
-                return child.txid
-            await self._give_up(parent, child, previous)
-            if error.kind is BroadcastErrorKind.OTHER:
-                raise ExitPackageBroadcastFailure(parent.txid, str(error)) from error
-            log.info("the child of exit transaction %s was refused: %s", parent.txid, error)
-            return None
-        log.info("exit transaction %s was broadcast with child %s", parent.txid, child.txid)
-        return child.txid
-
-    async def _give_up(self, parent: Tx, child: Tx, previous: KnownChild | None) -> None:
-        """The child cannot be; what was before it is again."""
-        if previous is None:
-            async with self._store.transaction() as tx:
-                await tx.exits.delete_child(parent.txid)
-        else:
-            await self._save(parent.txid, previous)
-        await self._onchain.evict(child.txid)
-        if previous is not None and previous.is_ours:
-            await self._onchain.record(previous.tx)
-
-    async def _save(self, exit_txid: Txid, child: KnownChild) -> None:
-        async with self._store.transaction() as tx:
-            await tx.exits.save_child(_child_row(exit_txid, child.tx, child.origin))
-
-
-# --- consequences
-
-
-async def apply_consequences(tx: Transaction, row: ExitRow, state: ExitState) -> None:
-    """What an exit's new state means for its VTXO and its movement; safe to repeat."""
-    if isinstance(state, _ON_CHAIN):
-        vtxo = await tx.vtxos.find(row.vtxo_id)
-        if vtxo is not None and vtxo.state.kind is not StateKind.SPENT:
-            await tx.vtxos.mark_exited([row.vtxo_id])
-    if row.movement_id is None:
-        return
-    match state:
-        case Claimed():
-            await tx.movements.finish(row.movement_id, MovementStatus.SUCCESSFUL)
-        case VtxoAlreadySpent() | Canceled():
-            update = MovementUpdate(effective_balance_sat=0)
-            await tx.movements.finish_with_update(row.movement_id, MovementStatus.CANCELED, update)
-        case VtxoSwept():
-            # Upstream leaves it pending for ever.
-            await tx.movements.finish(row.movement_id, MovementStatus.FAILED)
-        case _:
-            pass
-
-
 def _trouble_of(view: ExitView, observation: Observation) -> ExitError | None:
     frontier = view.frontier
     return None if frontier is None else observation.troubles.get(frontier.txid)
-
-
-def _known_child(row: ExitChildRow) -> KnownChild:
-    origin = payloads.decode_origin(row.origin)
-    return KnownChild(Tx.parse(row.child_tx), isinstance(origin, WalletOrigin), origin)
-
-
-def _child_row(exit_txid: Txid, child: Tx, origin: ExitTxOrigin) -> ExitChildRow:
-    return ExitChildRow(exit_txid, child.serialize(), payloads.encode_origin(origin))

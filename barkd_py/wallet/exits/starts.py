@@ -1,0 +1,181 @@
+"""Starting exits: which VTXOs may be exited, and what a start stores.
+
+A start is one transaction that stores the exit and its movement. The VTXO is not locked by that: it may still
+be spent off-chain, which ends the exit.
+
+Source: sheet 06 §1 (what no node relays), §2.7.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+
+from barkd_py.ark.validation import NonStandardVtxo, verify_standard
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.address import address_from_script
+from barkd_py.bitcoin.script import P2A_SCRIPT
+from barkd_py.bitcoin.tx import Tx
+from barkd_py.bitcoin.units import DUST_SAT, BlockRef, Network
+from barkd_py.chain.source import ChainSource
+from barkd_py.errors import BarkdError, chain_text
+from barkd_py.wallet.exits import payloads
+from barkd_py.wallet.exits.errors import DustLimit, ExitError, InvalidWalletState, NonStandardExit
+from barkd_py.wallet.exits.observe import fetch_tip
+from barkd_py.wallet.exits.states import Canceled, Start, VtxoSwept
+from barkd_py.wallet.locks import EXITS, NamedLocks
+from barkd_py.wallet.movements import (
+    EXIT_START,
+    MovementDestination,
+    MovementUpdate,
+    PaymentMethod,
+    PaymentMethodKind,
+)
+from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.store.exits import ExitRow
+from barkd_py.wallet.vtxos import Locked, MovementHolder, Spendable, StateKind, UnknownVtxo, WalletVtxo
+
+log = logging.getLogger(__name__)
+
+
+class Starts:
+    """Starts exits, whoever asks for it."""
+
+    def __init__(self, store: Store, chain: ChainSource, locks: NamedLocks, network: Network) -> None:
+        self._store = store
+        self._chain = chain
+        self._locks = locks
+        self._network = network
+
+    async def start(self, vtxo_ids: Sequence[VtxoId]) -> None:
+        """Those that are free; the rest is passed over. Raises UnknownVtxo, ExitError."""
+        async with self._store.read() as tx:
+            vtxos = await tx.vtxos.get_many(list(dict.fromkeys(vtxo_ids)))
+            in_rounds = await tx.rounds.inputs([vtxo.id for vtxo in vtxos])
+        free = [vtxo.id for vtxo in vtxos if _is_free(vtxo, in_rounds)]
+        for vtxo in vtxos:
+            if vtxo.id not in free:
+                log.warning("no exit of %s: it is %s", vtxo.id, vtxo.state.kind.value.lower())
+        await self._start(free)
+
+    async def start_all(self) -> None:
+        """Every VTXO that is not spent, whoever holds it, unless no node relays its transactions."""
+        async with self._store.read() as tx:
+            vtxos = await tx.vtxos.list()
+        await self._start([vtxo.id for vtxo in vtxos], pass_over_unfit=True)
+
+    async def start_found(self, vtxo_ids: Collection[VtxoId]) -> None:
+        """Start the exits of VTXOs that are on the chain already. Raises ExitError or ChainError."""
+        await self.start_unchecked(vtxo_ids, await fetch_tip(self._chain))
+
+    async def start_held(self, vtxo_id: VtxoId) -> None:
+        """Start an exit whoever holds the VTXO; a success if it is exiting already."""
+        await self._start([vtxo_id])
+
+    async def _start(self, vtxo_ids: Sequence[VtxoId], *, pass_over_unfit: bool = False) -> None:
+        if not vtxo_ids:
+            return
+        tip = await fetch_tip(self._chain)
+        failure: ExitError | None = None
+        async with self._locks.hold(EXITS), self._store.transaction() as tx:
+            for vtxo_id in vtxo_ids:
+                if not await self._may_start(tx, vtxo_id):
+                    continue
+                try:
+                    vtxo = await _exitable_body(tx, vtxo_id)
+                except ExitError as error:
+                    if pass_over_unfit:
+                        log.warning("no exit of %s: %s", vtxo_id, error)
+                        continue
+                    failure = error
+                    break  # those before stay started
+                await self._store_start(tx, vtxo, tip)
+        if failure is not None:
+            raise failure
+
+    async def _may_start(self, tx: Transaction, vtxo_id: VtxoId) -> bool:
+        row = await tx.exits.find(vtxo_id)
+        if row is not None and not isinstance(payloads.decode_state(row.state), Canceled | VtxoSwept):
+            log.info("no exit of %s: there is one already", vtxo_id)
+            return False
+        state = (await tx.vtxos.get(vtxo_id)).state.kind
+        return state in (StateKind.SPENDABLE, StateKind.LOCKED)
+
+    async def _store_start(self, tx: Transaction, vtxo: Vtxo, tip: BlockRef) -> None:
+        script = vtxo.output.script_pubkey
+        address = address_from_script(script, self._network)
+        method = (
+            PaymentMethod(PaymentMethodKind.BITCOIN, address)
+            if address is not None
+            else PaymentMethod(PaymentMethodKind.OUTPUT_SCRIPT, script.hex())
+        )
+        movement = await tx.movements.create(
+            EXIT_START,
+            MovementUpdate(
+                intended_balance_sat=-vtxo.amount_sat,
+                effective_balance_sat=-vtxo.amount_sat,
+                input_vtxos=(vtxo.id,),
+                sent_to=(MovementDestination(method, vtxo.amount_sat),),
+            ),
+        )
+        state = Start(tip.height)
+        await tx.exits.save(
+            ExitRow(
+                vtxo.id, state.type, payloads.encode_state(state), payloads.encode_history(()), movement.id
+            )
+        )
+        log.info("exit of %s started", vtxo.id)
+
+    async def start_unchecked(self, vtxo_ids: Collection[VtxoId], tip: BlockRef) -> None:
+        """Whether its transactions relay does not matter for a VTXO that is on the chain."""
+        if not vtxo_ids:
+            return
+        async with self._locks.hold(EXITS), self._store.transaction() as tx:
+            for vtxo_id in vtxo_ids:
+                if await self._may_start(tx, vtxo_id):
+                    await self._store_start(tx, await tx.vtxos.body(vtxo_id), tip)
+
+
+def _is_free(vtxo: WalletVtxo, in_rounds: Collection[VtxoId]) -> bool:
+    match vtxo.state:
+        case Spendable() | Locked(None):  # held by nobody: a recovery does not know whether it can be spent
+            return True
+        case Locked(MovementHolder()):
+            return vtxo.id in in_rounds
+        case _:
+            return False
+
+
+async def _exitable_body(tx: Transaction, vtxo_id: VtxoId) -> Vtxo:
+    """Raises DustLimit, InvalidWalletState, NonStandardExit."""
+    vtxo = await tx.vtxos.get(vtxo_id)
+    if vtxo.amount_sat < DUST_SAT:
+        raise DustLimit(vtxo_id, vtxo.amount_sat)
+    try:
+        body = await tx.vtxos.body(vtxo_id)
+    except UnknownVtxo as error:
+        raise InvalidWalletState(chain_text(error)) from error
+    try:
+        verify_standard(body)
+    except NonStandardVtxo as error:
+        raise NonStandardExit(vtxo_id, str(error)) from error
+    verify_chain(body)
+    return body
+
+
+def verify_chain(vtxo: Vtxo) -> None:
+    """Check that the exit transactions can be broadcast and lead to the VTXO. Raises InvalidWalletState.
+
+    The signatures were verified when the VTXO was received.
+    """
+    try:
+        txs = vtxo.exit_transactions()
+        is_whole = vtxo.is_fully_signed and bool(txs) and vtxo.computed_point == vtxo.point
+    except BarkdError as error:
+        raise InvalidWalletState(f"the exit of {vtxo.id} is malformed: {error}") from error
+    if not is_whole or not all(map(_is_exit_tx, txs)):
+        raise InvalidWalletState(f"the exit of {vtxo.id} is incomplete")
+
+
+def _is_exit_tx(tx: Tx) -> bool:
+    return (
+        tx.version == 3 and tx.outputs[-1].script_pubkey == P2A_SCRIPT and all(i.witness for i in tx.inputs)
+    )
