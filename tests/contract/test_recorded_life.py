@@ -17,9 +17,7 @@ from tests.contract.recorded import MAINNET_ADDRESS, REGTEST_ADDRESS, UNKNOWN_VT
 from tests.support.processes import Daemon, Devnet, esplora, eventually, start_devnet
 
 # Questions of other tests: exits, rounds, Lightning, and what the daemon does beside the wallet.
-ELSEWHERE = re.compile(
-    "/exits/|/lightning/|/notifications/|/rounds|next-round|refresh|offboard|send-onchain|bip321"
-)
+ELSEWHERE = re.compile("/exits/|/notifications/|/rounds|next-round|refresh|offboard|send-onchain|bip321")
 
 DIFFERENT = {
     "ark-info": "another server: interval, HTLC delta, fee rate; and no limit is a large number, not null",
@@ -28,7 +26,9 @@ DIFFERENT = {
     "boarded: /onchain/transactions": "oldest first, as documented",
     "import: one byte changed": "the byte that was changed is not known",
     "sign: bitcoin address": "which kind of address it was is not known",
-    "send: Lightning address that does not resolve": "Lightning comes later",
+    "lightning: for-address bitcoin": "which kind of address it was is not known",
+    "send: Lightning address that does not resolve": "a name that is not known, in Rust's words",
+    "pay: Lightning address that does not resolve": "a name that is not known, in Rust's words",
     "onchain/transactions: after a send": "another history",
     "onchain/utxos: after sends": "another history",
     "boards/board-all": "another balance",
@@ -225,7 +225,10 @@ async def test_the_life_of_a_wallet(devnet: Devnet, daemons: tuple[Daemon, Daemo
     known["foreign_vtxo_hex"] = await _encoded(other, foreign["id"])
     but = frozenset({"/fees/onchain?", "import: one byte changed"})
     await story.tell("one spendable VTXO from a confirmed board", but=but)
-    await story.tell("one spendable VTXO from a confirmed board; server without a Lightning node")
+    await devnet.pull("/lightning/node", online=False)
+    state = "one spendable VTXO from a confirmed board; server without a Lightning node"
+    await story.tell(state, but=frozenset({"lightning: unknown hash"}))  # 404, as documented
+    await devnet.pull("/lightning/node", online=True)
 
     known["own_ark_address2"] = (await asked.post("/wallet/addresses/next"))["address"]
     await other.post("/wallet/send", {"destination": known["own_ark_address2"], "amount_sat": 50_000})
