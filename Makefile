@@ -42,6 +42,7 @@ generate: $(STAMP)  ## rewrite what is generated and committed
 	$(BIN)/python -m barkd_py.server_rpc.generate
 	$(BIN)/python -m barkd_py.wallet.store.schema > schema.sql
 	$(BIN)/python -m barkd_py.api.generate > openapi.json
+	$(BIN)/python -m tests.support.api_examples > docs/endpoints.md
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
