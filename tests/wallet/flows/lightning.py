@@ -31,6 +31,18 @@ class Outside:
         ]
         return text
 
+    async def offer(self, amount_sat: int, **behaviour: Any) -> str:
+        text: str = (await self._post("/lightning/offer", {"amount_sat": amount_sat, **behaviour}))["offer"]
+        return text
+
+    async def address(self, name: str, **terms: Any) -> tuple[str, str]:
+        """A Lightning address, and the same as an LNURL."""
+        found = await self._post("/lightning/address", {"name": name, **terms})
+        return found["address"], found["lnurl"]
+
+    async def settle(self, payment_hash: bytes) -> None:
+        await self._post("/lightning/settle", {"payment_hash": payment_hash.hex()})
+
     async def advance(self, seconds: int) -> None:
         await self._post("/time", {"advance_seconds": seconds})
 
