@@ -29,7 +29,8 @@ DRAIN_SECS: Final = 10
 """How long running requests may take to finish once the daemon is told to stop. Operations that move money
 are checkpointed, so one that takes longer goes on after the next start."""
 
-_MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
+MESSAGE_BYTES_MAX: Final = 64 * 1024
+"""Of a message that a client sends over the websocket. Nobody reads them; barkd takes 64 MiB of each."""
 
 
 class BindFailed(BarkdError):
@@ -129,7 +130,7 @@ class ApiServer(uvicorn.Server):
                 app,
                 http=_Protocol,
                 ws="websockets-sansio",
-                ws_max_size=_MESSAGE_BYTES_MAX,
+                ws_max_size=MESSAGE_BYTES_MAX,
                 ws_ping_interval=None,
                 ws_ping_timeout=None,
                 ws_per_message_deflate=False,

@@ -66,6 +66,22 @@ def test_one_different_bit_is_another_token() -> None:
     assert AuthToken(b"\x2a" * 31 + b"\x2b") != TOKEN
 
 
+class Watched(bytes):
+    """A secret that must not be compared byte by byte: that ends at the first difference."""
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("compared in a time that depends on the secret")
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+
+@pytest.mark.parametrize("given", [b"\x2a" * 32, b"\x2b" * 32])
+def test_secrets_are_compared_in_constant_time(given: bytes) -> None:
+    token = AuthToken(Watched(b"\x2a" * 32))
+    assert (AuthToken(Watched(given)) == token) is (given == b"\x2a" * 32)
+
+
 def test_white_space_after_bearer_does_not_matter() -> None:
     authorize([(b"authorization", b"Bearer    " + ENCODED.encode())], TOKEN)
 

@@ -10,7 +10,8 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
-from barkd_py.api.tickets import LIFETIME_SECS, Tickets
+from barkd_py.api.server import MESSAGE_BYTES_MAX
+from barkd_py.api.tickets import LIFETIME_SECS, OUTSTANDING_MAX, Tickets
 from tests.support.api_server import RunningApi, running_api
 
 HANDSHAKE = [
@@ -69,6 +70,14 @@ def test_a_ticket_lives_ten_minutes() -> None:
     assert not tickets.redeem(old)
 
 
+def test_tickets_without_end_cost_the_oldest() -> None:
+    tickets = Tickets()
+    issued = [tickets.issue() for _ in range(OUTSTANDING_MAX + 1)]
+    assert not tickets.redeem(issued[0])
+    assert tickets.redeem(issued[1])
+    assert tickets.redeem(issued[-1])
+
+
 async def test_an_unknown_ticket_is_a_401(api: RunningApi) -> None:
     answer = await api.raw("GET", "/api/v1/notifications/ws?ticket=00", HANDSHAKE)
     assert (answer.status, answer.json()) == (401, {"message": "Invalid websocket ticket"})
@@ -93,6 +102,16 @@ async def test_an_upgrade_elsewhere_is_an_ordinary_request(api: RunningApi) -> N
 
 
 # --- the websocket
+
+
+async def test_a_long_message_of_a_client_ends_the_connection(api: RunningApi) -> None:
+    async with await _connect(api) as socket:
+        await socket.send("x" * MESSAGE_BYTES_MAX)
+        await (await socket.ping())
+        await socket.send("x" * (MESSAGE_BYTES_MAX + 1))
+        async with asyncio.timeout(60):
+            await socket.wait_closed()
+        assert socket.close_code == 1009
 
 
 async def test_events_come_as_they_happen(api: RunningApi) -> None:

@@ -1,5 +1,7 @@
 """Nothing secret is written to the terminal or to a log file, however much is logged and whatever fails."""
 
+import os
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +85,27 @@ async def test_a_whole_life_is_logged_without_a_secret(
     assert "failed with 500" in logged
     found = [what for what, secret in secrets_of(daemon) if secret.lower() in logged.lower()]
     assert found == []
+
+
+async def test_files_are_their_owner_s_alone(
+    devnet: Devnet, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever the umask says, and while the daemon runs: the log of the database comes and goes."""
+    daemon = Daemon(tmp_path_factory.mktemp("private") / "datadir")
+    before = os.umask(0)
+    try:
+        await daemon.start()
+    finally:
+        os.umask(before)
+    try:
+        await daemon.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
+        await daemon.post("/wallet/addresses/next")
+        assert stat.S_IMODE(daemon.datadir.stat().st_mode) == 0o700
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in daemon.datadir.rglob("*")}
+        assert {"mnemonic", "config.toml", "db.sqlite", "db.sqlite-wal"} <= set(modes)
+        assert {name: oct(mode) for name, mode in modes.items() if mode & 0o077} == {}
+    finally:
+        await daemon.close()
 
 
 async def _live(daemon: LoudDaemon, devnet: Devnet, bob: Owner) -> None:

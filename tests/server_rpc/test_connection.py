@@ -12,7 +12,13 @@ from barkd_py.ark.fees import FeeScheduleInvalid
 from barkd_py.ark.info import ArkInfo, UnsafeServer
 from barkd_py.errors import BarkdError, ProtocolViolation, ServerRejected, ServerUnavailable, chain_text
 from barkd_py.server_rpc.client import NEXT_ROUND_TIME, SUBSCRIBE_ROUNDS
-from barkd_py.server_rpc.connection import Connection, ConnectionSettings, ServerAddress, negotiate
+from barkd_py.server_rpc.connection import (
+    MAX_RECEIVE_BYTES,
+    Connection,
+    ConnectionSettings,
+    ServerAddress,
+    negotiate,
+)
 from barkd_py.server_rpc.errors import (
     ConnectFailed,
     InvalidFeeSchedule,
@@ -419,6 +425,37 @@ async def test_an_answer_larger_than_the_library_allows_by_default_arrives() -> 
     server.handshake.psa = "x" * 5_000_000
     async with connected_to(server) as connection:
         await connection.call(NEXT_ROUND_TIME, EMPTY)
+
+
+async def test_an_answer_beyond_the_largest_size_is_refused() -> None:
+    """And costs no more memory than that: the connection ends, the next call is answered."""
+    server = StrictServer()
+    server.answers["NextRoundTime"] = always(Huge())
+    async with connected_to(server) as connection:
+        with pytest.raises(ServerUnavailable, match="larger than max"):
+            await connection.call(NEXT_ROUND_TIME, EMPTY)
+        server.answers["NextRoundTime"] = always(pb.NextRoundTimeResponse(timestamp=1))
+        assert (await connection.call(NEXT_ROUND_TIME, EMPTY)).timestamp == 1
+
+
+class Huge:
+    """Goes out as one byte more than anybody takes: a field that nobody knows."""
+
+    def SerializeToString(self) -> bytes:
+        length = MAX_RECEIVE_BYTES - 5  # with its key and its length, one byte too many
+        return (
+            b"\x7a"
+            + bytes(
+                (
+                    length & 0x7F | 0x80,
+                    length >> 7 & 0x7F | 0x80,
+                    length >> 14 & 0x7F | 0x80,
+                    length >> 21 & 0x7F | 0x80,
+                    length >> 28,
+                )
+            )
+            + bytes(length)
+        )
 
 
 class Garbage:

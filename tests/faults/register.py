@@ -1,0 +1,633 @@
+"""What a client must verify, line by line, and the tests that show that ours does.
+
+The keys are the lines of the lists "Client must verify" of the protocol sheets: the sheet's number, and the
+line's within the list. Where no test is named, the line says why; `test_register` sees to it that every test
+exists and that no line is left out.
+"""
+
+from typing import NamedTuple
+
+
+class Line(NamedTuple):
+    """tests: names of files below tests/ and of functions in them. open: what is not shown, if anything."""
+
+    rule: str
+    tests: tuple[str, ...]
+    open: str = ""
+
+
+LINES_PER_SHEET = {
+    "01": 11,
+    "02": 13,
+    "03": 10,
+    "04": 12,
+    "05": 13,
+    "06": 8,
+    "07": 12,
+    "08": 10,
+    "09": 10,
+    "10": 6,
+}
+"""How long each list is. In sheet 05, seven lines about sending are followed by six about receiving."""
+
+_VALID = "ark/test_validation.py::"
+_ROUNDS = "ark/test_rounds.py::"
+_ARKOOR = "ark/test_arkoor.py::"
+_BOARD = "wallet/flows/test_board.py::"
+_SEND = "wallet/flows/test_arkoor_send.py::"
+_MAILBOX = "wallet/flows/test_mailbox.py::"
+_WALLET = "wallet/flows/test_wallet.py::"
+_LIES = "faults/test_lying_server.py::"
+_ROUND_LIES = "wallet/flows/test_round_lies.py::"
+_OFFBOARD_LIES = "wallet/flows/test_offboard_lies.py::"
+_OFFBOARDS = "wallet/flows/test_offboard_trouble.py::"
+_RECEIVE_LIES = "wallet/lightning/test_receive_lies.py::"
+_RECEIVE = "wallet/lightning/test_receive.py::"
+_CLIENT = "server_rpc/test_client.py::"
+_CONNECTION = "server_rpc/test_connection.py::"
+_KEYCHAIN = "wallet/test_keychain.py::"
+_BOLT12 = "bitcoin/test_bolt12_invoice.py::"
+
+_NEWCOMER = (
+    _MAILBOX + "test_one_bad_vtxo_does_not_spoil_the_good_ones",
+    _MAILBOX + "test_what_belongs_to_somebody_else_is_dropped",
+    _LIES + "test_a_vtxo_for_another_key",
+    _LIES + "test_a_vtxo_that_is_not_backed",
+)
+_OTHER_SERVER = (
+    _KEYCHAIN + "test_another_server_is_refused_with_a_warning_to_exit",
+    _KEYCHAIN + "test_another_mailbox_key_is_refused",
+    _CONNECTION + "test_a_changed_key_stops_every_call_and_is_never_adopted",
+    _LIES + "test_a_server_that_is_no_longer_itself",
+    _WALLET + "test_a_server_with_another_key_is_not_used",
+)
+_BAD_LEAVES = _ROUND_LIES + "test_nothing_is_forfeited_for_bad_leaves"
+_BAD_PROPOSAL = (
+    _ROUNDS + "test_a_proposal_that_is_not_what_we_asked_for_is_refused",
+    _ROUND_LIES + "test_a_bad_proposal_is_not_signed",
+)
+_WRONG_PREIMAGE = (
+    _ROUNDS + "test_a_wrong_preimage_unlocks_nothing",
+    _ROUND_LIES + "test_a_wrong_preimage_is_asked_for_again",
+)
+_UNSAFE_TERMS = (
+    _CONNECTION + "test_unsafe_terms_are_refused",
+    _CONNECTION + "test_malformed_info_is_refused",
+    _CONNECTION + "test_another_network_is_refused",
+    "ark/test_info.py::test_unsafe_terms_are_refused_on_mainnet_only",
+    "ark/test_info.py::test_a_delta_that_could_overflow_heights_is_refused",
+    "ark/test_info.py::test_a_server_without_exit_delta_or_nonces_is_never_safe",
+    _LIES + "test_no_wallet_with_such_a_server",
+)
+_BAD_INVOICE = (
+    _RECEIVE_LIES + "test_another_invoice_is_not_given_out",
+    _RECEIVE_LIES + "test_what_is_no_invoice_is_not_given_out",
+)
+_BAD_GRANT = (_RECEIVE_LIES + "test_a_grant_that_is_not_as_it_should_be",)
+_BOLT12_OF_THE_OFFER = (
+    _BOLT12 + "test_an_invoice_of_another_key_is_refused",
+    _BOLT12 + "test_another_amount_is_refused",
+    _BOLT12 + "test_another_offer_of_the_same_issuer_is_refused",
+    _BOLT12 + "test_an_offer_that_the_server_put_its_own_key_into_does_not_help",
+)
+_NO_NONCE_TWICE = (
+    "crash/test_crashes.py::test_money_survives_every_kill",
+    "ark/test_cosign.py::test_a_nonce_signs_once",
+    "bitcoin/test_musig.py::test_secret_nonce_is_neither_copied_nor_pickled_nor_shown",
+)
+
+REGISTER: dict[str, Line] = {
+    # --- 01: VTXOs
+    "01.1": Line(
+        "the anchor transaction has the txid of the anchor point",
+        (
+            _VALID + "test_a_substituted_anchor_cannot_detach_the_vtxo_from_its_exit_chain",
+            _WALLET + "test_another_transaction_of_the_same_output_is_no_anchor",
+            _MAILBOX + "test_a_substitute_for_the_anchor_proves_nothing",
+        ),
+    ),
+    "01.2": Line(
+        "the server's key is the pinned one",
+        (
+            _VALID + "test_a_board_of_the_attacker_alone_validates_and_is_refused_for_its_terms",
+            _VALID + "test_terms_are_compared",
+            "faults/test_bad_input.py::test_a_vtxo_of_another_server",
+        ),
+    ),
+    "01.3": Line(
+        "exit delta and expiry are the advertised ones", (_VALID + "test_terms_are_compared", _BAD_LEAVES)
+    ),
+    "01.4": Line(
+        "ours, as requested, and no id twice", (*_NEWCOMER, _ROUNDS + "test_the_same_vtxo_twice_is_refused")
+    ),
+    "01.5": Line("HTLCs: tag, hash, key, and time left", _BAD_GRANT),
+    "01.6": Line(
+        "the final signature is verified after every aggregation",
+        (
+            "ark/test_cosign.py::test_a_wrong_answer_is_refused_and_spends_the_nonce",
+            "ark/test_cosign.py::test_an_answer_to_another_question_is_refused",
+            _ROUNDS + "test_a_bad_signature_anywhere_is_refused",
+        ),
+    ),
+    "01.7": Line("the preimage fits before a leaf is money", _WRONG_PREIMAGE),
+    "01.8": Line(
+        "before a forfeit, a leaf lacks nothing but its preimage",
+        (
+            _VALID + "test_a_signed_leaf_that_only_lacks_its_preimage_may_be_forfeited_for",
+            _VALID + "test_an_unsigned_leaf_may_not",
+            _VALID + "test_a_wrong_leaf_signature_may_not",
+        ),
+    ),
+    "01.9": Line(
+        "an output's position is within its transaction",
+        (
+            "ark/test_vtxo.py::test_impossible_objects_are_not_built",
+            _VALID + "test_moving_the_continuing_output_is_refused",
+        ),
+    ),
+    "01.10": Line(
+        "tweaks of ancestors are opaque; what hangs on others is refreshed",
+        (
+            _VALID + "test_a_payment_to_us_signed_by_nobody_we_know_validates",
+            "wallet/test_selection.py::test_when_a_vtxo_must_or_should_be_refreshed",
+        ),
+    ),
+    "01.11": Line(
+        "the anchor is on the chain",
+        (
+            _WALLET + "test_what_the_chain_does_not_prove_is_not_imported",
+            _MAILBOX + "test_an_anchor_that_stays_unknown_blocks_for_a_while_only",
+        ),
+    ),
+    # --- 02: keys, addresses, mailboxes, recovery
+    "02.1": Line(
+        "the mnemonic is the database's", (_WALLET + "test_another_mnemonic_does_not_open_the_wallet",)
+    ),
+    "02.2": Line("both keys of the server are pinned", _OTHER_SERVER),
+    "02.3": Line(
+        "an address is of this network and server",
+        (
+            "ark/test_address.py::test_the_network_is_checked_before_the_server",
+            _SEND + "test_an_address_of_another_server_is_refused",
+            "faults/test_bad_input.py::test_an_address_that_cannot_be_paid",
+        ),
+    ),
+    "02.4": Line("what is received is validated in full", _NEWCOMER),
+    "02.5": Line(
+        "a body has the id that was asked for",
+        (
+            _CLIENT + "test_a_vtxo_is_the_one_that_was_asked_for",
+            _CLIENT + "test_batched_lookups_believe_only_what_was_asked",
+        ),
+    ),
+    "02.6": Line(
+        "answers by extended key: index, progress, and how far one may advance us",
+        (
+            _CLIENT + "test_recovery_by_xpub",
+            _KEYCHAIN + "test_each_match_opens_a_new_gap",
+            _KEYCHAIN + "test_the_gap_has_a_limit",
+        ),
+    ),
+    "02.7": Line(
+        "checkpoints grow, pages end", (_MAILBOX + "test_checkpoints_that_go_back_are_not_believed",)
+    ),
+    "02.8": Line(
+        "preimages in notices fit",
+        (_RECEIVE_LIES + "test_a_payment_that_we_never_released_cannot_be_settled",),
+    ),
+    "02.9": Line("invoices: amount, network, issuer", _BOLT12_OF_THE_OFFER),
+    "02.10": Line(
+        "attestations are over data of our own; a challenge has 32 bytes",
+        (
+            "ark/test_attestations.py::test_a_challenge_of_another_length_is_not_signed",
+            "ark/test_attestations.py::test_every_purpose_has_its_own_prefix_of_32_bytes",
+        ),
+    ),
+    "02.11": Line(
+        "SPENT is only said: a VTXO's body is kept",
+        (
+            _WALLET + "test_a_spent_vtxo_is_imported_as_spent",
+            "faults/test_hostile_mailbox.py::test_a_server_that_calls_everything_spent_takes_nothing",
+        ),
+    ),
+    "02.12": Line(
+        "a participation rebuilt from a notice is ours and costs little",
+        (_ROUNDS + "test_a_leaf_that_is_not_what_we_asked_for_is_refused",),
+        open="the bound of 5 % has no test of its own here; the rule is in wallet/rounds/recovery.py",
+    ),
+    "02.13": Line(
+        "no secret in a log",
+        (
+            "faults/test_secrets.py::test_a_whole_life_is_logged_without_a_secret",
+            "ark/test_mailbox.py::test_authorizations_do_not_print_themselves",
+        ),
+    ),
+    # --- 03: boards, arkoor, offboards
+    "03.1": Line(
+        "a board is cosigned and stored before it is funded",
+        (
+            _LIES + "test_a_board_that_is_not_cosigned",
+            _BOARD + "test_nothing_is_broadcast_for_a_wrong_cosignature",
+            _BOARD + "test_a_kill_at_any_commit_boards_once_or_not_at_all",
+        ),
+    ),
+    "03.2": Line("a board's terms", (*_UNSAFE_TERMS, _BOARD + "test_less_than_the_server_wants_is_refused")),
+    "03.3": Line(
+        "counts and every partial signature, before we sign",
+        (
+            _ARKOOR + "test_a_changed_partial_signature_is_refused_before_we_sign",
+            _ARKOOR + "test_a_bad_part_is_found_before_any_part_is_signed",
+            _ARKOOR + "test_answers_of_another_length_are_refused",
+            _LIES + "test_a_payment_that_is_not_cosigned",
+        ),
+    ),
+    "03.4": Line("no secret nonce twice, none stored", _NO_NONCE_TWICE),
+    "03.5": Line("a received payment is validated against our own chain source", _NEWCOMER),
+    "03.6": Line(
+        "an offboard pays the amount to the script, with the connector",
+        (
+            _OFFBOARD_LIES + "test_nothing_is_forfeited_for_another_transaction",
+            _OFFBOARD_LIES + "test_a_malformed_proposal_is_refused",
+        ),
+    ),
+    "03.7": Line(
+        "the finished offboard is the same transaction, signed",
+        (_OFFBOARD_LIES + "test_what_the_forfeits_were_for_is_asked_for_until_it_is_there",),
+    ),
+    "03.8": Line(
+        "after forfeits, inputs are released for proof only",
+        (
+            _OFFBOARDS + "test_what_proves_that_the_server_never_took_the_forfeits",
+            _OFFBOARDS + "test_a_taken_forfeit_keeps_its_inputs_until_the_transaction_appears",
+            _OFFBOARD_LIES + "test_a_proposal_that_lies_after_forfeits_releases_nothing",
+        ),
+    ),
+    "03.9": Line(
+        "the destination is standard before the split",
+        (_OFFBOARDS + "test_what_cannot_leave_is_refused_and_leaves_no_trace",),
+    ),
+    "03.10": Line(
+        "we compute the fee, and refuse what eats the amount",
+        (
+            "ark/test_fees.py::test_what_is_left_after_the_fee_matches_upstream",
+            _LIES + "test_a_server_that_signs_for_another_fee",
+            _BOARD + "test_the_fee_estimate_is_the_fee",
+        ),
+    ),
+    # --- 04: rounds
+    "04.1": Line("safe terms", _UNSAFE_TERMS),
+    "04.2": Line("a proposal is as it must be, or the attempt fails", _BAD_PROPOSAL),
+    "04.3": Line("our leaf has our cosign key", _BAD_PROPOSAL),
+    "04.4": Line(
+        "a finished round: same txid, all signatures, our points",
+        (
+            _ROUNDS + "test_another_funding_transaction_is_refused",
+            _ROUNDS + "test_a_bad_signature_anywhere_is_refused",
+            _ROUND_LIES + "test_a_bad_end_of_a_round_is_looked_up",
+        ),
+    ),
+    "04.5": Line(
+        "new VTXOs wait for the hash that we forfeit to",
+        (_ROUNDS + "test_a_leaf_on_another_hash_than_we_forfeit_to_is_refused", _BAD_LEAVES),
+    ),
+    "04.6": Line(
+        "the leaf's key and signature, before forfeits",
+        (
+            _ROUNDS + "test_a_leaf_whose_key_is_not_the_policy_s_is_refused",
+            _ROUNDS + "test_a_leaf_signature_is_verified_before_it_is_kept",
+            _ROUND_LIES + "test_a_bad_cosignature_of_a_leaf_stops_the_swap",
+        ),
+    ),
+    "04.7": Line(
+        "anchored in the funding transaction, which is deep enough",
+        (_BAD_LEAVES, _ROUND_LIES + "test_nothing_is_forfeited_without_confirmations"),
+    ),
+    "04.8": Line(
+        "delegated: what was asked for, in order, once",
+        (
+            _ROUNDS + "test_a_leaf_that_is_not_what_we_asked_for_is_refused",
+            _ROUNDS + "test_the_number_of_vtxos_must_be_right",
+            _ROUNDS + "test_the_order_of_vtxos_must_be_ours",
+            _ROUNDS + "test_the_same_vtxo_twice_is_refused",
+        ),
+    ),
+    "04.9": Line(
+        "time for two exits before forfeits",
+        (_ROUND_LIES + "test_nothing_is_forfeited_without_time_for_two_exits",),
+    ),
+    "04.10": Line(
+        "forfeit nonces are counted, the preimage fits",
+        (_ROUND_LIES + "test_a_wrong_number_of_forfeit_nonces_stops_the_swap", *_WRONG_PREIMAGE),
+    ),
+    "04.11": Line(
+        "the fee is ours to name",
+        (
+            "ark/test_fees.py::test_refresh_fees_match_upstream",
+            _ROUNDS + "test_a_proposal_that_is_not_what_we_asked_for_is_refused",
+        ),
+    ),
+    "04.12": Line(
+        "nonces once, in memory only",
+        (
+            *_NO_NONCE_TWICE,
+            "wallet/rounds/test_machine.py::test_what_is_stored_of_an_attempt_holds_no_secret",
+        ),
+    ),
+    # --- 05: Lightning; 1-7 sending, 8-13 receiving
+    "05.1": Line(
+        "invoices: signature, network, amount, and the offer they answer",
+        (
+            "wallet/test_payment_request.py::test_an_invoice_with_a_wrong_signature_is_none",
+            "bitcoin/test_bolt11.py::test_every_changed_character_is_noticed",
+            *_BOLT12_OF_THE_OFFER,
+        ),
+    ),
+    "05.2": Line("an LNURL's invoice is over the amount", (), open="Lightning sends are being written"),
+    "05.3": Line(
+        "HTLCs and change are as we built them", (_ARKOOR + "test_an_answer_for_other_amounts_is_refused",)
+    ),
+    "05.4": Line(
+        "no payment is done without its preimage", (_CLIENT + "test_an_unclear_payment_status_is_no_success",)
+    ),
+    "05.5": Line("the fee has a bound", ("ark/test_fees.py::test_lightning_send_fees_match_upstream",)),
+    "05.6": Line(
+        "the record of a paid invoice comes first, and stays",
+        ("wallet/store/test_repositories.py::test_payments_are_permanent_and_the_first_record_wins",),
+    ),
+    "05.7": Line("inputs outlive the HTLC", (), open="Lightning sends are being written"),
+    "05.8": Line("the invoice is over what we asked", _BAD_INVOICE),
+    "05.9": Line("each granted VTXO", _BAD_GRANT),
+    "05.10": Line(
+        "the window is open when the preimage goes out",
+        (
+            _RECEIVE + "test_a_grant_that_came_too_late_is_abandoned",
+            _RECEIVE + "test_nothing_is_revealed_while_the_height_is_not_known",
+        ),
+    ),
+    "05.11": Line(
+        "the preimage is shown nowhere before",
+        (
+            _RECEIVE_LIES + "test_the_preimage_is_shown_nowhere",
+            _RECEIVE_LIES + "test_a_server_that_shouts_the_preimage_is_not_repeated",
+        ),
+    ),
+    "05.12": Line("the claim's outputs", (_RECEIVE_LIES + "test_a_cosignature_that_is_wrong_is_not_used",)),
+    "05.13": Line(
+        "a fee that makes no sense", (_RECEIVE_LIES + "test_an_amount_that_does_not_add_up_is_passed_over",)
+    ),
+    # --- 06: exits, on chain
+    "06.1": Line(
+        "a chain can be broadcast: when received and at the exit",
+        (
+            _VALID + "test_standardness_agrees_with_upstream",
+            "wallet/exits/test_service.py::test_a_chain_that_cannot_be_broadcast_does_not_start",
+        ),
+    ),
+    "06.2": Line(
+        "exits begin early enough",
+        (
+            _BOARD + "test_a_board_that_is_never_registered_is_exited_before_it_expires",
+            "faults/test_exits.py::test_an_exit_that_comes_too_late_ends_as_swept",
+        ),
+    ),
+    "06.3": Line(
+        "swept or spent is deep, and looked up",
+        (
+            "wallet/exits/test_reorgs.py::test_a_sweep_is_believed_when_it_is_seven_blocks_deep",
+            "wallet/exits/test_reorgs.py::test_a_sweep_that_waits_in_the_mempool_is_no_sweep",
+            "wallet/exits/test_reorgs.py::test_a_failed_lookup_is_no_sweep",
+        ),
+    ),
+    "06.4": Line(
+        "the node's answer about each transaction",
+        (
+            "chain/test_broadcast.py::test_parent_decides_before_its_child",
+            "chain/test_broadcast.py::test_no_result_at_all_is_other",
+            "chain/test_broadcast.py::test_unreadable_answer_says_nothing",
+        ),
+    ),
+    "06.5": Line(
+        "a child is as planned, and its rate has a bound",
+        (
+            "onchain/test_cpfp.py::test_plans_add_up",
+            "wallet/exits/test_driver.py::test_no_estimate_makes_us_pay_more_than_the_cap",
+        ),
+    ),
+    "06.6": Line(
+        "the chain source: network, version, best chain",
+        (
+            "chain/source_cases.py::test_another_network_is_refused",
+            "chain/test_bitcoind.py::test_old_node_is_refused",
+            "onchain/test_sync.py::test_confirmation_in_a_foreign_block_is_not_believed",
+        ),
+    ),
+    "06.7": Line(
+        "a claim spends our own outputs to this network",
+        (
+            "api/test_exits.py::test_claiming",
+            "wallet/exits/test_service.py::test_claiming_all_takes_only_what_is_claimable",
+            "ark/test_claim.py::test_a_leaf_that_does_not_belong_to_the_output_is_not_signed",
+        ),
+    ),
+    "06.8": Line(
+        "scripts are built from the VTXO's own server key", ("wallet/flows/test_exits.py::test_a_board",)
+    ),
+    # --- 07: REST
+    "07.1": Line("the server is the one that we know", _OTHER_SERVER),
+    "07.2": Line(
+        "the chain source is of this network",
+        (
+            "chain/source_cases.py::test_another_network_is_refused",
+            "chain/test_esplora.py::test_tip_that_is_no_number_is_refused",
+        ),
+    ),
+    "07.3": Line(
+        "Ark addresses",
+        (
+            "faults/test_bad_input.py::test_an_address_that_cannot_be_paid",
+            "faults/test_bad_input.py::test_a_damaged_address",
+        ),
+    ),
+    "07.4": Line(
+        "bitcoin addresses are of this network",
+        ("wallet/test_payment_request.py::test_the_network_of_a_bitcoin_address_is_checked",),
+    ),
+    "07.5": Line("a receive's invoice is what was asked for", _BAD_INVOICE),
+    "07.6": Line(
+        "LNURL: amount, length, https, no address of this machine",
+        (),
+        open="Lightning sends are being written",
+    ),
+    "07.7": Line(
+        "imported VTXOs",
+        (
+            _WALLET + "test_what_is_not_ours_is_not_imported",
+            _WALLET + "test_what_is_not_backed_is_not_imported",
+            _WALLET + "test_a_vtxo_with_a_wrong_signature_is_not_imported",
+            _WALLET + "test_the_status_check_may_be_skipped",
+            _LIES + "test_an_import_that_the_server_calls_unusable",
+        ),
+    ),
+    "07.8": Line(
+        "tokens and tickets",
+        (
+            "api/test_auth.py::test_one_different_bit_is_another_token",
+            "api/test_auth.py::test_secrets_are_compared_in_constant_time",
+            "api/test_notifications.py::test_a_ticket_works_once",
+            "api/test_notifications.py::test_a_ticket_lives_ten_minutes",
+        ),
+    ),
+    "07.9": Line("fees are computed here", (_LIES + "test_a_server_that_signs_for_another_fee",)),
+    "07.10": Line(
+        "without authentication: Host and Origin",
+        (
+            "api/test_open_doors.py::test_who_may_change_something_without_authentication",
+            "api/test_open_doors.py::test_a_rebound_name_may_not_even_read",
+        ),
+    ),
+    "07.11": Line(
+        "files of secrets",
+        (
+            "test_datadir.py::test_a_mnemonic_is_not_written_through_a_link",
+            "test_datadir.py::test_a_new_directory_is_private_whatever_the_umask",
+            "test_config.py::test_any_value_survives_the_file",
+            "faults/test_secrets.py::test_files_are_their_owner_s_alone",
+        ),
+    ),
+    "07.12": Line(
+        "a metadata patch reaches nothing of the wallet's",
+        ("wallet/test_movements.py::test_a_patch_does_not_reach_what_the_wallet_wrote",),
+    ),
+    # --- 08: gRPC
+    "08.1": Line("bounds of the server's terms", _UNSAFE_TERMS),
+    "08.2": Line("both keys before any operation", _OTHER_SERVER),
+    "08.3": Line(
+        "lengths and counts of every answer",
+        (
+            _CLIENT + "test_malformed_board_answers",
+            _CLIENT + "test_malformed_arkoor_answers",
+            _CLIENT + "test_malformed_round_events_end_the_stream",
+            _CLIENT + "test_forfeit_nonces_are_one_per_vtxo",
+            _CLIENT + "test_a_prepared_offboard_has_a_nonce_per_input",
+        ),
+    ),
+    "08.4": Line("every VTXO, wherever it comes from", (*_NEWCOMER, *_BAD_GRANT, _BAD_LEAVES)),
+    "08.5": Line(
+        "preimages fit; a status is a hint",
+        (
+            *_WRONG_PREIMAGE,
+            _CLIENT + "test_an_unknown_spend_state_is_never_taken_for_spendable",
+            _CLIENT + "test_an_unclear_payment_status_is_no_success",
+        ),
+    ),
+    "08.6": Line("invoices of both kinds", (*_BAD_INVOICE, *_BOLT12_OF_THE_OFFER)),
+    "08.7": Line(
+        "an offboard's transaction", (_OFFBOARD_LIES + "test_nothing_is_forfeited_for_another_transaction",)
+    ),
+    "08.8": Line("recovery makes progress, keys are derived here", (_CLIENT + "test_recovery_by_xpub",)),
+    "08.9": Line(
+        "checkpoints go forward, and one bad message stops nothing",
+        (
+            _MAILBOX + "test_checkpoints_that_go_back_are_not_believed",
+            _LIES + "test_bytes_that_are_no_vtxo",
+            _MAILBOX + "test_messages_that_bring_nothing_are_acknowledged",
+            "wallet/store/test_repositories.py::test_the_checkpoint_only_grows",
+        ),
+    ),
+    "08.10": Line(
+        "messages have a largest size; announcements are text of a stranger",
+        (
+            _CONNECTION + "test_an_answer_larger_than_the_library_allows_by_default_arrives",
+            _CONNECTION + "test_an_answer_beyond_the_largest_size_is_refused",
+            _CONNECTION + "test_a_public_service_announcement_is_logged_as_untrusted_text",
+        ),
+    ),
+    # --- 09: daemon and state
+    "09.1": Line("every mailbox VTXO, before it is stored", _NEWCOMER),
+    "09.2": Line(
+        "a participation that the server tells of",
+        (_ROUNDS + "test_a_leaf_that_is_not_what_we_asked_for_is_refused",),
+        open="see 02.12",
+    ),
+    "09.3": Line(
+        "nothing is settled without proof",
+        (
+            _RECEIVE_LIES + "test_a_payment_that_we_never_released_cannot_be_settled",
+            _RECEIVE_LIES + "test_a_payment_that_never_came",
+            _MAILBOX + "test_hints_about_lightning_are_acknowledged_whatever_comes_of_them",
+        ),
+    ),
+    "09.4": Line(
+        "what comes twice counts once",
+        (
+            _MAILBOX + "test_a_spent_vtxo_that_is_delivered_again_stays_spent",
+            _MAILBOX + "test_two_readers_at_once_make_one_movement",
+            "wallet/store/test_vtxos.py::test_storing_again_changes_nothing",
+        ),
+    ),
+    "09.5": Line(
+        "one coin, one taker", ("wallet/store/test_vtxos.py::test_of_many_rivals_one_gets_the_coin",)
+    ),
+    "09.6": Line("exited is for good", ("wallet/test_vtxos.py::test_nothing_leaves_exited",)),
+    "09.7": Line("rounds that the daemon joins by itself", _BAD_PROPOSAL),
+    "09.8": Line("another server key stops everything but exits", _OTHER_SERVER),
+    "09.9": Line(
+        "a huge checkpoint hides nothing for ever",
+        (
+            _MAILBOX + "test_checkpoints_that_go_back_are_not_believed",
+            "faults/test_hostile_mailbox.py::test_a_checkpoint_far_ahead_hides_nothing_from_a_recovery",
+            "wallet/store/test_repositories.py::test_checkpoints_that_cannot_be_are_refused",
+        ),
+    ),
+    "09.10": Line(
+        "a metadata patch touches metadata",
+        ("wallet/test_movements.py::test_a_metadata_patch_touches_nothing_else",),
+    ),
+    # --- 10: what a server can do
+    "10.1": Line(
+        "wrong signatures, transactions, VTXOs",
+        (
+            _LIES + "test_a_board_that_is_not_cosigned",
+            _LIES + "test_a_payment_that_is_not_cosigned",
+            _OFFBOARD_LIES + "test_nothing_is_forfeited_for_another_transaction",
+            *_NEWCOMER,
+        ),
+    ),
+    "10.2": Line(
+        "OK and forgotten",
+        (
+            "wallet/flows/test_round_trouble.py::test_a_delegation_that_the_wallet_has_forgotten_is_found_by_mail",
+            "wallet/rounds/test_machine.py::test_a_delegated_participation_that_is_forgotten_is_repeated_up_to_a_limit",
+            _RECEIVE + "test_a_server_that_forgot_an_invoice_may_remember",
+        ),
+    ),
+    "10.3": Line(
+        "a server that lost its memory",
+        (
+            "wallet/flows/test_round_crashes.py::test_a_server_restarted_after_each_event_of_a_round",
+            "wallet/flows/test_round_crashes.py::test_a_server_restarted_in_the_swap",
+            _OFFBOARDS + "test_a_server_killed_before_it_books_is_asked_anew",
+        ),
+    ),
+    "10.4": Line(
+        "a refusal after a lost success proves nothing",
+        (
+            _OFFBOARDS + "test_a_lost_answer_is_found_on_the_chain",
+            _RECEIVE_LIES + "test_a_refusal_after_the_preimage_is_out_undoes_nothing",
+        ),
+    ),
+    "10.5": Line(
+        "confirmations are for us to wait for",
+        (
+            _ROUND_LIES + "test_nothing_is_forfeited_without_confirmations",
+            "wallet/flows/test_round_crashes.py::test_a_reorg_before_the_swap_delays_it",
+        ),
+    ),
+    "10.6": Line(
+        "expiry is for us to watch",
+        (
+            _RECEIVE + "test_blocks_between_grant_and_claim_are_no_harm",
+            "wallet/flows/test_automatic_refresh.py::test_a_vtxo_left_alone_is_refreshed_before_it_expires",
+        ),
+    ),
+}
