@@ -14,9 +14,10 @@ from tests.bench.exits import measure_exits
 from tests.bench.lightning import measure_lightning
 from tests.bench.report import Report
 from tests.bench.rounds import measure_rounds
+from tests.bench.scale import measure_scale
 from tests.bench.storage import measure_storage
 
-PARTS = ("core", "storage", "daemons", "exits", "rounds", "lightning")
+PARTS = ("core", "storage", "daemons", "scale", "exits", "rounds", "lightning")
 
 
 def main() -> None:
@@ -35,6 +36,8 @@ def main() -> None:
             asyncio.run(measure_storage(report))
         if "daemons" in parts:
             asyncio.run(measure_daemons(report))
+        if "scale" in parts:
+            asyncio.run(measure_scale(report))
         if "exits" in parts:
             asyncio.run(measure_exits(report))
         if "rounds" in parts:

@@ -102,12 +102,12 @@ async def _measure_subject(
         await _fill_by_boarding(daemon, devnet)
         daemon.process.terminate()
         await _measure_start(report, who, daemon)
-        report.add(f"memory, {VTXOS} VTXOs", who, _memory_mb(daemon.process.pid), "MB")
+        report.add(f"memory, {VTXOS} VTXOs", who, memory_mb(daemon.process.pid), "MB")
         await _measure_load(report, who, daemon, f"{VTXOS} VTXOs")
         await _measure_after_change(report, who, daemon, f"{VTXOS} VTXOs")
         await _measure_addresses(report, who, daemon)
         await _measure_sends(report, who, daemon, payee)
-        report.add("memory after all that", who, _memory_mb(daemon.process.pid), "MB")
+        report.add("memory after all that", who, memory_mb(daemon.process.pid), "MB")
         if who == OURS:
             daemon.process.terminate()
             await _fill_by_rows(datadir)
@@ -115,7 +115,7 @@ async def _measure_subject(
             await _measure_load(report, who, daemon, f"{MANY} VTXOs and movements")
             await _measure_after_change(report, who, daemon, f"{MANY} VTXOs and movements")
             report.add(
-                f"memory, {MANY} VTXOs and movements, after that", who, _memory_mb(daemon.process.pid), "MB"
+                f"memory, {MANY} VTXOs and movements, after that", who, memory_mb(daemon.process.pid), "MB"
             )
     finally:
         await daemon.close()
@@ -158,12 +158,12 @@ async def _measure_start(report: Report, who: str, daemon: Daemon) -> None:
             daemon.process.terminate()
         began = time.perf_counter()
         daemon.process.launch()
-        await _first_balance(daemon)
+        await first_balance(daemon)
         taken.append(time.perf_counter() - began)
     report.add(f"start to the first balance, {VTXOS} VTXOs", who, statistics.median(taken), "s")
 
 
-async def _first_balance(daemon: Daemon) -> None:
+async def first_balance(daemon: Daemon) -> None:
     async with asyncio.timeout(30):
         while True:
             try:
@@ -232,6 +232,6 @@ def cpu_ms(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _CLOCK_TICK_MS
 
 
-def _memory_mb(pid: int) -> float:
+def memory_mb(pid: int) -> float:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1_000_000

@@ -139,7 +139,7 @@ class World:
         return False
 
     def points_seen(self, unrelated: frozenset[str]) -> list[KillPoint]:
-        """Where the flow that was just counted can be interrupted. More of the same call is more of the same."""
+        """Where the flow that was just counted can be interrupted; not for each of many equal calls."""
         calls = [
             KillPoint(call.name, call.phase, nth)
             for call, count in sorted(
