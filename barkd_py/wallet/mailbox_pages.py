@@ -34,21 +34,27 @@ class CheckpointsOutOfOrder(ProtocolViolation):
 
 
 class MailboxReader:
-    """Reads one mailbox. key: of the mailbox. now: Unix seconds."""
+    """Reads one mailbox. key: of the mailbox. now: Unix seconds. max_pages: to read at one time."""
 
     def __init__(
-        self, server: ArkServerApi, key: SecretKey, *, now: Callable[[], float] = time.time
+        self,
+        server: ArkServerApi,
+        key: SecretKey,
+        *,
+        now: Callable[[], float] = time.time,
+        max_pages: int = MAX_PAGES,
     ) -> None:
         self._server = server
         self._key = key
         self._now = now
+        self._max_pages = max_pages
 
     async def read(self, checkpoint: int) -> AsyncGenerator[tuple[MailboxMessage, ...], None]:
         """The messages after a checkpoint, oldest first, some at a time; never an empty tuple.
 
         Raises ServerError, CheckpointsOutOfOrder.
         """
-        for _ in range(MAX_PAGES):
+        for _ in range(self._max_pages):
             page = await self._page(checkpoint)
             if not page.messages:
                 return

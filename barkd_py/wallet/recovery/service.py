@@ -83,7 +83,7 @@ class NoRecovery(NotFound):
 
 
 class Recovery:
-    """now: Unix seconds.
+    """now: Unix seconds. max_xpub_pages: of one search.
 
     start_exits: of VTXOs that are on the chain. complete_round: takes over the round of an unlock hash.
     drain_mailbox: deals with what was delivered. wake_registration: there are VTXOs to note at the server.
@@ -104,7 +104,9 @@ class Recovery:
         wake_registration: Callable[[], None],
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        max_xpub_pages: int = MAX_XPUB_PAGES,
     ) -> None:
+        self._max_xpub_pages = max_xpub_pages
         self._store = store
         self._server = server
         self._keychain = keychain
@@ -327,11 +329,19 @@ class Recovery:
                 replace(progress, phase=following, is_xpub_known=False, is_xpub_done=True)
             )
         after = _after_page(progress, page)
-        if not page.have_more or _is_stuck(progress, after) or _is_enough(after):
+        if not page.have_more or _is_stuck(progress, after) or self._is_enough(after):
             after = replace(after, phase=following, is_xpub_done=True)
         if not progress.blocks_mailbox:
             await self._drain()
         return await self._take_in(await self._believed(page.vtxos), progress, after)
+
+    def _is_enough(self, progress: Progress) -> bool:
+        """Whether a server that says there is more is not believed any longer."""
+        return (
+            progress.xpub_misses >= MAX_GAP_LIMIT
+            or progress.xpub_pages >= self._max_xpub_pages
+            or progress.xpub_start >= MAX_VTXO_KEY_INDEX
+        )
 
     async def _xpub_page(self, progress: Progress) -> XpubRecoveryPage | None:
         server_pubkey = (await self._server.info()).server_pubkey
@@ -462,15 +472,6 @@ def _after_page(progress: Progress, page: XpubRecoveryPage) -> Progress:
 def _is_stuck(before: Progress, after: Progress) -> bool:
     """Whether the next page would be this one again."""
     return after.xpub_start == before.xpub_start and after.xpub_cursor in (None, before.xpub_cursor)
-
-
-def _is_enough(progress: Progress) -> bool:
-    """Whether a server that says there is more is not believed any longer."""
-    return (
-        progress.xpub_misses >= MAX_GAP_LIMIT
-        or progress.xpub_pages >= MAX_XPUB_PAGES
-        or progress.xpub_start >= MAX_VTXO_KEY_INDEX
-    )
 
 
 # --- messages
