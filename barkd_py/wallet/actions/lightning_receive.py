@@ -21,27 +21,16 @@ Source: protocol sheet 05 §5, §9, §10.
 """
 
 import logging
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import assert_never
 
 from barkd_py.ark.address import ArkAddress
-from barkd_py.ark.attestations import attest, lightning_receive_message
-from barkd_py.ark.lightning_receive import (
-    ClaimWindow,
-    GrantRefused,
-    GrantTerms,
-    Preimage,
-    grant_expiry_height,
-    verify_grant,
-)
-from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.lightning_receive import ClaimWindow, Preimage
 from barkd_py.ark.validation import is_standard
 from barkd_py.ark.vtxo import Vtxo, VtxoId
-from barkd_py.bitcoin.tx import Txid
-from barkd_py.chain.source import ChainSource, Confirmed
+from barkd_py.chain.source import ChainSource
 from barkd_py.errors import (
     BarkdError,
     ChainError,
@@ -51,15 +40,19 @@ from barkd_py.errors import (
     StoreError,
     chain_text,
 )
-from barkd_py.server_rpc.api import (
-    ArkServerApi,
-    LightningReceiveGrant,
-    LightningReceiveState,
-    RoundInput,
-)
+from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
 from barkd_py.wallet.actions.arkoor_package import cosign_package
 from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park, Retry
 from barkd_py.wallet.actions.failures import is_final
+from barkd_py.wallet.actions.lightning_receive_errors import (
+    AlreadySettled,
+    ClaimBudgetExhausted,
+    HtlcsLost,
+    NoMailbox,
+    ReceiveCanceled,
+    WindowClosed,
+)
+from barkd_py.wallet.actions.lightning_receive_grant import Grants
 from barkd_py.wallet.actions.lightning_receive_history import (
     abandoned,
     delivered,
@@ -90,64 +83,10 @@ EXPIRY_GRACE_SECS = 60
 """An invoice that has just expired may have been paid in time."""
 MAX_REFUSALS = 5
 """How often a grant may be refused, or be unfit, before the payment is given up."""
-PROOF_MIN_BLOCKS = 2
-"""A VTXO that proves that we have money must not be about to expire."""
-PROOF_CANDIDATES = 100
-
 AWAIT_SECS = 4.0
 RETRY_SECS = 1.0
 EXIT_LOOK_SECS = 30.0
 DELIVERY_RETRY_SECS = 60.0
-
-
-class ReceiveCanceled(BarkdError):
-    """The server will not take a payment for this invoice any more."""
-
-    def __init__(self, payment_hash: bytes) -> None:
-        super().__init__(f"Lightning receive {payment_hash.hex()} canceled server-side")
-
-
-class AlreadySettled(BarkdError):
-    """The server says that this payment is over, although we never released it."""
-
-    def __init__(self) -> None:
-        super().__init__("payment already settled")
-
-
-class WindowClosed(BarkdError):
-    """The preimage was kept, so the sender gets the money back."""
-
-    def __init__(self) -> None:
-        super().__init__("HTLC claim window closed, abandoning")
-
-
-class AnchorUnconfirmed(ChainError):
-    """What a granted VTXO hangs off is not in a block yet, so it could still be undone."""
-
-    def __init__(self, txid: Txid) -> None:
-        super().__init__(f"chain anchor transaction {txid} of an HTLC VTXO is not confirmed yet")
-        self.txid = txid
-
-
-class ClaimBudgetExhausted(BarkdError):
-    """The claim goes on being tried, but less often."""
-
-    def __init__(self) -> None:
-        super().__init__("lightning receive claim retry budget exhausted")
-
-
-class HtlcsLost(BarkdError):
-    """Neither the server nor the chain gave us the money that we released the preimage for."""
-
-    def __init__(self, payment_hash: bytes) -> None:
-        super().__init__(f"the HTLC VTXOs of payment {payment_hash.hex()} are lost")
-
-
-class NoMailbox(BarkdError):
-    """There is nowhere to leave what is for another wallet. Refused when the invoice is made."""
-
-    def __init__(self) -> None:
-        super().__init__("no mailbox delivery mechanism configured on destination")
 
 
 class ExitSeam:
@@ -205,7 +144,7 @@ class _Htlc:
 
 
 class LightningReceiveMachine:
-    """The steps of a payment that comes in. now: Unix seconds. choose: one of several proofs."""
+    """The steps of a payment that comes in. now: Unix seconds."""
 
     kind = ActionKind.LIGHTNING_RECEIVE
 
@@ -221,7 +160,6 @@ class LightningReceiveMachine:
         *,
         exits: ExitSeam,
         now: Callable[[], float],
-        choose: Callable[[Sequence[WalletVtxo]], WalletVtxo] = secrets.choice,
     ) -> None:
         self._store = store
         self._keychain = keychain
@@ -232,7 +170,7 @@ class LightningReceiveMachine:
         self._settings = settings
         self._exits = exits
         self._now = now
-        self._choose = choose
+        self._grants = Grants(store, keychain, server, chain, anchors, settings.window)
         self._complaints: set[str] = set()
 
     def encode(self, state: ReceiveState) -> str:
@@ -292,7 +230,7 @@ class LightningReceiveMachine:
 
     async def _take_grant(self, action_id: str, state: AwaitingPayment) -> Outcome[ReceiveState]:
         try:
-            vtxos, fee_sat = await self._request_grant(state)
+            vtxos, fee_sat = await self._grants.request(state)
         except StoreError:
             raise
         except (ServerRejected, ProtocolViolation) as error:
@@ -306,53 +244,6 @@ class LightningReceiveMachine:
         if state.refusals >= MAX_REFUSALS:
             return Failed(error)
         return Park(state, RETRY_SECS, error)
-
-    async def _request_grant(self, state: AwaitingPayment) -> tuple[Sequence[Vtxo], int]:
-        """The granted VTXOs, fully verified, and the fee.
-
-        Raises ServerRejected and ProtocolViolation for what asking again will hardly change.
-        """
-        terms = state.terms
-        info = await self._server.info()
-        tip = await self._chain.fetch_tip()
-        grant: LightningReceiveGrant = await self._server.prepare_lightning_receive_claim(
-            payment_hash=terms.payment_hash,
-            user_pubkey=terms.user_pubkey,
-            htlc_recv_expiry_height=grant_expiry_height(tip.height, terms.cltv_delta),
-            anti_dos=await self._proof(state, tip.height),
-        )
-        vtxos = grant.htlc_vtxos
-        wanted = GrantTerms(terms.payment_hash, terms.user_pubkey, terms.amount_sat, self._settings.window)
-        fee_sat = verify_grant(
-            vtxos, wanted, info=info, tip_height=tip.height, reported_sat=grant.receive.amount_sat
-        )
-        await self._anchors.validate(vtxos)
-        for txid in {vtxo.anchor_point.txid for vtxo in vtxos}:
-            if not isinstance(await self._chain.tx_status(txid), Confirmed):
-                raise AnchorUnconfirmed(txid)
-        async with self._store.read() as tx:
-            if await tx.vtxos.known([vtxo.id for vtxo in vtxos]):
-                raise GrantRefused("the server granted a VTXO that was ours before")
-        return vtxos, fee_sat
-
-    async def _proof(self, state: AwaitingPayment, tip_height: int) -> RoundInput | str | None:
-        """That we are no stranger: a token, or a VTXO of ours, which is not spent by that."""
-        token = state.terms.token
-        if token is not None and state.refusals == 0:
-            return token
-        async with self._store.read() as tx:
-            spendable = await tx.vtxos.list([StateKind.SPENDABLE], limit=PROOF_CANDIDATES)
-        fit = [
-            vtxo
-            for vtxo in spendable
-            if vtxo.policy_kind == PubkeyPolicy.KIND and vtxo.expiry_height > tip_height + PROOF_MIN_BLOCKS
-        ]
-        if not fit:
-            return token
-        vtxo = self._choose(fit)
-        key = await self._keychain.secret_for(vtxo.user_pubkey)
-        message = lightning_receive_message(state.terms.payment_hash, vtxo.id)
-        return RoundInput(vtxo.id, attest(message, key))
 
     # --- HtlcsReady
 

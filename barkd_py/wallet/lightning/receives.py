@@ -4,9 +4,8 @@ An invoice is given out only after it was verified and the preimage is stored wi
 of it then is `actions.lightning_receive`.
 
 Who drives: the mailbox, when the server says that a payment has come; a sync; and `poll`, which the daemon
-calls about once a second, because a server tells of a payment hash only once. `poll` looks at each payment at
-its own pace: often while somebody may be standing there and waiting, ever less often as the invoice grows old
-or as trouble lasts.
+calls about once a second, because a server tells of a payment hash only once. An invoice is looked at often
+while somebody may be standing there and waiting, and ever less often as it grows old (`poller`).
 
 Source: protocol sheet 05 §5.1, §5.8, §5.10.
 """
@@ -14,7 +13,7 @@ Source: protocol sheet 05 §5.1, §5.8, §5.10.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
@@ -40,7 +39,8 @@ from barkd_py.errors import (
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
 from barkd_py.wallet.actions.arkoor_send import UnusableMailbox
 from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.actions.lightning_receive import LightningReceiveMachine, NoMailbox
+from barkd_py.wallet.actions.lightning_receive import EXIT_LOOK_SECS, LightningReceiveMachine
+from barkd_py.wallet.actions.lightning_receive_errors import NoMailbox
 from barkd_py.wallet.actions.lightning_receive_states import (
     AwaitingPayment,
     Delivering,
@@ -51,6 +51,7 @@ from barkd_py.wallet.actions.lightning_receive_states import (
 )
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import receive_action_id
+from barkd_py.wallet.lightning.poller import Poller
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionCheckpoint, ActionKind
@@ -58,11 +59,7 @@ from barkd_py.wallet.vtxos import WalletVtxo
 
 log = logging.getLogger(__name__)
 
-MAX_DRIVEN_AT_ONCE = 8
 CANCEL_WAIT_SECS = 10.0
-
-MIN_LOOK_SECS = 1.0
-MAX_LOOK_SECS = 60.0
 LOOKS_PER_AGE = 30
 """An invoice is looked at when its age has grown by this part."""
 
@@ -132,15 +129,6 @@ class ReceiveEstimate:
     vtxos_spent: tuple[VtxoId, ...] = ()
 
 
-@dataclass(slots=True)
-class _Schedule:
-    """When to look at a payment again. next_at: monotonic seconds. failures: in a row."""
-
-    next_at: float = 0.0
-    failures: int = 0
-    trouble: str = ""
-
-
 class LightningReceives:
     """Made by the wallet. Close it when done.
 
@@ -173,11 +161,7 @@ class LightningReceives:
         self._window = window
         self._wakeup = wakeup
         self._now = now
-        self._monotonic = monotonic
-        self._schedules: dict[str, _Schedule] | None = None
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._again: set[str] = set()
-        self._turns = asyncio.Semaphore(MAX_DRIVEN_AT_ONCE)
+        self.poller = Poller(store, executor, machine, self._pace, monotonic=monotonic)
 
     # --- making invoices
 
@@ -261,8 +245,7 @@ class LightningReceives:
 
         action_id = receive_action_id(preimage.payment_hash)
         await self._executor.store_new(self._machine, action_id, prepare)
-        if self._schedules is not None:
-            self._schedules[action_id] = _Schedule(self._monotonic() + MIN_LOOK_SECS)
+        self.poller.expect(action_id)
         self._wakeup.set()
         return text
 
@@ -331,7 +314,7 @@ class LightningReceives:
                     assert_never(unreachable)
             async with self._store.transaction() as tx:
                 await tx.actions.delete(action_id)
-        self._forget(action_id)
+        self.poller.forget(action_id)
 
     async def _cancel_at_server(self, payment_hash: bytes) -> None:
         """Raises CannotCancelReceive if a payment has arrived; all other trouble is logged."""
@@ -354,100 +337,12 @@ class LightningReceives:
         if row is None:
             log.warning("no lightning receive is pending for payment hash %s", payment_hash.hex())
             return
-        if row.id in self._tasks:
-            self._again.add(row.id)  # it may have looked just before
-        self._start([row.id])
+        self.poller.drive_now(row.id)
 
-    async def drive_all(self) -> None:
-        """Drive each of them until it pauses; trouble is logged."""
-        async with self._store.read() as tx:
-            rows = await tx.actions.list(ActionKind.LIGHTNING_RECEIVE)
-        tasks = self._start([row.id for row in rows])
-        await asyncio.gather(*tasks)
-
-    async def is_pending(self) -> bool:
-        """Whether any is not finished."""
-        return bool(await self._load())
-
-    async def poll(self) -> None:
-        """Drive those whose time has come, in the background."""
-        now = self._monotonic()
-        self._start([action_id for action_id, entry in (await self._load()).items() if entry.next_at <= now])
-
-    async def settle_down(self) -> None:
-        """Wait until nothing is being driven."""
-        while self._tasks:
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-
-    async def close(self) -> None:
-        """Stop driving; every payment is where its row says."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _load(self) -> dict[str, _Schedule]:
-        if self._schedules is None:
-            async with self._store.read() as tx:
-                rows = await tx.actions.list(ActionKind.LIGHTNING_RECEIVE)
-            if self._schedules is None:
-                self._schedules = {row.id: _Schedule() for row in rows}
-        return self._schedules
-
-    def _forget(self, action_id: str) -> None:
-        if self._schedules is not None:
-            self._schedules.pop(action_id, None)
-
-    def _start(self, action_ids: Iterable[str]) -> list[asyncio.Task[None]]:
-        """The tasks that drive them; one that is being driven is not driven twice."""
-        tasks = []
-        for action_id in action_ids:
-            task = self._tasks.get(action_id)
-            if task is None:
-                task = asyncio.create_task(self._drive(action_id), name=action_id)
-                self._tasks[action_id] = task
-                task.add_done_callback(self._ended)
-            tasks.append(task)
-        return tasks
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        action_id = task.get_name()
-        self._tasks.pop(action_id, None)
-        if task.cancelled():
-            return
-        if (error := task.exception()) is not None:
-            log.error("%s", action_id, exc_info=error)
-        if action_id in self._again:
-            self._again.discard(action_id)
-            self._start([action_id])
-
-    async def _drive(self, action_id: str) -> None:
-        async with self._turns:
-            trouble: BarkdError | None = None
-            try:
-                await self._executor.drive(self._machine, action_id)
-            except BarkdError as error:
-                trouble = error
-            async with self._store.read() as tx:
-                row = await tx.actions.find(action_id)
-        self._reschedule(action_id, row, trouble)
-
-    def _reschedule(self, action_id: str, row: ActionCheckpoint | None, trouble: BarkdError | None) -> None:
-        entry = _Schedule() if self._schedules is None else self._schedules.setdefault(action_id, _Schedule())
-        text = "" if trouble is None else chain_text(trouble)
-        if row is None:
-            self._forget(action_id)
-            if text:
-                log.warning("%s ended: %s", action_id, text)
-            return
-        if text and text != entry.trouble:
-            log.warning("%s goes on: %s", action_id, text)
-        entry.trouble = text
-        entry.failures = entry.failures + 1 if text else 0
-        pause = MIN_LOOK_SECS * 2.0 ** min(entry.failures, 10)
-        if not text and isinstance(self._machine.decode(row.payload), AwaitingPayment):
-            pause = (self._now() - row.created_at.timestamp()) / LOOKS_PER_AGE
-        entry.next_at = self._monotonic() + min(MAX_LOOK_SECS, max(MIN_LOOK_SECS, pause))
+    def _pace(self, row: ActionCheckpoint) -> float:
+        if isinstance(self._machine.decode(row.payload), AwaitingPayment):
+            return (self._now() - row.created_at.timestamp()) / LOOKS_PER_AGE
+        return EXIT_LOOK_SECS  # on its way on the chain: all other states end, or end in trouble
 
 
 async def _shown(tx: Transaction, state: ReceiveState) -> LightningReceive:

@@ -94,18 +94,18 @@ class Lightning:
 
     async def is_pending(self) -> bool:
         """Whether any payment is under way, in either direction."""
-        return await self._sends.is_pending() or await self._receives.is_pending()
+        return await self._sends.is_pending() or await self._receives.poller.is_pending()
 
     async def resume(self) -> None:
         """Drive everything that is under way, once."""
-        await asyncio.gather(self._sends.drive_all(), self._receives.drive_all())
+        await asyncio.gather(self._sends.drive_all(), self._receives.poller.drive_all())
 
     async def poll(self) -> None:
         """Drive what a person may be waiting for. Cheap if there is nothing."""
         await self._sends.poll()
-        await self._receives.poll()
+        await self._receives.poller.poll()
 
     async def close(self) -> None:
         """Stop driving; every payment is where its row says."""
         await self._sends.close()
-        await self._receives.close()
+        await self._receives.poller.close()

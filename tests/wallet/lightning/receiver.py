@@ -199,6 +199,6 @@ async def open_receiver(
     try:
         yield receiver
     finally:
-        await receives.close()
+        await receives.poller.close()
         await registration.close()
         await store.close()

@@ -12,7 +12,7 @@ from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.errors import ChainUnavailable, ServerRejected, ServerUnavailable
 from barkd_py.server_rpc.api import LightningReceiveState, RoundInput
-from barkd_py.wallet.actions.lightning_receive import (
+from barkd_py.wallet.actions.lightning_receive_errors import (
     AnchorUnconfirmed,
     ClaimBudgetExhausted,
     ReceiveCanceled,
@@ -117,7 +117,7 @@ async def test_what_was_paid_too_little_is_not_taken(receiver: Receiver) -> None
 
 async def test_many_are_paid_at_once(receiver: Receiver) -> None:
     hashes = [await receiver.paid_invoice(10_000 + number) for number in range(8)]
-    await receiver.receives.drive_all()
+    await receiver.receives.poller.drive_all()
     assert await receiver.receives.pending() == []
     assert len(receiver.server.preimages) == 8
     assert {movement.status for movement in await receiver.movements()} == {MovementStatus.SUCCESSFUL}
@@ -129,11 +129,11 @@ async def test_many_are_paid_at_once(receiver: Receiver) -> None:
 async def test_the_same_payment_is_claimed_once(receiver: Receiver) -> None:
     payment_hash = await receiver.paid_invoice()
     await asyncio.gather(
-        receiver.receives.drive_all(),
-        receiver.receives.drive_all(),
+        receiver.receives.poller.drive_all(),
+        receiver.receives.poller.drive_all(),
         receiver.receives.on_incoming(payment_hash),
     )
-    await receiver.receives.drive_all()
+    await receiver.receives.poller.drive_all()
     await assert_paid(receiver, payment_hash, 10_000, FEE_SAT)
     assert receiver.liar.calls["claim_lightning_receive"] == 1
 
@@ -170,7 +170,7 @@ async def test_nothing_is_kept_of_an_invoice_that_the_server_refuses(receiver: R
     with pytest.raises(ServerUnavailable):
         await receiver.receives.create(10_000)
     assert await receiver.receives.pending() == []
-    assert not await receiver.receives.is_pending()
+    assert not await receiver.receives.poller.is_pending()
 
 
 async def test_the_estimate_is_what_a_payment_costs(receiver: Receiver) -> None:
@@ -470,13 +470,13 @@ async def test_a_budget_of_nothing_is_used_up_at_once(sqlite_database: str, serv
 async def test_the_mailbox_sets_it_going(receiver: Receiver) -> None:
     payment_hash = await receiver.paid_invoice()
     await receiver.receives.on_incoming(payment_hash)
-    await receiver.receives.drive_all()
+    await receiver.receives.poller.drive_all()
     await assert_paid(receiver, payment_hash, 10_000, FEE_SAT)
 
 
 async def test_the_mailbox_may_tell_of_what_nobody_knows(receiver: Receiver) -> None:
     await receiver.receives.on_incoming(bytes(32))
-    assert not await receiver.receives.is_pending()
+    assert not await receiver.receives.poller.is_pending()
 
 
 async def test_an_old_invoice_is_looked_at_less_often(receiver: Receiver) -> None:
@@ -485,15 +485,15 @@ async def test_an_old_invoice_is_looked_at_less_often(receiver: Receiver) -> Non
     assert 25 <= looks <= 60
     receiver.clock.seconds += 1_800
     assert await _looks(receiver, 120) <= 3
-    assert await receiver.receives.is_pending()
+    assert await receiver.receives.poller.is_pending()
 
 
 async def _looks(receiver: Receiver, seconds: int) -> int:
     before = receiver.liar.calls["check_lightning_receive"]
     for _ in range(seconds):
         receiver.clock.seconds += 1
-        await receiver.receives.poll()
-        await receiver.receives.settle_down()
+        await receiver.receives.poller.poll()
+        await receiver.receives.poller.settle_down()
     return receiver.liar.calls["check_lightning_receive"] - before
 
 
@@ -513,8 +513,8 @@ async def test_what_was_under_way_is_polled_after_a_restart(
     async with open_receiver(sqlite_database, server) as receiver:
         payment_hash = await receiver.paid_invoice()
     async with open_receiver(sqlite_database, server) as receiver:
-        assert await receiver.receives.is_pending()
-        await receiver.receives.poll()
-        await receiver.receives.settle_down()
+        assert await receiver.receives.poller.is_pending()
+        await receiver.receives.poller.poll()
+        await receiver.receives.poller.settle_down()
         await assert_paid(receiver, payment_hash, 10_000, FEE_SAT)
-        assert not await receiver.receives.is_pending()
+        assert not await receiver.receives.poller.is_pending()

@@ -99,7 +99,7 @@ async def test_killed_around_a_commit(
 
 async def _paid_after_all(database: str, server: ReceiveServer, payment_hash: bytes) -> None:
     async with open_receiver(database, server) as receiver:
-        await receiver.receives.drive_all()
+        await receiver.receives.poller.drive_all()
         await assert_paid(receiver, payment_hash, 10_000, FEE_SAT)
 
 

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from barkd_py.errors import BarkdError, ServerUnavailable
-from barkd_py.wallet.actions.lightning_receive import (
+from barkd_py.wallet.actions.lightning_receive_errors import (
     ClaimBudgetExhausted,
     HtlcsLost,
     WindowClosed,

@@ -21,7 +21,7 @@ from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, ChainError, ServerRejected, ServerUnavailable, chain_text
 from barkd_py.server_rpc.api import ArkoorCosignature, LightningReceiveState
-from barkd_py.wallet.actions.lightning_receive import AlreadySettled
+from barkd_py.wallet.actions.lightning_receive_errors import AlreadySettled
 from barkd_py.wallet.actions.lightning_receive_states import PreimageRevealed
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.lightning.receives import UnreadableInvoice
@@ -366,7 +366,7 @@ async def test_a_server_that_shouts_the_preimage_is_not_repeated(
     with caplog.at_level(logging.DEBUG):
         with pytest.raises(error) as raised:
             await receiver.drive(payment_hash)
-        await receiver.receives.drive_all()
+        await receiver.receives.poller.drive_all()
     assert preimage not in chain_text(raised.value).lower()
     assert preimage not in caplog.text.lower()
 

@@ -1,0 +1,54 @@
+"""How a payment over Lightning that was to come in can go wrong."""
+
+from barkd_py.bitcoin.tx import Txid
+from barkd_py.errors import BarkdError, ChainError
+
+
+class ReceiveCanceled(BarkdError):
+    """The server will not take a payment for this invoice any more."""
+
+    def __init__(self, payment_hash: bytes) -> None:
+        super().__init__(f"Lightning receive {payment_hash.hex()} canceled server-side")
+
+
+class AlreadySettled(BarkdError):
+    """The server says that this payment is over, although we never released it."""
+
+    def __init__(self) -> None:
+        super().__init__("payment already settled")
+
+
+class WindowClosed(BarkdError):
+    """The preimage was kept, so the sender gets the money back."""
+
+    def __init__(self) -> None:
+        super().__init__("HTLC claim window closed, abandoning")
+
+
+class AnchorUnconfirmed(ChainError):
+    """What a granted VTXO hangs off is not in a block yet, so it could still be undone."""
+
+    def __init__(self, txid: Txid) -> None:
+        super().__init__(f"chain anchor transaction {txid} of an HTLC VTXO is not confirmed yet")
+        self.txid = txid
+
+
+class ClaimBudgetExhausted(BarkdError):
+    """The claim goes on being tried, but less often."""
+
+    def __init__(self) -> None:
+        super().__init__("lightning receive claim retry budget exhausted")
+
+
+class HtlcsLost(BarkdError):
+    """Neither the server nor the chain gave us the money that we released the preimage for."""
+
+    def __init__(self, payment_hash: bytes) -> None:
+        super().__init__(f"the HTLC VTXOs of payment {payment_hash.hex()} are lost")
+
+
+class NoMailbox(BarkdError):
+    """There is nowhere to leave what is for another wallet. Refused when the invoice is made."""
+
+    def __init__(self) -> None:
+        super().__init__("no mailbox delivery mechanism configured on destination")

@@ -1,0 +1,166 @@
+"""Drives the payments of one direction in the background, each at its own pace.
+
+`poll` is called about once a second and starts what is due; it waits for nothing. A payment that gives
+trouble is looked at less and less often, one that only waits as often as its owner says (`Pace`). Trouble is
+logged when it changes. When something says that there is news (`drive_now`), it is looked at at once, and
+once more if somebody was just looking.
+
+Which payments there are is read from the database once, and then known.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from barkd_py.errors import BarkdError, chain_text
+from barkd_py.wallet.actions.executor import ActionExecutor, Machine
+from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.actions import ActionCheckpoint
+
+log = logging.getLogger(__name__)
+
+MAX_DRIVEN_AT_ONCE = 8
+MIN_PAUSE_SECS = 1.0
+MAX_PAUSE_SECS = 60.0
+
+Pace = Callable[[ActionCheckpoint], float]
+"""How many seconds a payment may wait for its next look, if the last one went well."""
+
+
+@dataclass(slots=True)
+class _Schedule:
+    """next_at: monotonic seconds. failures: in a row. trouble: what was said last."""
+
+    next_at: float = 0.0
+    failures: int = 0
+    trouble: str = ""
+
+
+class Poller:
+    """Close it when done. monotonic: seconds."""
+
+    def __init__(
+        self,
+        store: Store,
+        executor: ActionExecutor,
+        machine: Machine[Any],
+        pace: Pace,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._machine = machine
+        self._pace = pace
+        self._monotonic = monotonic
+        self._schedules: dict[str, _Schedule] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._turns = asyncio.Semaphore(MAX_DRIVEN_AT_ONCE)
+
+    # --- what there is
+
+    async def is_pending(self) -> bool:
+        """Whether any is not finished."""
+        return bool(await self._load())
+
+    def expect(self, action_id: str) -> None:
+        """There is a new one. It is looked at soon."""
+        if self._schedules is not None:
+            self._schedules[action_id] = _Schedule(self._monotonic() + MIN_PAUSE_SECS)
+
+    def forget(self, action_id: str) -> None:
+        """It is finished."""
+        if self._schedules is not None:
+            self._schedules.pop(action_id, None)
+
+    async def _load(self) -> dict[str, _Schedule]:
+        if self._schedules is None:
+            async with self._store.read() as tx:
+                rows = await tx.actions.list(self._machine.kind)
+            if self._schedules is None:
+                self._schedules = {row.id: _Schedule() for row in rows}
+        return self._schedules
+
+    # --- driving
+
+    async def poll(self) -> None:
+        """Drive those whose time has come."""
+        now = self._monotonic()
+        self._start([action_id for action_id, entry in (await self._load()).items() if entry.next_at <= now])
+
+    def drive_now(self, action_id: str) -> None:
+        """There is news about it."""
+        if action_id in self._tasks:
+            self._again.add(action_id)  # it may have looked just before
+        self._start([action_id])
+
+    async def drive_all(self) -> None:
+        """Drive each until it pauses, and wait for that."""
+        async with self._store.read() as tx:
+            rows = await tx.actions.list(self._machine.kind)
+        await asyncio.gather(*self._start([row.id for row in rows]))
+
+    async def settle_down(self) -> None:
+        """Wait until nothing is being driven."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop driving; every payment is where its row says."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, action_ids: Iterable[str]) -> list[asyncio.Task[None]]:
+        """The tasks that drive them; one that is being driven is not driven twice."""
+        tasks = []
+        for action_id in action_ids:
+            task = self._tasks.get(action_id)
+            if task is None:
+                task = asyncio.create_task(self._drive(action_id), name=action_id)
+                self._tasks[action_id] = task
+                task.add_done_callback(self._ended)
+            tasks.append(task)
+        return tasks
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        action_id = task.get_name()
+        self._tasks.pop(action_id, None)
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            log.error("%s", action_id, exc_info=error)
+        if action_id in self._again:
+            self._again.discard(action_id)
+            self._start([action_id])
+
+    async def _drive(self, action_id: str) -> None:
+        async with self._turns:
+            trouble = ""
+            try:
+                await self._executor.drive(self._machine, action_id)
+            except BarkdError as error:
+                trouble = chain_text(error)
+            async with self._store.read() as tx:
+                row = await tx.actions.find(action_id)
+        if row is None:
+            self.forget(action_id)
+            if trouble:
+                log.warning("%s ended: %s", action_id, trouble)
+        else:
+            self._reschedule(row, trouble)
+
+    def _reschedule(self, row: ActionCheckpoint, trouble: str) -> None:
+        schedules = self._schedules if self._schedules is not None else {}
+        entry = schedules.setdefault(row.id, _Schedule())
+        if trouble and trouble != entry.trouble:
+            log.warning("%s goes on: %s", row.id, trouble)
+        entry.trouble = trouble
+        entry.failures = entry.failures + 1 if trouble else 0
+        pause = MIN_PAUSE_SECS * 2.0 ** min(entry.failures, 10) if trouble else self._pace(row)
+        entry.next_at = self._monotonic() + min(MAX_PAUSE_SECS, max(MIN_PAUSE_SECS, pause))
