@@ -40,9 +40,13 @@ def _count(kind: str, part: str = "") -> Callable[[World], Awaitable[int]]:
     """part: of the wallet that made it, where several have the same kind."""
 
     async def count(world: World) -> int:
-        return sum(part in each["subsystem"]["name"] for each in await world.history(kind))
+        return len(_of_part(part, await world.history(kind)))
 
     return count
+
+
+def _of_part(part: str, movements: list[Json]) -> list[Json]:
+    return [each for each in movements if part in each["subsystem"]["name"]]
 
 
 # --- off-chain
@@ -68,9 +72,9 @@ async def _send(world: World) -> Act:
 
 async def _sends(world: World) -> int:
     """Whatever was sent has arrived, and nothing twice."""
-    received = await world.history("receive", of=world.peer)
+    received = _of_part("arkoor", await world.history("receive", of=world.peer))
     assert {each["effective_balance_sat"] for each in received} <= {SEND_SAT}
-    sent = await world.history("send")
+    sent = _of_part("arkoor", await world.history("send"))
     assert len(sent) == len(received), (sent, received)
     return len(sent)
 
@@ -120,6 +124,23 @@ async def _through_the_round(world: World) -> None:
 # --- Lightning
 
 LIGHTNING_SAT = 10_000
+
+
+async def _lightning_send(world: World) -> Act:
+    invoice = await world.peer.post("/lightning/receives/invoice", {"amount_sat": LIGHTNING_SAT})
+
+    async def act() -> None:
+        await world.victim.post("/lightning/pay", {"destination": invoice["invoice"]})
+
+        async def arrived() -> list[Json]:
+            await world.peer.post("/wallet/sync")
+            await world.victim.post("/wallet/sync")
+            history: list[Json] = await world.victim.get("/history")
+            return [movement for movement in history if movement["status"] == "pending"]
+
+        await eventually(arrived, lambda pending: pending == [])
+
+    return act
 
 
 async def _lightning_receive(world: World) -> Act:
@@ -241,6 +262,12 @@ FLOWS = (
         _count("receive", "arkoor"),
         frozenset({"ReadMailbox"}),
         may_not_happen=False,
+    ),
+    Flow(
+        "Lightning send",
+        _lightning_send,
+        _count("send", "lightning"),
+        frozenset({"RequestLightningPayHtlcCosign", "InitiateLightningPayment", "CheckLightningPayment"}),
     ),
     Flow(
         "Lightning receive",
