@@ -3,7 +3,9 @@
     states        what a participation can be, and how it is stored
     machine       pure: state and observation to state and effect, the whole rule of it
     participation pure: inputs, the output, the fee
-    driver        carries effects out: calls, and what is stored before them; secret nonces in memory only
+    driver        carries effects out: calls, and what is stored before them
+    records       rows, locks and movements, stored together
+    signing       cosign keys and nonces, in memory only, and what is signed with them
     swap          the end of every round: leaves, forfeits, preimage
     rounds        the part of the wallet: starts participations, feeds events, tells how they are doing
     maintenance   refreshes by itself what would expire

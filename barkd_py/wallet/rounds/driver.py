@@ -17,23 +17,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from typing import assert_never
 
 from barkd_py.ark.attestations import attest, delegated_participation_message, round_attempt_message
 from barkd_py.ark.rounds import (
-    AcceptedProposal,
-    RoundOutput,
     RoundTerms,
     accept_delegated,
-    accept_finished,
-    accept_proposal,
-    bind_outputs,
-    round_tree,
 )
 from barkd_py.ark.vtxo import Vtxo, VtxoId
-from barkd_py.bitcoin.keys import PublicKey, SecretKey
-from barkd_py.bitcoin.musig import SecNonce, generate_nonce
+from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.tx import Tx
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import (
@@ -57,23 +49,22 @@ from barkd_py.server_rpc.api import (
 )
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import ROUND_TIMEOUT_SECONDS, NamedLocks, round_lock_name
-from barkd_py.wallet.movements import MovementStatus, MovementUpdate
 from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.rounds import machine
 from barkd_py.wallet.rounds.machine import Effect, Observation
 from barkd_py.wallet.rounds.participation import (
     CLIENT_EXPIRY_BUFFER_BLOCKS,
     available,
-    movement_update,
     output_amount_sat,
 )
+from barkd_py.wallet.rounds.records import Record, Records
+from barkd_py.wallet.rounds.signing import Signer, Ticket, sign_tree, take_leaves
 from barkd_py.wallet.rounds.states import (
     Canceled,
     Completed,
     Confirmed,
     Delegated,
     Failed,
-    Final,
     Issued,
     Joining,
     Output,
@@ -87,61 +78,14 @@ from barkd_py.wallet.rounds.states import (
     SyncError,
     Unconfirmed,
     Waiting,
-    decode_round,
-    encode_round,
-    holds_inputs,
 )
 from barkd_py.wallet.rounds.swap import FundingTxDoubleSpent, SwapLimits, Swapper
-from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.store.rounds import RoundRow
-from barkd_py.wallet.vtxos import MovementHolder, NewVtxo, Spendable, WalletVtxo
+from barkd_py.wallet.store import Store
+from barkd_py.wallet.vtxos import WalletVtxo
 
 log = logging.getLogger(__name__)
 
 DELIVERY_TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A stored participation."""
-
-    id: int
-    movement_id: int
-    round: Round
-
-
-@dataclass(frozen=True, slots=True)
-class _Signer:
-    """One output's cosign key and nonces, by level. Secret, and in memory only."""
-
-    secret: SecretKey
-    sec_nonces: tuple[SecNonce, ...]
-    pub_nonces: tuple[bytes, ...]
-
-    @classmethod
-    def generate(cls, nb_nonces: int) -> "_Signer":
-        secret = SecretKey.generate()
-        pairs = [generate_nonce(secret) for _ in range(nb_nonces)]
-        return cls(secret, tuple(sec for sec, _ in pairs), tuple(pub for _, pub in pairs))
-
-    def wipe(self) -> None:
-        for nonce in self.sec_nonces:
-            nonce.wipe()
-
-
-Partials = Sequence[tuple[PublicKey, tuple[bytes, ...]]]
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """What this process needs to go on with an attempt. partials: once the tree is signed."""
-
-    signers: tuple[_Signer, ...]
-    partials: Partials = ()
-
-    def wipe(self) -> None:
-        for signer in self.signers:
-            signer.wipe()
 
 
 class RoundDriver:
@@ -164,8 +108,9 @@ class RoundDriver:
         self._registration = registration
         self._locks = locks
         self._limits = limits
+        self._records = Records(store, registration)
         self._swapper = Swapper(store, server, chain, keychain, limits)
-        self._tickets: dict[int, _Ticket] = {}
+        self._tickets: dict[int, Ticket] = {}
         self.refused: dict[VtxoId, int] = {}
         """Inputs that the server would not take, or that no round came about for, and the height then."""
 
@@ -286,26 +231,18 @@ class RoundDriver:
     # --- storing
 
     async def _load(self, round_id: int) -> Record | None:
-        async with self._store.read() as tx:
-            row = await tx.rounds.find(round_id)
-        if row is None:
+        record = await self._records.load(round_id)
+        if record is None:
             self._drop_ticket(round_id)
-            return None
-        assert row.movement_id is not None, "stored with its movement"
-        return Record(row.id, row.movement_id, decode_round(row.payload))
+        return record
 
     async def _save(self, record: Record, round_: Round) -> Record:
-        """Store what a step has led to: row, locks and movement in one transaction."""
-        async with self._store.transaction() as tx:
-            if isinstance(round_.state, Final):
-                await self._finish(tx, record, round_, round_.state)
-            else:
-                await self._update(tx, record, round_)
+        saved = await self._records.save(record, round_)
         if not isinstance(round_.state, Joining | Registered | Signed):
             self._drop_ticket(record.id)
         if isinstance(round_.state, Failed) and round_.failures >= machine.MAX_FAILURES:
             await self._note_refused(round_.inputs)
-        return replace(record, round=round_)
+        return saved
 
     async def _note_refused(self, vtxo_ids: Collection[VtxoId]) -> None:
         """Maintenance leaves these alone for a while, and somebody asks whether they are spent elsewhere."""
@@ -317,52 +254,6 @@ class RoundDriver:
             log.warning("the tip is not known: %s", chain_text(error))
             return
         self.refused.update(dict.fromkeys(vtxo_ids, tip.height))
-
-    async def _update(self, tx: Transaction, record: Record, round_: Round) -> None:
-        state, holder = round_.state, MovementHolder(record.movement_id)
-        if not holds_inputs(state):
-            await tx.vtxos.release_held_by(holder)
-        elif isinstance(state, Delegated | Issued):
-            # The server has spent them, whatever else they were meant for here.
-            await tx.vtxos.steal_lock(round_.inputs, holder)
-        else:
-            await tx.vtxos.lock(round_.inputs, holder)
-        changed = round_.inputs != record.round.inputs or round_.outputs != record.round.outputs
-        if changed:
-            inputs = await tx.vtxos.get_many(round_.inputs)
-            update = movement_update(inputs, sum(output.amount_sat for output in round_.outputs))
-            await tx.movements.update(record.movement_id, update)
-        funding_txid = _funding_txid(round_)
-        if funding_txid is not None and funding_txid != _funding_txid(record.round):
-            metadata = MovementUpdate(metadata={"funding_txid": funding_txid})
-            await tx.movements.update(record.movement_id, metadata)
-        row = RoundRow(record.id, encode_round(round_), record.movement_id, _unlock_hash(round_))
-        await tx.rounds.update(row, inputs=round_.inputs if changed else None)
-
-    async def _finish(
-        self, tx: Transaction, record: Record, round_: Round, state: Completed | Failed | Canceled
-    ) -> None:
-        match state:
-            case Completed(_, funding_tx, vtxos):
-                await tx.vtxos.steal_spent(round_.inputs)
-                await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in vtxos)
-                update = MovementUpdate(
-                    output_vtxos=tuple(vtxo.id for vtxo in vtxos),
-                    metadata={"funding_txid": str(funding_tx.txid)},
-                )
-                await tx.movements.finish_with_update(record.movement_id, MovementStatus.SUCCESSFUL, update)
-                self._registration.wake_at_commit()
-            case Failed(reason) | Canceled(reason):
-                log.warning("refresh %d came to nothing: %s", record.id, reason)
-                await tx.vtxos.release_held_by(MovementHolder(record.movement_id))
-                # Unlike upstream's, the history says that nothing was paid.
-                update = MovementUpdate(
-                    effective_balance_sat=0, offchain_fee_sat=0, metadata={"error": reason}
-                )
-                await tx.movements.finish_with_update(record.movement_id, MovementStatus.FAILED, update)
-            case _:
-                assert_never(state)
-        await tx.rounds.delete(record.id)
 
     def _drop_ticket(self, round_id: int) -> None:
         ticket = self._tickets.pop(round_id, None)
@@ -400,7 +291,7 @@ class RoundDriver:
         round_ = record.round
         try:
             info = await self._server.info()
-            ticket = _Ticket(tuple(_Signer.generate(info.nb_round_nonces) for _ in round_.outputs))
+            ticket = Ticket(tuple(Signer.generate(info.nb_round_nonces) for _ in round_.outputs))
             cosigned = [
                 (output.request, signer.secret.public_key)
                 for output, signer in zip(round_.outputs, ticket.signers, strict=True)
@@ -462,7 +353,7 @@ class RoundDriver:
                 tip.height + info.vtxo_lifetime - CLIENT_EXPIRY_BUFFER_BLOCKS,
             )
             ticket.partials = await asyncio.to_thread(
-                _sign, proposal, record.round.outputs, signers, state.unlock_hash, terms
+                sign_tree, proposal, record.round.outputs, signers, state.unlock_hash, terms
             )
         except StoreError:
             raise
@@ -492,7 +383,7 @@ class RoundDriver:
 
     async def _check_finished(self, round_: Round, state: Signed, finished: RoundFinished) -> Observation:
         try:
-            vtxos = await asyncio.to_thread(_take_leaves, round_.outputs, state, finished)
+            vtxos = await asyncio.to_thread(take_leaves, round_.outputs, state, finished)
         except (ProtocolViolation, ValueError) as error:
             log.error("round %d is not the one that we signed: %s", state.round_seq, chain_text(error))
             return machine.FinishRefused(chain_text(error))
@@ -609,49 +500,6 @@ class RoundDriver:
         return max(scheduled, exits)
 
 
-def _sign(
-    proposal: VtxoProposal,
-    outputs: Sequence[Output],
-    signers: Sequence[_Signer],
-    unlock_hash: bytes,
-    terms: RoundTerms,
-) -> Partials:
-    """Our signatures of the proposed tree, by cosign key.
-
-    Raises RoundRejected, UnexpectedTerms, TreeInvalid, DecodeError: nothing was signed that could be used.
-    """
-    accepted = accept_proposal(
-        proposal.vtxos_spec,
-        proposal.unsigned_round_tx,
-        proposal.agg_nonces,
-        outputs=_cosigned(outputs, [signer.secret.public_key for signer in signers]),
-        unlock_hash=unlock_hash,
-        terms=terms,
-        nb_nonces=min(len(signer.sec_nonces) for signer in signers),
-    )
-    return [
-        (
-            signer.secret.public_key,
-            accepted.tree.cosign_leaf(leaf, signer.secret, signer.sec_nonces, proposal.agg_nonces),
-        )
-        for leaf, signer in zip(accepted.leaves, signers, strict=True)
-    ]
-
-
-def _take_leaves(outputs: Sequence[Output], state: Signed, finished: RoundFinished) -> tuple[Vtxo, ...]:
-    """Raises RoundRejected, TreeInvalid, VtxoInvalid."""
-    tree = round_tree(state.spec, state.funding_tx.txid)
-    leaves = bind_outputs(tree.spec, _cosigned(outputs, state.cosign_pubkeys), state.unlock_hash)
-    return accept_finished(AcceptedProposal(tree, leaves), finished.signed_round_tx, finished.cosign_sigs)
-
-
-def _cosigned(outputs: Sequence[Output], cosign_pubkeys: Sequence[PublicKey]) -> list[RoundOutput]:
-    return [
-        output.cosigned_by(cosign_pubkey)
-        for output, cosign_pubkey in zip(outputs, cosign_pubkeys, strict=True)
-    ]
-
-
 def _vtxo_ids(identifiers: Sequence[str]) -> frozenset[VtxoId]:
     """Those of the texts that are VTXO ids."""
     found = set()
@@ -661,24 +509,6 @@ def _vtxo_ids(identifiers: Sequence[str]) -> frozenset[VtxoId]:
         except BarkdError:
             log.debug("the server blames %r, which is no VTXO id", text)
     return frozenset(found)
-
-
-def _unlock_hash(round_: Round) -> bytes | None:
-    match round_.state:
-        case Registered() | Signed() | Delegated() | Issued():
-            return round_.state.unlock_hash
-        case _:
-            return None
-
-
-def _funding_txid(round_: Round) -> str | None:
-    match round_.state:
-        case Delegated(_, funding_txid) if funding_txid is not None:
-            return str(funding_txid)
-        case Issued():
-            return str(round_.state.funding_tx.txid)
-        case _:
-            return None
 
 
 def _status(round_: Round) -> RoundStatus:

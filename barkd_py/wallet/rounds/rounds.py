@@ -21,7 +21,7 @@ from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import ROUND_REFRESH
 from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.rounds import machine
-from barkd_py.wallet.rounds.driver import Record, RoundDriver
+from barkd_py.wallet.rounds.driver import RoundDriver
 from barkd_py.wallet.rounds.maintenance import select_inputs
 from barkd_py.wallet.rounds.participation import (
     DuplicateInput,
@@ -32,6 +32,7 @@ from barkd_py.wallet.rounds.participation import (
     movement_update,
     output_amount_sat,
 )
+from barkd_py.wallet.rounds.records import Record
 from barkd_py.wallet.rounds.recovery import ParticipationRecovery
 from barkd_py.wallet.rounds.states import (
     Canceled,

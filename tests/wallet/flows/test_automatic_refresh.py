@@ -3,7 +3,6 @@
 Source: sheet 09 §1.10; sheet 04 §13, §15.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,20 +15,22 @@ from barkd_py.server_rpc.api import RoundAttempt, RoundFailed, RoundFinished
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.rounds.maintenance import QUIET_BLOCKS
 from barkd_py.wallet.rounds.rounds import MAX_MAINTENANCE_TRIES
-from barkd_py.wallet.vtxos import WalletVtxo
+from barkd_py.wallet.rounds.states import Issued, Registered
+from barkd_py.wallet.vtxos import Spendable, WalletVtxo
 from tests.wallet.flows.conftest import BOB, Net, Owner
 from tests.wallet.flows.liar import between
-from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, refreshes, settle
+from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, refreshes, settle, stored_rounds
 from tests.wallet.flows.test_loops import eventually, short_backoff
 
 THRESHOLD = 12
 LIFETIME = 100
+PATIENCE_SECS = 180
 
 
 @pytest.fixture
 def server_settings() -> ServerSettings:
     return ServerSettings(
-        round_interval_secs=3600, round_submit_secs=60, round_sign_secs=60, vtxo_lifetime=LIFETIME
+        round_interval_secs=3600, round_submit_secs=600, round_sign_secs=600, vtxo_lifetime=LIFETIME
     )
 
 
@@ -64,31 +65,29 @@ async def test_a_vtxo_left_alone_is_refreshed_before_it_expires(net: Net) -> Non
         engine = net.devnet.ark_server.rounds
         await mine_to(net, bob, old.expiry_height - THRESHOLD + 1)
 
-        async def joins() -> bool:
-            """Whether the daemon takes part in a round."""
-            engine.trigger()
-            try:
-                async with asyncio.timeout(2):
-                    while (await bob.wallet.balance()).pending_in_round_sat == 0:
-                        await asyncio.sleep(0.02)
-            except TimeoutError:
-                return False
-            finally:
-                engine.go_on()
-            return True
+        async def listens() -> bool:
+            return engine.events.nb_subscribers > 0
 
-        await eventually(joins)
-        engine.trigger()  # should the last one not have come about
+        async def is_registered() -> bool:
+            return any(isinstance(state, Registered) for state in await stored_rounds(bob))
+
+        async def is_held() -> bool:
+            return any(isinstance(state, Issued) for state in await stored_rounds(bob))
 
         async def is_new() -> bool:
-            await net.mine()
-            return (await vtxos_of(bob))[0].expiry_height > old.expiry_height
+            return [vtxo.id for vtxo in await vtxos_of(bob)] not in ([old.id], [])
 
-        await eventually(is_new)
+        await eventually(listens, PATIENCE_SECS)
+        engine.trigger()
+        await eventually(is_registered, PATIENCE_SECS)
+        engine.go_on()
+        await eventually(is_held, PATIENCE_SECS)
+        await net.mine()
+        await eventually(is_new, PATIENCE_SECS)
         (new,) = await vtxos_of(bob)
         assert new.amount_sat == old.amount_sat - (await refreshes(bob))[0].offchain_fee_sat
         assert (await refreshes(bob))[0].input_vtxos == (old.id,)
-        await net.mine(max(0, old.expiry_height - await bob.wallet.tip_height()) + 1)
+        await mine_to(net, bob, old.expiry_height + 1)
         assert await bob.spendable_sat() == new.amount_sat
 
 
@@ -153,7 +152,9 @@ async def test_a_server_that_refuses_everything_is_asked_a_limited_number_of_tim
     assert liar.calls["submit_payment"] == MAX_MAINTENANCE_TRIES
     assert [each.status for each in await refreshes(due)] == [MovementStatus.FAILED] * MAX_MAINTENANCE_TRIES
     await assert_nothing_stuck(due)
-    assert set(await vtxos_of(due)) == set(before)
+    assert {(vtxo.id, vtxo.state) for vtxo in await vtxos_of(due)} == {
+        (vtxo.id, Spendable()) for vtxo in before
+    }
 
 
 async def test_rounds_that_never_come_about_are_given_up_for_a_while(net: Net, due: Owner) -> None:
