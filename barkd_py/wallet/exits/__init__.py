@@ -9,7 +9,8 @@ What acts:
 service     what others may ask for                  starts      which VTXOs may start, and how
 driver      a run: observe, decide, store, pay       observe     the chain, as the machine sees it
 children    the children that pay                    forced      VTXOs that others put on the chain
-claiming    claims, on their way                     estimating  the facts for `estimate`
+claiming    claims, on their way                     aftercare   claims, until they are deep enough
+estimating  the facts for `estimate`
 
 What is stored: rows, payloads; and shown: packages.
 """

@@ -190,9 +190,9 @@ class ExitDriver:
         return subjects
 
     def _is_ours(self, tx: Tx) -> bool:
-        """A child that somebody else made pays somebody else."""
+        """A child that somebody else made pays somebody else, if perhaps a little to us as well."""
         onchain = self._onchain
-        return onchain is not None and any(onchain.is_mine(output.script_pubkey) for output in tx.outputs)
+        return onchain is not None and all(onchain.is_mine(output.script_pubkey) for output in tx.outputs)
 
     def _fail(self, vtxo_id: VtxoId, error: ExitError) -> None:
         if self._complained.get(vtxo_id) != str(error):

@@ -8,6 +8,8 @@ look costs one or two calls per frontier, however long the chains behind it are.
 Rules:
 
 * A call without a usable answer raises; it never becomes "not found" or "unspent".
+* What can be checked is checked: a block that is said to confirm something is in the best chain, and what is
+  said to spend an output does spend it. A chain source can still hide things, and make up blocks.
 * If the tip has changed when the look is over, all of it is thrown away and looked at anew.
 * An output counts as spent by something else only if that is deep enough, on both kinds of chain source.
   Upstream never gets there with Esplora.
@@ -62,6 +64,8 @@ class ChainMemory:
     """Confirmed children of confirmed exit transactions, by the id of the latter."""
     fees: dict[Txid, PackageFee] = field(default_factory=dict)
     """Of unconfirmed packages, by child: they do not change as long as the child is the same."""
+    spends: set[tuple[OutPoint, Txid]] = field(default_factory=set)
+    """Outputs, and transactions that were seen to spend them; that is so in every chain."""
 
     async def move_to(self, chain: ChainSource, tip: BlockRef) -> None:
         """Forget everything if the chain went another way."""
@@ -159,6 +163,8 @@ class Look:
             return view
         matured_at = await self._block_at(height)
         spend = await self._spender(subject.point, confirmed.height)
+        if spend is not None:
+            await self._verify_spend(subject.point, spend)
         return replace(view, matured_at=matured_at, spend=spend)
 
     # --- exit transactions
@@ -212,6 +218,7 @@ class Look:
                     return None, outpoint
                 spend = await self._chain.spender(outpoint, since_height=window)
         if spend is not None and isinstance(spend.status, Confirmed):
+            await self._verify_spend(outpoint, spend)
             return spend, outpoint
         if spend is not None:
             return None, outpoint  # the answers contradict each other: the chain has moved
@@ -246,6 +253,7 @@ class Look:
             return None
         child = stored
         if child is None or child.tx.txid != spend.txid:
+            await self._verify_spend(anchor, spend)
             child_tx = await self._get_tx(spend.txid)
             is_ours = self._is_ours(child_tx)
             origin = origin_of(ChildView(spend.txid, is_ours, spend.status))
@@ -306,6 +314,17 @@ class Look:
         """A block confirms something only if it is in the best chain. Raises BlockRetrievalFailure."""
         if status.block.height > self.tip.height or await self._block_at(status.block.height) != status.block:
             raise BlockRetrievalFailure(status.block.height, "the best chain is changing")
+
+    async def _verify_spend(self, outpoint: OutPoint, spend: Spend) -> None:
+        """What is said to spend an output must do so, and in a block of the best chain. Raises ExitError."""
+        if isinstance(spend.status, Confirmed):
+            await self._verify(spend.status)
+        if (outpoint, spend.txid) in self._memory.spends:
+            return
+        tx = await self._get_tx(spend.txid)
+        if all(tx_in.prevout != outpoint for tx_in in tx.inputs):
+            raise TransactionRetrievalFailure(spend.txid, f"it is said to spend {outpoint}, and does not")
+        self._memory.spends.add((outpoint, spend.txid))
 
     async def _spender(self, outpoint: OutPoint, since_height: int) -> Spend | None:
         async with self._slots:

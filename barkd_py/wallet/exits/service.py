@@ -20,6 +20,7 @@ from barkd_py.chain.source import ChainSource, NotFound
 from barkd_py.errors import ChainError, chain_text
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.wallet.exits import payloads
+from barkd_py.wallet.exits.aftercare import ClaimAftercare
 from barkd_py.wallet.exits.claim import (
     ClaimPaths,
     FindPreimage,
@@ -88,6 +89,7 @@ class Exits:
         self._starts = Starts(store, chain, locks, network)
         self._claims = Claims(store, chain, onchain, keychain, locks, self._driver, self._paths)
         self._estimates = Estimates(store, chain, onchain, self._paths, self._driver.memory)
+        self._aftercare = ClaimAftercare(store, chain)
         self._watched_at: BlockRef | None = None
 
     @property
@@ -163,6 +165,8 @@ class Exits:
         Raises ExitError or ChainError if the chain source is away; the next tick makes up for it.
         """
         await self.notice_forced()
+        assert self._watched_at is not None
+        await self._aftercare.look(self._watched_at)
         async with self._store.read() as tx:
             is_any_live = await tx.exits.has_live()
         if is_any_live:
@@ -171,7 +175,11 @@ class Exits:
 
     async def _run(self, fee_rate: FeeRate | None) -> Looked:
         async with self._locks.hold(EXITS):
-            return await self._driver.run(fee_rate)
+            looked = await self._driver.run(fee_rate)
+        for exit_ in looked.exits.values():
+            if isinstance(exit_.state, Claimed):
+                self._aftercare.note(exit_.state)
+        return looked
 
     async def notice_forced(self) -> None:
         """Start the exits of VTXOs that others have put on the chain. Looks once per tip.

@@ -24,13 +24,14 @@ Gate = Callable[[str, When], None]
 
 
 Ask = Callable[[], Awaitable[TxStatus]]
+AskSpender = Callable[[], Awaitable[Spend | None]]
 
 
 class GatedChain:
     """Implements `ChainSource`.
 
-    fast: replaces the estimate for the next block, if set. answer_status: answers `tx_status` instead; it may
-    ask the chain.
+    fast: replaces the estimate for the next block, if set. answer_status, answer_spent, answer_spender:
+    answer `tx_status`, `is_spent_confirmed` and `spender` instead; they may ask the chain.
     """
 
     def __init__(self, inner: ChainSource) -> None:
@@ -38,6 +39,8 @@ class GatedChain:
         self.gate: Gate | None = None
         self.fast: FeeRate | None = None
         self.answer_status: Callable[[Txid, Ask], Awaitable[TxStatus]] | None = None
+        self.answer_spent: Callable[[OutPoint], Awaitable[bool]] | None = None
+        self.answer_spender: Callable[[OutPoint, AskSpender], Awaitable[Spend | None]] | None = None
         self.calls: list[str] = []
 
     async def _pass(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
@@ -79,10 +82,15 @@ class GatedChain:
         return await self._pass("get_tx", lambda: self._inner.get_tx(txid))
 
     async def spender(self, outpoint: OutPoint, *, since_height: int) -> Spend | None:
-        return await self._pass("spender", lambda: self._inner.spender(outpoint, since_height=since_height))
+        async def ask() -> Spend | None:
+            return await self._inner.spender(outpoint, since_height=since_height)
+
+        answer = self.answer_spender
+        return await self._pass("spender", ask if answer is None else lambda: answer(outpoint, ask))
 
     async def is_spent_confirmed(self, outpoint: OutPoint) -> bool:
-        return await self._pass("is_spent_confirmed", lambda: self._inner.is_spent_confirmed(outpoint))
+        ask = self.answer_spent or self._inner.is_spent_confirmed
+        return await self._pass("is_spent_confirmed", lambda: ask(outpoint))
 
     async def package_fee(self, txid: Txid) -> PackageFee | None:
         return await self._pass("package_fee", lambda: self._inner.package_fee(txid))

@@ -9,17 +9,21 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.devnet.chain import LocalNode
+from barkd_py.errors import StoreError
 from barkd_py.wallet.exits.errors import NotExiting
 from barkd_py.wallet.exits.states import Claimable, Claimed
 from barkd_py.wallet.movements import MovementStatus
+from barkd_py.wallet.store import Transaction
 from barkd_py.wallet.store.tables import exit_claim
 from tests.fakes.chains import Clock
 from tests.wallet.exits.coins import Mint
@@ -32,11 +36,24 @@ AMOUNT_SAT = 100_000
 MAX_BLOCKS = 40
 
 
+class FullDisk(CrashingStore):
+    """One commit in two fails and leaves nothing behind; the process goes on."""
+
+    dice = Random(4)
+    failures = 0
+
+    async def _commit(self, connection: AsyncConnection, unit: AsyncTransaction, tx: Transaction) -> None:
+        if self.dice.random() < 0.5:
+            self.failures += 1
+            raise StoreError("the database or disk is full")
+        await super()._commit(connection, unit, tx)
+
+
 @asynccontextmanager
-async def opened(directory: Path) -> AsyncIterator[World]:
+async def opened(directory: Path, kind: type[CrashingStore] = CrashingStore) -> AsyncIterator[World]:
     """The world as it is in this directory."""
     node = LocalNode(directory / "chain")
-    store = await CrashingStore.open(str(directory / "db.sqlite"))
+    store = await kind.open(str(directory / "db.sqlite"))
     clock = Clock()
     chain = source("esplora", node, clock)
     try:
@@ -237,3 +254,18 @@ async def test_every_run_may_crash(prepared: Path, tmp_path: Path) -> None:
                 await verify(world)
                 return
     raise AssertionError("it never was claimed")
+
+
+async def test_a_disk_that_is_full_now_and_then(prepared: Path, tmp_path: Path) -> None:
+    """Nothing is lost, and nothing is paid twice, by a process that meets failures and goes on."""
+    async with opened(copy(prepared, tmp_path), FullDisk) as world:
+        store = world.store
+        assert isinstance(store, FullDisk)
+        for _ in range(60):
+            with suppress(StoreError):
+                await run(world)
+                break
+        else:
+            raise AssertionError("it never was claimed")
+        assert store.failures >= 8
+        await verify(world)

@@ -10,8 +10,10 @@ from barkd_py.bitcoin.taproot import leaf_hash
 from barkd_py.bitcoin.tx import Tx, Txid, TxIn, TxOut
 from barkd_py.chain.source import NotFound, TxStatus
 from barkd_py.wallet.exits.errors import TransactionRetrievalFailure
+from barkd_py.wallet.exits.machine import SPEND_CONFIRMATIONS
 from barkd_py.wallet.exits.states import (
     AwaitingDelta,
+    AwaitingInputConfirmation,
     Claimable,
     Claimed,
     ClaimInProgress,
@@ -144,6 +146,47 @@ async def test_finished_exits_stay_what_they_are(world: World) -> None:
     assert world.node.index.tx(claimed.state.txid) is not None
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_claim_that_a_reorg_and_the_mempool_have_lost_is_sent_again(
+    world: World, restarted: bool
+) -> None:
+    vtxo_id = await exiting(world, await world.mint.board(100_000))
+    await world.until_claimable(vtxo_id)
+    txid = await world.exits.claim(None, PAYEE)
+    await tick_after_blocks(world)
+    claimed = await world.status(vtxo_id)
+    await world.node.reorg(1)
+    world.evict(txid)
+    if restarted:
+        await world.restart()
+    await world.exits.tick()
+    assert list(world.mempool) == [txid]
+    await tick_after_blocks(world)
+    assert world.node.index.tx(txid) is not None
+    assert (await world.status(vtxo_id)).state == claimed.state
+    # once it is deep enough, nobody asks for it any more
+    await tick_after_blocks(world, SPEND_CONFIRMATIONS)
+    world.chain.calls.clear()
+    await tick_after_blocks(world)
+    assert "tx_status" not in world.chain.calls
+
+
+async def test_the_funding_of_a_board_may_be_undone_as_well(either_world: World) -> None:
+    world = either_world
+    await world.fund(50_000, 50_000)
+    vtxo = await world.mint.board(100_000)
+    (vtxo_id,) = await world.hold(vtxo)
+    await world.exits.start([vtxo_id])
+    await world.node.reorg(1)
+    await world.exits.tick()
+    state = await world.state(vtxo_id)
+    assert isinstance(state, Processing)
+    assert state.transactions[0].status == AwaitingInputConfirmation(frozenset({vtxo.anchor_point.txid}))
+    await tick_after_blocks(world)
+    assert await world.tx_statuses(vtxo_id) == ["awaiting-confirmation"]
+    await world.until_claimable(vtxo_id)
+
+
 async def test_blocks_in_the_middle_of_a_look_do_not_confuse_it(world: World) -> None:
     """What was read before and after the block is thrown away together."""
     vtxo_id = await exiting(world, await world.mint.board(100_000))
@@ -205,9 +248,12 @@ async def test_a_sweep_is_believed_when_it_is_seven_blocks_deep(either_world: Wo
     state = await world.state(vtxo_id)
     assert isinstance(state, VtxoSwept)
     assert state.spent_inputs == (vtxo.anchor_point,)
+    await world.exits.start([vtxo_id])  # it may be tried again, and comes to the same end
+    assert await world.history(vtxo_id) == ["start"]
+    await world.exits.tick()
+    assert isinstance(await world.state(vtxo_id), VtxoSwept)
     assert "broadcast_package" not in world.chain.calls  # nothing was spent on a lost cause
-    (movement,) = await world.movements()
-    assert movement.status is MovementStatus.FAILED
+    assert [movement.status for movement in await world.movements()] == [MovementStatus.FAILED] * 2
     async with world.store.read() as tx:
         assert (await tx.vtxos.get(vtxo_id)).state.kind is StateKind.SPENDABLE
 
