@@ -21,7 +21,8 @@ from barkd_py.wallet.lightning.receives import (
     UnknownReceive,
     ZeroInvoice,
 )
-from barkd_py.wallet.lightning.sends import LightningSend, PayEstimate, SendState
+from barkd_py.wallet.lightning.send_terms import PayEstimate
+from barkd_py.wallet.lightning.sends import LightningSend, SendState
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.payment_request import InvoiceDestination
 

@@ -14,18 +14,15 @@ import asyncio
 import enum
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import assert_never
 
 from barkd_py.ark.arkoor import ArkoorDestination, plan_outputs
-from barkd_py.ark.fees import VtxoFeeInfo, lightning_send_fee
-from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.policy import PubkeyPolicy
-from barkd_py.ark.vtxo import VtxoId
-from barkd_py.bitcoin.units import Network, format_btc
+from barkd_py.bitcoin.units import Network
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, InsufficientFunds, chain_text
+from barkd_py.errors import BarkdError, chain_text
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
 from barkd_py.wallet.actions.failures import StillPending
@@ -44,29 +41,20 @@ from barkd_py.wallet.actions.lightning_send_states import (
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import send_action_id
 from barkd_py.wallet.lightning.invoices import InvoiceSource, LightningDestination, Order
+from barkd_py.wallet.lightning.poller import MIN_PAUSE_SECS, Poller
+from barkd_py.wallet.lightning.send_terms import PayEstimate, PayTerms
 from barkd_py.wallet.locks import LockBusy
 from barkd_py.wallet.movements import LIGHTNING_SEND, MovementDestination, MovementUpdate
-from barkd_py.wallet.selection import (
-    CannotCoverPaymentAndFees,
-    FeeSelection,
-    SelectionLimits,
-    select_with_fee,
-)
 from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.store.actions import ActionCheckpoint, ActionKind
-from barkd_py.wallet.vtxos import ActionHolder, StateKind, WalletVtxo
+from barkd_py.wallet.store.actions import ActionCheckpoint
+from barkd_py.wallet.vtxos import ActionHolder, StateKind
 
 log = logging.getLogger(__name__)
 
 # How long a caller waits for the server to be told. The payment goes on by itself.
 WAIT_SECS = 60.0
 MAX_RETRY_FOR_SECS = 2**32 - 1
-# No schedule that anybody would agree to takes more than the payment itself and this.
-FEE_ALLOWANCE_SAT = 10_000
-MAX_DRIVEN_AT_ONCE = 8
 
-MIN_LOOK_SECS = 1.0
-MAX_LOOK_SECS = 60.0
 STUCK_LOOK_SECS = 30.0
 # A payment is looked at when its age has grown by this part, but every so often.
 LOOKS_PER_AGE = 30
@@ -99,16 +87,6 @@ class LightningSend:
     preimage: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PayEstimate:
-    """gross: what leaves the wallet. vtxos_spent: none if no choice covers it."""
-
-    gross_amount_sat: int
-    fee_sat: int
-    net_amount_sat: int
-    vtxos_spent: tuple[VtxoId, ...]
-
-
 class AlreadyPaid(BarkdError):
     def __init__(self) -> None:
         super().__init__("Invoice has already been paid")
@@ -119,22 +97,6 @@ class PaymentInProgress(BarkdError):
 
     def __init__(self) -> None:
         super().__init__("Payment operation already in progress for this invoice")
-
-
-class CannotCoverLightningPayment(InsufficientFunds):
-    """The cause says what is missing."""
-
-    def __init__(self) -> None:
-        super().__init__("Could not find enough suitable VTXOs to cover lightning payment")
-
-
-class AbsurdFee(BarkdError):
-    """The server's schedule asks for more than anybody would pay. Nothing was paid."""
-
-    def __init__(self, fee_sat: int, amount_sat: int) -> None:
-        super().__init__(
-            f"the server asks for a fee of {format_btc(fee_sat)} for a payment of {format_btc(amount_sat)}"
-        )
 
 
 class PaymentNotMade(BarkdError):
@@ -154,58 +116,6 @@ class SendRules:
 
     change_split_factor: int
     exit_margin: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """What a payment costs at this moment."""
-
-    info: ArkInfo
-    tip_height: int
-    exit_margin: int
-
-    @property
-    def htlc_expiry_height(self) -> int:
-        return self.tip_height + self.info.htlc_send_expiry_delta
-
-    def fee_sat(self, amount_sat: int, infos: Sequence[VtxoFeeInfo]) -> int:
-        """The fee at this tip, or at the one before if that is more: the server may be a block behind. What
-        is too much goes into the search for a route.
-        """
-        before = [replace(info, expiry_blocks=info.expiry_blocks + 1) for info in infos]
-        return max(lightning_send_fee(self.info.fees, amount_sat, each) for each in (infos, before))
-
-    def select(self, spendable: Sequence[WalletVtxo], amount_sat: int) -> FeeSelection[WalletVtxo]:
-        """Inputs whose trees outlive the HTLCs, if there are enough of these; else any.
-
-        A tree that expires first forces stuck HTLCs on the chain early. Raises CannotCoverLightningPayment.
-        """
-        outlives = self.htlc_expiry_height + 2 * self.info.vtxo_exit_delta + self.exit_margin
-        try:
-            return self._select(spendable, amount_sat, outlives)
-        except CannotCoverPaymentAndFees:
-            pass
-        try:
-            return self._select(spendable, amount_sat, self.tip_height)
-        except CannotCoverPaymentAndFees as error:
-            raise CannotCoverLightningPayment from error
-
-    def _select(
-        self, spendable: Sequence[WalletVtxo], amount_sat: int, expires_after_height: int
-    ) -> FeeSelection[WalletVtxo]:
-        limits = SelectionLimits(
-            max_exit_depth=self.info.max_vtxo_exit_depth, expires_after_height=expires_after_height
-        )
-        return select_with_fee(spendable, amount_sat, self.fee_sat, tip_height=self.tip_height, limits=limits)
-
-
-@dataclass(slots=True)
-class _Schedule:
-    """When to look at a payment again. next_at: monotonic seconds. failures: in a row."""
-
-    next_at: float = 0.0
-    failures: int = 0
-    trouble: str = ""
 
 
 class LightningSends:
@@ -243,12 +153,8 @@ class LightningSends:
         self._wakeup = wakeup
         self._wait_secs = wait_secs
         self._now = now
-        self._monotonic = monotonic
         self._paying: dict[str, asyncio.Task[None]] = {}
-        self._driving: dict[str, asyncio.Task[None]] = {}
-        self._again: set[str] = set()
-        self._schedules: dict[str, _Schedule] | None = None
-        self._turns = asyncio.Semaphore(MAX_DRIVEN_AT_ONCE)
+        self.poller = Poller(store, executor, machine, self._pace, monotonic=monotonic)
 
     # --- paying
 
@@ -285,8 +191,9 @@ class LightningSends:
     async def _wait_for_end(self, payment_hash: bytes) -> None:
         """Raises PaymentNotMade. Somebody else may be driving it."""
         while (found := await self.find(payment_hash)).invoice is not None:
-            await asyncio.sleep(MIN_LOOK_SECS)
-            await asyncio.gather(*self._start([send_action_id(payment_hash)]))
+            await asyncio.sleep(MIN_PAUSE_SECS)
+            self.poller.drive_now(send_action_id(payment_hash))
+            await self.poller.settle_down()
         if found.state is not SendState.PAID:
             raise PaymentNotMade
 
@@ -313,7 +220,7 @@ class LightningSends:
         info = await self._server.info()
         tip = await self._chain.tip()
         amount_sat = order.payable_sat(self._network)
-        terms = _Terms(info, tip.height, self._rules.exit_margin)
+        terms = PayTerms(info, tip.height, self._rules.exit_margin)
 
         async def prepare(tx: Transaction) -> State:
             await _check_not_paid(tx, order.payment_hash)
@@ -326,8 +233,7 @@ class LightningSends:
         except LockBusy:  # an earlier payment of this invoice is ending just now
             raise PaymentInProgress from None
         finally:
-            if self._schedules is not None:
-                self._schedules.setdefault(action_id, _Schedule(self._monotonic() + MIN_LOOK_SECS))
+            self.poller.expect(action_id)
             self._wakeup.set()
 
     async def _plan(
@@ -337,12 +243,11 @@ class LightningSends:
         order: Order,
         amount_sat: int,
         retry_for_secs: int | None,
-        terms: _Terms,
+        terms: PayTerms,
     ) -> Payment:
         """Choose, reserve and write down everything, once there is something to pay with."""
         selection = terms.select(await tx.vtxos.list([StateKind.SPENDABLE]), amount_sat)
-        if selection.fee_sat > amount_sat + FEE_ALLOWANCE_SAT:
-            raise AbsurdFee(selection.fee_sat, amount_sat)
+        terms.check_fee(selection.fee_sat, amount_sat)
         input_ids = tuple(vtxo.id for vtxo in selection.vtxos)
         htlc_key = (await self._keychain.reserve_in(tx)).public_key
         revocation_key = (await self._keychain.reserve_in(tx)).public_key
@@ -409,15 +314,10 @@ class LightningSends:
         """What a payment would cost; where it cannot be paid, what it costs at most."""
         info = await self._server.info()
         tip = await self._chain.tip()
-        terms = _Terms(info, tip.height, self._rules.exit_margin)
+        terms = PayTerms(info, tip.height, self._rules.exit_margin)
         async with self._store.read() as tx:
             spendable = await tx.vtxos.list([StateKind.SPENDABLE])
-        try:
-            selection = terms.select(spendable, amount_sat)
-            fee_sat, spent = selection.fee_sat, tuple(vtxo.id for vtxo in selection.vtxos)
-        except BarkdError:
-            fee_sat, spent = terms.fee_sat(amount_sat, [VtxoFeeInfo.fresh(amount_sat)]), ()
-        return PayEstimate(amount_sat + fee_sat, fee_sat, amount_sat, spent)
+        return terms.estimate(spendable, amount_sat)
 
     # --- driving
 
@@ -431,97 +331,22 @@ class LightningSends:
             return
         if preimage is not None:
             self._machine.note_preimage(payment_hash, preimage)
-        if action_id in self._driving or action_id in self._paying:
-            self._again.add(action_id)  # it may have looked just before
-        self._start([action_id])
-
-    async def drive_all(self) -> None:
-        """Drive each of them until it pauses; trouble is logged."""
-        async with self._store.read() as tx:
-            rows = await tx.actions.list(ActionKind.LIGHTNING_SEND)
-        await asyncio.gather(*self._start([row.id for row in rows]))
-
-    async def is_pending(self) -> bool:
-        """Whether any is not finished."""
-        return bool(await self._load())
-
-    async def poll(self) -> None:
-        """Drive those whose time has come, in the background."""
-        now = self._monotonic()
-        self._start([action_id for action_id, entry in (await self._load()).items() if entry.next_at <= now])
+        self.poller.drive_now(action_id)
 
     async def close(self) -> None:
         """Stop driving; every payment is where its row says."""
-        tasks = [*self._paying.values(), *self._driving.values()]
+        tasks = list(self._paying.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.poller.close()
 
-    async def _load(self) -> dict[str, _Schedule]:
-        if self._schedules is None:
-            async with self._store.read() as tx:
-                rows = await tx.actions.list(ActionKind.LIGHTNING_SEND)
-            if self._schedules is None:
-                self._schedules = {row.id: _Schedule() for row in rows}
-        return self._schedules
-
-    def _start(self, action_ids: Iterable[str]) -> list[asyncio.Task[None]]:
-        """The tasks that drive them; one that is being driven is not driven twice."""
-        tasks = []
-        for action_id in action_ids:
-            if action_id in self._paying:
-                continue
-            task = self._driving.get(action_id)
-            if task is None:
-                task = asyncio.create_task(self._drive(action_id), name=action_id)
-                self._driving[action_id] = task
-                task.add_done_callback(self._driven)
-            tasks.append(task)
-        return tasks
-
-    def _driven(self, task: asyncio.Task[None]) -> None:
-        action_id = task.get_name()
-        self._driving.pop(action_id, None)
-        if task.cancelled():
-            return
-        if (error := task.exception()) is not None:
-            log.error("%s", action_id, exc_info=error)
-        if action_id in self._again:
-            self._again.discard(action_id)
-            self._start([action_id])
-
-    async def _drive(self, action_id: str) -> None:
-        async with self._turns:
-            trouble: BarkdError | None = None
-            try:
-                await self._executor.drive(self._machine, action_id)
-            except BarkdError as error:
-                trouble = error
-            async with self._store.read() as tx:
-                row = await tx.actions.find(action_id)
-        self._reschedule(action_id, row, trouble)
-
-    def _reschedule(self, action_id: str, row: ActionCheckpoint | None, trouble: BarkdError | None) -> None:
-        text = "" if trouble is None else chain_text(trouble)
-        if row is None:
-            if self._schedules is not None:
-                self._schedules.pop(action_id, None)
-            if text:
-                log.warning("%s ended: %s", action_id, text)
-            return
-        entry = _Schedule() if self._schedules is None else self._schedules.setdefault(action_id, _Schedule())
-        if text and text != entry.trouble:
-            log.warning("%s goes on: %s", action_id, text)
-        entry.trouble = text
-        entry.failures = entry.failures + 1 if text else 0
-        if text:
-            pause = min(MAX_LOOK_SECS, MIN_LOOK_SECS * 2.0 ** min(entry.failures, 10))
-        elif isinstance(self._machine.decode(row.payload), Stuck):
-            pause = STUCK_LOOK_SECS
-        else:
-            age = self._now() - row.created_at.timestamp()
-            pause = min(MAX_PENDING_LOOK_SECS, max(MIN_LOOK_SECS, age / LOOKS_PER_AGE))
-        entry.next_at = self._monotonic() + pause
+    def _pace(self, row: ActionCheckpoint) -> float:
+        """Often while somebody may be standing there; stuck HTLCs wait for blocks."""
+        if isinstance(self._machine.decode(row.payload), Stuck):
+            return STUCK_LOOK_SECS
+        age = self._now() - row.created_at.timestamp()
+        return min(MAX_PENDING_LOOK_SECS, age / LOOKS_PER_AGE)
 
 
 async def _check_not_paid(tx: Transaction, payment_hash: bytes) -> None:

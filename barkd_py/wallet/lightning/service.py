@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from barkd_py.ark.address import ArkAddress
 from barkd_py.wallet.lightning.invoices import LightningDestination
 from barkd_py.wallet.lightning.receives import LightningReceive, LightningReceives, ReceiveEstimate
-from barkd_py.wallet.lightning.sends import LightningSend, LightningSends, PayEstimate
+from barkd_py.wallet.lightning.send_terms import PayEstimate
+from barkd_py.wallet.lightning.sends import LightningSend, LightningSends
 
 
 class Lightning:
@@ -94,15 +95,15 @@ class Lightning:
 
     async def is_pending(self) -> bool:
         """Whether any payment is under way, in either direction."""
-        return await self._sends.is_pending() or await self._receives.poller.is_pending()
+        return await self._sends.poller.is_pending() or await self._receives.poller.is_pending()
 
     async def resume(self) -> None:
         """Drive everything that is under way, once."""
-        await asyncio.gather(self._sends.drive_all(), self._receives.poller.drive_all())
+        await asyncio.gather(self._sends.poller.drive_all(), self._receives.poller.drive_all())
 
     async def poll(self) -> None:
         """Drive what a person may be waiting for. Cheap if there is nothing."""
-        await self._sends.poll()
+        await self._sends.poller.poll()
         await self._receives.poller.poll()
 
     async def close(self) -> None:

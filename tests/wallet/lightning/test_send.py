@@ -111,7 +111,7 @@ async def test_the_mailbox_settles_without_a_question(payer: Payer) -> None:
     await payer.pay()
     asked = payer.liar.calls["check_lightning_payment"]
     await payer.sends.on_finished(HASH, PREIMAGE)
-    await payer.sends.drive_all()
+    await payer.sends.poller.drive_all()
     assert payer.liar.calls["check_lightning_payment"] == asked
     assert await payer.name() == "paid"
 
@@ -120,7 +120,7 @@ async def test_the_mailbox_says_that_it_failed(payer: Payer) -> None:
     await payer.pay()
     payer.server.fail(HASH)
     await payer.sends.on_finished(HASH, None)
-    await payer.sends.drive_all()
+    await payer.sends.poller.drive_all()
     await assert_refunded(payer)
 
 
@@ -583,7 +583,7 @@ async def test_many_invoices_at_once(payer: Payer) -> None:
     assert 9 <= len(begun) < 20
     for preimage in begun:
         payer.server.settle(preimage)
-    await payer.sends.drive_all()
+    await payer.sends.poller.drive_all()
     await payer.assert_even(COIN_SAT + 9 * 20_000 - len(begun) * (AMOUNT_SAT + FEE_SAT))
 
 
@@ -742,15 +742,15 @@ async def test_fees_are_estimated(payer: Payer, amount_sat: int, fee_sat: int, i
 
 async def test_a_payment_is_looked_at_ever_less_often(payer: Payer) -> None:
     await payer.pay()
-    assert await payer.sends.is_pending()
+    assert await payer.sends.poller.is_pending()
     asked = payer.liar.calls["check_lightning_payment"]
 
     async def looks(seconds: int) -> int:
         nonlocal asked
         for _ in range(seconds):
             payer.clock.seconds += 1
-            await payer.sends.poll()
-            await asyncio.gather(*payer.sends._driving.values())
+            await payer.sends.poller.poll()
+            await payer.sends.poller.settle_down()
         before, asked = asked, payer.liar.calls["check_lightning_payment"]
         return asked - before
 
@@ -762,7 +762,7 @@ async def test_a_payment_is_looked_at_ever_less_often(payer: Payer) -> None:
     payer.server.settle(PREIMAGE)
     await looks(11)
     assert await payer.name() == "paid"
-    assert not await payer.sends.is_pending()
+    assert not await payer.sends.poller.is_pending()
 
 
 async def test_a_mailbox_message_during_a_look_is_not_lost(payer: Payer) -> None:
@@ -775,14 +775,14 @@ async def test_a_mailbox_message_during_a_look_is_not_lost(payer: Payer) -> None
         return status
 
     payer.liar.answers["check_lightning_payment"] = slow
-    drive = asyncio.create_task(payer.sends.drive_all())
+    drive = asyncio.create_task(payer.sends.poller.drive_all())
     async with asyncio.timeout(60):
         while not payer.liar.calls["check_lightning_payment"] > 1:
             await asyncio.sleep(0)
     await payer.sends.on_finished(HASH, PREIMAGE)
     gate.set()
     await drive
-    await payer.sends.drive_all()
+    await payer.sends.poller.drive_all()
     assert await payer.name() == "paid"
 
 

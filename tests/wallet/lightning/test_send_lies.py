@@ -142,7 +142,7 @@ async def test_a_wrong_preimage_settles_nothing(payer: Payer, preimage: bytes) -
 async def test_a_wrong_preimage_in_the_mailbox_settles_nothing(payer: Payer, preimage: bytes) -> None:
     await payer.pay()
     await payer.sends.on_finished(HASH, preimage)
-    await payer.sends.drive_all()
+    await payer.sends.poller.drive_all()
     assert await payer.name() == "payment-initiated"
     payer.server.settle(PREIMAGE)  # it does not stand in the way of the right one
     await payer.drive()
@@ -189,7 +189,7 @@ async def test_a_preimage_before_the_htlcs_exist_pays_nothing(payer: Payer) -> N
     with pytest.raises(ServerUnavailable):
         await payer.pay()
     await payer.sends.on_finished(HASH, PREIMAGE)
-    await payer.sends.drive_all()
+    await payer.sends.poller.drive_all()
     assert isinstance(await payer.state(), Locked)
 
 
@@ -219,7 +219,7 @@ async def test_a_failure_that_is_none_does_not_give_the_money_twice(payer: Payer
     payer.server.fail(HASH)
     await payer.drive()
     await payer.sends.on_finished(HASH, PREIMAGE)
-    await payer.sends.drive_all()
+    await payer.sends.poller.drive_all()
     await payer.assert_even(COIN_SAT)
 
 
@@ -230,7 +230,7 @@ async def test_another_hash_settles_nothing_of_ours(payer: Payer) -> None:
     await payer.pay()
     other = sha256(b"\x71" * 32)
     await payer.sends.on_finished(other, b"\x71" * 32)
-    await payer.sends.drive_all()
+    await payer.sends.poller.drive_all()
     assert await payer.name() == "payment-initiated"
 
 
