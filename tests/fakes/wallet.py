@@ -60,6 +60,7 @@ from barkd_py.wallet.movements import (
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, Notifications
 from barkd_py.wallet.recovery.report import RecoveryReport
 from barkd_py.wallet.recovery.service import NoRecovery
+from barkd_py.wallet.store.recovery import RecoveryEntry, RecoveryOutcome
 from barkd_py.wallet.vtxos import Exited, Spendable, Spent, UnknownVtxo, VtxoState, WalletVtxo
 from tests.fakes.lightning import FakeLightning
 from tests.fakes.rounds import FakeOffboards, FakeRounds
@@ -395,8 +396,21 @@ def _shown(status: exits.ExitStatus, with_history: bool, with_packages: bool) ->
     )
 
 
+RECOVERED = tuple(
+    RecoveryEntry(VtxoId.of(OutPoint(Txid(bytes([number]) * 32), 0)), outcome, amount_sat, reason)
+    for number, (outcome, amount_sat, reason) in enumerate(
+        [
+            (RecoveryOutcome.RECOVERED, 50_000, None),
+            (RecoveryOutcome.SKIPPED, 10_000, "it was spent"),
+            (RecoveryOutcome.NOT_FOUND, None, "the server does not know it"),
+        ],
+        1,
+    )
+)
+
+
 class FakeRecovery:
-    """Nothing was ever recovered, unless a test says so."""
+    """Nothing was ever recovered until `start`; then what `found` says."""
 
     def __init__(self) -> None:
         self.starts = 0
@@ -408,6 +422,8 @@ class FakeRecovery:
         self.starts += 1
         if self.trouble is not None:
             raise self.trouble
+        if self.found is None:
+            self.found = RecoveryReport(NOW, NOW, None, True, RECOVERED, 0)
 
     async def resume(self) -> None:
         self.resumed += 1
