@@ -214,6 +214,22 @@ def hold_round(directory: Path) -> None:
     _print(_ask(directory, "POST", "/round"))
 
 
+@devnet.command()
+@click.argument("amount_sat", type=click.IntRange(min=1), required=False)
+@click.pass_obj
+def invoice(directory: Path, amount_sat: int | None) -> None:
+    """Let a Lightning node outside Ark ask for AMOUNT_SAT, or for as much as the payer likes."""
+    _print(_ask(directory, "POST", "/lightning/invoice", {"amount_sat": amount_sat}))
+
+
+@devnet.command()
+@click.argument("text", metavar="INVOICE")
+@click.pass_obj
+def pay(directory: Path, text: str) -> None:
+    """Let a Lightning node outside Ark pay the INVOICE of a wallet."""
+    _print(_ask(directory, "POST", "/lightning/pay", {"invoice": text}))
+
+
 def _ask(directory: Path, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
     """Send a request to the levers of the devnet in a directory. Raises ClickException."""
     state = read_state(directory)

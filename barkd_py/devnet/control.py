@@ -23,7 +23,7 @@
 
 A refused request changes nothing and answers 400 with ``{"error": "…"}``. There is no authentication: it
 listens on the loopback interface, and the coins are worth nothing. The levers of the Ark server are in
-`barkd_py.devnet.ark_levers`.
+`barkd_py.devnet.ark_levers`, those of Lightning in `barkd_py.devnet.lightning.levers`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -1,8 +1,9 @@
 """``make run``: a tour of barkd-py on a regtest of its own, which then stays up to play with.
 
 It starts ``barkd devnet`` and two daemons, gives the first wallet money, moves it onto Ark, pays the second
-wallet, shows what both have, and prints lines to paste. Everything goes through the REST API and the levers
-of devnet, as any other program would do it. State is in ``.devnet``; another run goes on from there.
+wallet, pays and is paid over Lightning, shows what both have, and prints lines to paste. Everything goes
+through the REST API and the levers of devnet, as any other program would do it. State is in ``.devnet``;
+another run goes on from there.
 
 However the tour ends, the programs that it started end too (see child.py), and a run that follows at once
 waits for them: all of them hold the lock of the tour.
@@ -36,6 +37,7 @@ _BARKD = (sys.executable, "-m", "barkd_py.devnet.child")
 _FUND_SAT = 1_000_000
 _BOARD_SAT = 400_000
 _SEND_SAT = 100_000
+_INVOICE_SAT = 20_000
 
 #: How long a part may take to start, and a payment to arrive, on a slow machine.
 _PATIENCE_SECONDS = 60.0
@@ -294,6 +296,7 @@ class Tour:
         self._fund()
         self._board()
         self._pay()
+        self._pay_over_lightning()
         self._show()
 
     def _fund(self) -> None:
@@ -336,6 +339,26 @@ class Tour:
             )
             arrived = time.monotonic()
             note(f"sent in {(sent - started) * 1000:.0f} ms, there after {(arrived - started) * 1000:.0f} ms")
+
+    def _pay_over_lightning(self) -> None:
+        with step(self._console, f"Paying {_INVOICE_SAT:,} sat over Lightning, both ways") as note:
+            asked = self._devnet.pull("/lightning/invoice", amount_sat=_INVOICE_SAT)
+            started = time.monotonic()
+            self._alice.post("lightning/pay", {"destination": asked["invoice"]})
+
+            def is_paid() -> bool:
+                return bool(self._alice.get(f"lightning/sends/{asked['payment_hash']}")["state"] == "paid")
+
+            wait_for("alice's payment", is_paid, self._alice.program, self._devnet.program)
+            paid = time.monotonic()
+            invoice = self._bob.post("lightning/receives/invoice", {"amount_sat": _INVOICE_SAT})["invoice"]
+            before, asking = self._bob.spendable_sat(), time.monotonic()
+            outcome = self._devnet.pull("/lightning/pay", invoice=invoice)
+            if outcome["status"] != "settled":
+                raise TourFailed(f"the payment to bob {outcome['status']}: {outcome['reason']}")
+            wait_for("bob's money", lambda: self._bob.spendable_sat() > before, self._bob.program)
+            taken = time.monotonic() - asking
+            note(f"alice paid in {(paid - started) * 1000:.0f} ms, bob was paid in {taken * 1000:.0f} ms")
 
     def _show(self) -> None:
         daemons = (self._alice, self._bob)
@@ -404,6 +427,8 @@ def print_lines_to_paste(devnet: Devnet, alice: Daemon, bob: Daemon) -> None:
     as_json = "-H 'Content-Type: application/json' -d"
     lever = f"curl -sw '\\n' {devnet.control_url}"
     send = json.dumps({"destination": address, "amount_sat": 5000})
+    asked = json.dumps({"amount_sat": 3000})
+    find_invoice = "grep -o 'lnbcrt[a-z0-9]*'"
     fund = json.dumps({"address": fund_address, "amount_sat": 50_000})
     claim = json.dumps({"destination": fund_address})
     progress = f"{curl}/exits/progress {as_json} '{{}}'"
@@ -420,6 +445,13 @@ def print_lines_to_paste(devnet: Devnet, alice: Daemon, bob: Daemon) -> None:
         f"{curl}/wallet/send {as_json} '{send}'",
         f"BOBS_TOKEN=$(cat {shlex.quote(str(bob.token_file.absolute()))})",
         f"sleep 1; {curl_bob}/wallet/balance",  # his daemon is told of the payment; that takes a moment
+        "",
+        "Alice pays a Lightning node outside Ark; such a node pays bob:",
+        "",
+        f"INVOICE=$({lever}/lightning/invoice -d '{asked}' | {find_invoice})",
+        f'{curl}/lightning/pay {as_json} "{{\\"destination\\": \\"$INVOICE\\"}}"',
+        f"INVOICE=$({curl_bob}/lightning/receives/invoice {as_json} '{asked}' | {find_invoice})",
+        f'{lever}/lightning/pay -d "{{\\"invoice\\": \\"$INVOICE\\"}}"',
         "",
         "A block; coins from the faucet for alice, and what she has on chain then:",
         "",
