@@ -16,6 +16,7 @@ from barkd_py.server_rpc.api import RoundFinished
 from barkd_py.wallet.exits.errors import InsufficientConfirmedFundsForExit
 from barkd_py.wallet.exits.states import Claimable, Claimed, ExitFilter, Start, WalletOrigin
 from barkd_py.wallet.movements import BOARD, EXIT_START, MovementStatus
+from barkd_py.wallet.notifications import MovementCreated, MovementUpdated
 from barkd_py.wallet.vtxos import StateKind
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import ALICE, Net, Owner
@@ -104,8 +105,17 @@ async def test_a_board(net: Net, alice: Owner) -> None:
     await alice.fund_onchain(50_000)
     parked_sat = 500_000 - await alice.spendable_sat()
     before_sat = await total_sat(alice)
+    told = alice.wallet.notifications.subscribe()
     ids = await exit_all(net, alice)
     assert len(ids) == 1
+    created, finished = await anext(told), await anext(told)
+    assert isinstance(created, MovementCreated)
+    assert (created.movement.subsystem, created.movement.status) == (EXIT_START, MovementStatus.PENDING)
+    assert isinstance(finished, MovementUpdated)
+    assert (finished.movement.id, finished.movement.status) == (
+        created.movement.id,
+        MovementStatus.SUCCESSFUL,
+    )
     assert await total_sat(alice) == before_sat + parked_sat - await fees_sat(net, alice.wallet, ids)
     assert (await alice.wallet.balance()).total_sat == 0
 
