@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test interop bench lint format check generate clean
+.PHONY: run test interop bench lint format check generate clean crash soak
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else "barkd-py needs Python 3.11, 3.12 or 3.13; this is %d.%d. Name another: make PYTHON=python3.12" % v[:2])'
@@ -25,6 +25,12 @@ interop: $(STAMP)  ## against the real bark wallet and a real bitcoind
 
 bench: $(STAMP)  ## figures, not assertions
 	$(BIN)/python -m tests.bench
+
+crash: $(STAMP)  ## every flow, killed at every point; about an hour; writes docs/reliability.md
+	$(BIN)/python -m tests.crash
+
+soak: $(STAMP)  ## random payments under random faults, for MINUTES
+	$(BIN)/python -m tests.crash.soak --minutes $(or $(MINUTES),30)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Every flow, killed at every point that it has, and under every trouble; writes docs/reliability.md.
 
-    python -m tests.crash [--flows NAME,NAME] [--at-most N] [--seed S] [--keep-document]
+    python -m tests.crash [--flows NAME,NAME] [--parts all|kills|troubles] [--at-most N] [--seed S]
+                          [--keep-document]
 
 Takes about an hour on two cores. Each violation is printed, and the exit code is 1 if there was one.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 from tests.crash.case import rehearse, run_case
 from tests.crash.flows import FLOWS, Flow
 from tests.crash.report import Recorded, replace_section, rows, table
+from tests.crash.troubles import TROUBLES, run_trouble
 from tests.crash.world import DEVNET_OPTIONS, World, running_world
 from tests.support.processes import start_devnet
 
@@ -56,14 +58,32 @@ async def kill_everywhere(flow: Flow, at_most: int | None, seed: int) -> AsyncIt
                 yield Recorded(flow.name, fault, outcome.was_killed, outcome.happened)
 
 
-async def run(flows: Sequence[Flow], at_most: int | None, seed: int) -> list[Recorded]:
+async def trouble_everywhere(flow: Flow) -> AsyncIterator[Recorded]:
+    """All troubles on one flow; in a new world after each violation."""
+    waiting = list(TROUBLES)
+    while waiting:
+        async with fresh_world() as world:
+            while waiting:
+                trouble = waiting.pop(0)
+                try:
+                    outcome = await run_trouble(world, flow, trouble)
+                except Exception as error:
+                    print(f"VIOLATION {flow.name}, {trouble.name}: {error}", flush=True)
+                    yield Recorded(flow.name, trouble.name, struck=True, happened=0, failure=str(error))
+                    break
+                yield Recorded(flow.name, trouble.name, outcome.was_killed, outcome.happened)
+
+
+async def run(flows: Sequence[Flow], at_most: int | None, seed: int, parts: str) -> list[Recorded]:
     recorded: list[Recorded] = []
     for flow in flows:
         began, before = time.monotonic(), len(recorded)
-        async for each in kill_everywhere(flow, at_most, seed):
-            recorded.append(each)
+        if parts != "troubles":
+            recorded += [each async for each in kill_everywhere(flow, at_most, seed)]
+        if parts != "kills":
+            recorded += [each async for each in trouble_everywhere(flow)]
         took = time.monotonic() - began
-        print(f"{flow.name}: {len(recorded) - before} points, {took:.0f} s", flush=True)
+        print(f"{flow.name}: {len(recorded) - before} runs, {took:.0f} s", flush=True)
     return recorded
 
 
@@ -71,11 +91,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flows", help="names, separated by commas; all by default")
     parser.add_argument("--at-most", type=int, help="points of each flow, chosen at random")
+    parser.add_argument("--parts", choices=["all", "kills", "troubles"], default="all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep-document", action="store_true", help="do not write docs/reliability.md")
     options = parser.parse_args()
     chosen = [flow for flow in FLOWS if not options.flows or flow.name in options.flows.split(",")]
-    recorded = asyncio.run(run(chosen, options.at_most, options.seed))
+    recorded = asyncio.run(run(chosen, options.at_most, options.seed, options.parts))
     summary = table(rows(recorded))
     print(summary)
     if not options.keep_document:

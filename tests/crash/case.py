@@ -30,7 +30,7 @@ async def run_case(world: World, flow: Flow, point: KillPoint | None) -> Outcome
     """Prepare, act, kill, restart, and bring everything to its end. Raises AssertionError."""
     act = await flow.prepare(world)
     done_before = await flow.done(world)
-    failed_before = await _failed(world)
+    failed_before = await failed_movements(world)
     was_killed = await world.interrupted(point, act)
     await world.settle()
     where = f"{flow.name}, killed {point}"
@@ -38,12 +38,12 @@ async def run_case(world: World, flow: Flow, point: KillPoint | None) -> Outcome
     assert happened in (0, 1), f"{where}: {happened} times"
     if not was_killed or not flow.may_not_happen:
         assert happened == 1, where
-    failed = await _failed(world) - failed_before
+    failed = await failed_movements(world) - failed_before
     assert failed <= (1 if flow.fails_once and was_killed else 0), f"{where}: {failed} failed movements"
     assert not world.nonces.reused, f"{where}: {world.nonces.reused}"
     return Outcome(flow.name, "undisturbed" if point is None else str(point), was_killed, happened)
 
 
-async def _failed(world: World) -> int:
+async def failed_movements(world: World) -> int:
     history = await world.victim.get("/history")
     return sum(each["status"] in ("failed", "canceled") for each in history)

@@ -2,18 +2,18 @@
 
 The file that the environment variable names says ``before 3`` or ``after 3``: three commits pass, and around
 the next one the process dies by SIGKILL, before or after the database has it. ``count 0`` counts instead.
-Without the file, nothing happens.
+Without the file, nothing happens. Another file says by how many seconds the clock is wrong.
 """
 
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from barkd_py.wallet.store.transaction import Store
-
 DOOM_FILE = "BARKD_TEST_DOOM_FILE"
+CLOCK_FILE = "BARKD_TEST_CLOCK_FILE"
 
 
 def _pass(file: Path, moment: str) -> None:
@@ -29,7 +29,23 @@ def _pass(file: Path, moment: str) -> None:
         file.write_text(f"{wanted} {int(number) - 1}")
 
 
+def _set_clock(file: Path) -> None:
+    right = time.time
+
+    def wrong() -> float:
+        try:
+            return right() + float(file.read_text())
+        except (FileNotFoundError, ValueError):
+            return right()
+
+    time.time = wrong
+
+
 def main() -> None:
+    _set_clock(Path(os.environ[CLOCK_FILE]))
+    # Only now: what is imported may keep the clock that it finds.
+    from barkd_py.wallet.store.transaction import Store
+
     file = Path(os.environ[DOOM_FILE])
     commit = Store._commit
 

@@ -8,7 +8,8 @@ has happened once, or, if it was killed before anything was stored, not at all.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tests.crash.world import EXIT_DELTA, Json, World
+from tests.crash.books import EXIT_DELTA, Json
+from tests.crash.world import World
 from tests.support.processes import Daemon, eventually
 
 SEND_SAT = 1_234

@@ -1,23 +1,15 @@
-"""The victim, somebody to pay and be paid by, a devnet; and the books that must balance whatever happens.
+"""The victim, somebody to pay and be paid by, a devnet; and the books that must balance whatever happens."""
 
-Everything that either wallet owns, plus everything that it paid in fees, is the same sum before and after.
-Fees on chain are read from the chain itself. A child that pays for an exit also collects the anchor of its
-parent, where the board's fee is.
-"""
-
-import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 
-from barkd_py.bitcoin.script import P2A_SCRIPT
-from tests.crash.doomed_daemon import DOOM_FILE
+from tests.crash.books import Books, Json
+from tests.crash.doomed_daemon import CLOCK_FILE, DOOM_FILE
 from tests.crash.nonces import NonceLog
 from tests.support.processes import Daemon, Devnet, Process, esplora, eventually
 from tests.support.proxies import Dropped, NetworkCall, ark_server_proxy, esplora_proxy
@@ -25,17 +17,9 @@ from tests.support.proxies import Dropped, NetworkCall, ark_server_proxy, esplor
 COIN_SAT = 5_000_000
 COINS = 4
 STOCK_SAT = 1_000_000
-EXIT_DELTA = 12
-SETTLE_WITHIN_SECS = 240.0
 
 # Rounds are held when a flow asks for one; VTXOs outlive the blocks that the suite mines.
 DEVNET_OPTIONS = ("--round-interval", "100000", "--vtxo-lifetime", "16000")
-
-Json = dict[str, Any]
-
-
-class NotOnChain(Exception):
-    """A transaction of a wallet that the chain has not heard of, or not yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +63,24 @@ class DoomedDaemon(Daemon):
     def __init__(self, datadir: Path) -> None:
         super().__init__(datadir)
         self.doom = datadir.with_name("doom")
+        self.clock = datadir.with_name("clock")
         program = "tests.crash.doomed_daemon"
         command = tuple(program if part == "barkd_py.cli" else part for part in self.process.command)
-        self.process = Process(command, self.process.log, {DOOM_FILE: str(self.doom)})
+        self.process = Process(
+            command, self.process.log, {DOOM_FILE: str(self.doom), CLOCK_FILE: str(self.clock)}
+        )
 
 
 @dataclass
 class World:
-    """See the module. foreign: transactions that neither wallet paid for."""
+    """See the module."""
 
     devnet: Devnet
     victim: DoomedDaemon
     peer: Daemon
     gate: Gate
     nonces: NonceLog
-    foreign: set[str]
-    chain: httpx.AsyncClient
-    wealth_sat: int = 0
-    _costs_sat: dict[str, int] = field(default_factory=dict)
+    books: Books
     _calls_seen: Counter[NetworkCall] = field(default_factory=Counter)
     _commits_seen: int = 0
 
@@ -183,90 +167,9 @@ class World:
 
         await eventually(undecided, lambda left: left == [])
 
-    # --- coming to an end
-
     async def settle(self) -> None:
         """Do what has to be done until nothing is pending, and the books balance."""
-        deadline = time.monotonic() + SETTLE_WITHIN_SECS
-        while True:
-            loose = await self._loose_ends()
-            if not loose:
-                return
-            if time.monotonic() > deadline:
-                raise AssertionError(f"never settled: {loose}\n{self.victim.process.tail()}")
-            await self._push_on()
-
-    async def _push_on(self) -> None:
-        victim = self.victim
-        if await victim.get("/wallet/rounds"):
-            await self.devnet.pull("/round")
-            await asyncio.sleep(0.2)  # rounds take their time; asking again is all that there is to do
-        live = await victim.get("/exits/status/live")
-        if live:
-            await victim.post("/exits/progress")
-            if any(each["state"]["type"] == "claimable" for each in await victim.get("/exits/status/live")):
-                address = (await victim.post("/onchain/addresses/next"))["address"]
-                await victim.post("/exits/claim/all", {"destination": address})
-        waits_for_delta = any(each["state"]["type"] == "awaiting-delta" for each in live)
-        await self.devnet.mine(EXIT_DELTA if waits_for_delta else 1)
-        for daemon in (self.peer, victim):
-            await daemon.post("/wallet/sync")
-            await daemon.post("/onchain/sync")
-
-    async def _loose_ends(self) -> dict[str, Any]:
-        """What is not at its end, by name."""
-        loose: dict[str, Any] = {}
-        for name, daemon in (("victim", self.victim), ("peer", self.peer)):
-            balance = await daemon.get("/wallet/balance")
-            pending = {
-                key: sat
-                for key, sat in balance.items()
-                if sat and key not in ("spendable_sat", "needs_refresh_sat")
-            }
-            unfinished = [each for each in await daemon.get("/history") if each["status"] == "pending"]
-            locked = [
-                vtxo for vtxo in await daemon.get("/wallet/vtxos") if vtxo["state"]["type"] != "spendable"
-            ]
-            loose |= {f"{name}: balance": pending, f"{name}: history": unfinished, f"{name}: vtxos": locked}
-        exits = await self.victim.get("/exits/status/live")
-        loose["exits"] = [each for each in exits if each["state"]["type"] != "claimed"]
-        loose["rounds"] = await self.victim.get("/wallet/rounds")
-        loose["boards"] = await self.victim.get("/boards/pending")
-        onchain = await self.victim.get("/onchain/balance")
-        loose["unconfirmed"] = onchain["total_sat"] - onchain["confirmed_sat"]
-        if self.wealth_sat:
-            try:
-                loose["missing_sat"] = self.wealth_sat - await self.measured_wealth_sat()
-            except NotOnChain as error:
-                loose["not on the chain"] = str(error)
-        return {name: what for name, what in loose.items() if what}
-
-    # --- the books
-
-    async def measured_wealth_sat(self) -> int:
-        """What both own, and all fees that they ever paid."""
-        owned_sat, txids, offboards = 0, set(), set()
-        for daemon in (self.victim, self.peer):
-            owned_sat += sum((await daemon.get("/wallet/balance")).values())
-            owned_sat += (await daemon.get("/onchain/balance"))["total_sat"]
-            for movement in await daemon.get("/history"):
-                if movement["status"] == "successful":
-                    owned_sat += movement["offchain_fee_sat"]
-                offboards.add(movement.get("metadata", {}).get("offboard_txid"))
-            txids |= {tx["txid"] for tx in await daemon.get("/onchain/transactions")}
-        return owned_sat + sum([await self._cost_sat(txid) for txid in txids - offboards - self.foreign])
-
-    async def _cost_sat(self, txid: str) -> int:
-        """What a transaction of ours cost us, less the anchor that it collects."""
-        if txid not in self._costs_sat:
-            answer = await self.chain.get(f"/tx/{txid}")
-            if answer.status_code == 404:
-                raise NotOnChain(txid)
-            tx = answer.raise_for_status().json()
-            prevouts = [each["prevout"] for each in tx["vin"]]
-            anchors = [out for out in prevouts if out["scriptpubkey"] == P2A_SCRIPT.hex()]
-            self._costs_sat[txid] = tx["fee"] - sum(out["value"] for out in anchors)
-        return self._costs_sat[txid]
+        await self.books.settle()
 
     async def history(self, kind: str, status: str = "successful", of: Daemon | None = None) -> list[Json]:
         """The movements of one kind in one status; the victim's unless of somebody else."""
@@ -299,8 +202,8 @@ async def running_world(directory: Path, devnet: Devnet) -> AsyncIterator[World]
                 foreign.add((await devnet.pull("/fund", address=address, amount_sat=COIN_SAT))["txid"])
             await daemon.post("/onchain/sync")
             await daemon.post("/boards/board-amount", {"amount_sat": STOCK_SAT})
-        world = World(devnet, victim, peer, gate, nonces, foreign, chain)
-        await world.settle()
-        world.wealth_sat = await world.measured_wealth_sat()
-        assert world.wealth_sat == 2 * COINS * COIN_SAT
-        yield world
+        books = Books(devnet, {"peer": peer, "victim": victim}, foreign, chain)
+        await books.settle()
+        books.wealth_sat = 2 * COINS * COIN_SAT
+        await books.settle()
+        yield World(devnet, victim, peer, gate, nonces, books)

@@ -1,0 +1,125 @@
+"""What several wallets own together: it never changes, whatever they do and whatever happens to them.
+
+Everything that they own, plus everything that they paid in fees, is one sum. Fees on chain are read from the
+chain itself. A child that pays for an exit also collects the anchor of its parent, where the board's fee is.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from barkd_py.bitcoin.script import P2A_SCRIPT
+from tests.support.processes import Daemon, Devnet
+
+EXIT_DELTA = 12
+SETTLE_WITHIN_SECS = 240.0
+
+Json = dict[str, Any]
+
+
+class NotOnChain(Exception):
+    """A transaction of a wallet that the chain has not heard of, or not yet."""
+
+
+@dataclass
+class Books:
+    """daemons: by name. foreign: transactions that none of the wallets paid for. wealth_sat: once known."""
+
+    devnet: Devnet
+    daemons: Mapping[str, Daemon]
+    foreign: set[str]
+    chain: httpx.AsyncClient
+    wealth_sat: int = 0
+    _costs_sat: dict[str, int] = field(default_factory=dict)
+
+    async def settle(self) -> None:
+        """Do what has to be done until nothing is pending, and the books balance."""
+        deadline = time.monotonic() + SETTLE_WITHIN_SECS
+        while True:
+            loose = await self.loose_ends()
+            if not loose:
+                return
+            if time.monotonic() > deadline:
+                tails = "\n".join(f"{name}: {each.process.tail()}" for name, each in self.daemons.items())
+                raise AssertionError(f"never settled: {loose}\n{tails}")
+            await self._push_on()
+
+    async def _push_on(self) -> None:
+        if any([await daemon.get("/wallet/rounds") for daemon in self.daemons.values()]):
+            await self.devnet.pull("/round")
+            await asyncio.sleep(0.2)  # rounds take their time; asking again is all that there is to do
+        waits_for_delta = False
+        for daemon in self.daemons.values():
+            live = await daemon.get("/exits/status/live")
+            waits_for_delta |= any(each["state"]["type"] == "awaiting-delta" for each in live)
+            if live:
+                await _push_exits(daemon)
+        await self.devnet.mine(EXIT_DELTA if waits_for_delta else 1)
+        for daemon in self.daemons.values():
+            await daemon.post("/wallet/sync")
+            await daemon.post("/onchain/sync")
+
+    async def loose_ends(self) -> dict[str, Any]:
+        """What is not at its end, by name."""
+        loose: dict[str, Any] = {}
+        for name, daemon in self.daemons.items():
+            loose |= {f"{name}: {what}": ends for what, ends in (await _loose_ends_of(daemon)).items()}
+        if self.wealth_sat:
+            try:
+                loose["missing_sat"] = self.wealth_sat - await self.measured_wealth_sat()
+            except NotOnChain as error:
+                loose["not on the chain"] = str(error)
+        return {name: what for name, what in loose.items() if what}
+
+    async def measured_wealth_sat(self) -> int:
+        """What all own, and all fees that they ever paid. Raises NotOnChain."""
+        owned_sat, txids, offboards = 0, set(), set()
+        for daemon in self.daemons.values():
+            owned_sat += sum((await daemon.get("/wallet/balance")).values())
+            owned_sat += (await daemon.get("/onchain/balance"))["total_sat"]
+            for movement in await daemon.get("/history"):
+                if movement["status"] == "successful":
+                    owned_sat += movement["offchain_fee_sat"]
+                offboards.add(movement.get("metadata", {}).get("offboard_txid"))
+            txids |= {tx["txid"] for tx in await daemon.get("/onchain/transactions")}
+        return owned_sat + sum([await self._cost_sat(txid) for txid in txids - offboards - self.foreign])
+
+    async def _cost_sat(self, txid: str) -> int:
+        """What a transaction of ours cost us, less the anchor that it collects."""
+        if txid not in self._costs_sat:
+            answer = await self.chain.get(f"/tx/{txid}")
+            if answer.status_code == 404:
+                raise NotOnChain(txid)
+            tx = answer.raise_for_status().json()
+            prevouts = [each["prevout"] for each in tx["vin"]]
+            anchors = [out for out in prevouts if out["scriptpubkey"] == P2A_SCRIPT.hex()]
+            self._costs_sat[txid] = tx["fee"] - sum(out["value"] for out in anchors)
+        return self._costs_sat[txid]
+
+
+async def _push_exits(daemon: Daemon) -> None:
+    await daemon.post("/exits/progress")
+    if any(each["state"]["type"] == "claimable" for each in await daemon.get("/exits/status/live")):
+        address = (await daemon.post("/onchain/addresses/next"))["address"]
+        await daemon.post("/exits/claim/all", {"destination": address})
+
+
+async def _loose_ends_of(daemon: Daemon) -> dict[str, Any]:
+    balance = await daemon.get("/wallet/balance")
+    onchain = await daemon.get("/onchain/balance")
+    at_rest = ("spendable_sat", "needs_refresh_sat")
+    return {
+        "balance": {key: sat for key, sat in balance.items() if sat and key not in at_rest},
+        "history": [each for each in await daemon.get("/history") if each["status"] == "pending"],
+        "vtxos": [each for each in await daemon.get("/wallet/vtxos") if each["state"]["type"] != "spendable"],
+        "exits": [
+            each for each in await daemon.get("/exits/status/live") if each["state"]["type"] != "claimed"
+        ],
+        "rounds": await daemon.get("/wallet/rounds"),
+        "boards": await daemon.get("/boards/pending"),
+        "unconfirmed": onchain["total_sat"] - onchain["confirmed_sat"],
+    }

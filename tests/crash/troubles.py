@@ -1,0 +1,147 @@
+"""What else can go wrong around a daemon, while it goes on running; each as a context."""
+
+import asyncio
+import resource
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import httpx
+
+from tests.crash.case import Outcome, failed_movements
+from tests.crash.flows import Flow
+from tests.crash.world import World
+from tests.support.proxies import Dropped, NetworkCall
+
+HOURS_2 = 2 * 60 * 60
+
+ACT_SECS = 12.0
+"""Long enough for every flow on a good day. What hangs longer is left alone, and looked at afterwards."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    name: str
+    context: Callable[[World], AbstractAsyncContextManager[None]]
+
+
+@asynccontextmanager
+async def _full_disk(world: World) -> AsyncIterator[None]:
+    """No file of the daemon's may grow, nor be written to: what it writes fails."""
+    pid = world.victim.process.pid
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@asynccontextmanager
+async def _locked_database(world: World) -> AsyncIterator[None]:
+    """Somebody else is in the middle of writing to the file."""
+    other = sqlite3.connect(world.victim.datadir / "db.sqlite", isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+    finally:
+        other.close()
+
+
+def _clock(offset_secs: int) -> Callable[[World], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def jumped(world: World) -> AsyncIterator[None]:
+        world.victim.clock.write_text(str(offset_secs))
+        try:
+            yield
+        finally:
+            world.victim.clock.unlink()
+
+    return jumped
+
+
+def _network(
+    trouble: Callable[[NetworkCall], Awaitable[None]],
+) -> Callable[[World], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def troubled(world: World) -> AsyncIterator[None]:
+        world.gate.trouble = trouble
+        try:
+            yield
+        finally:
+            world.gate.trouble = None
+
+    return troubled
+
+
+def _is_of_chain(call: NetworkCall) -> bool:
+    return " " in call.name  # an HTTP method and a path; what is asked of the server is one word
+
+
+async def _no_server(call: NetworkCall) -> None:
+    if not _is_of_chain(call):
+        raise Dropped
+
+
+async def _no_chain(call: NetworkCall) -> None:
+    if _is_of_chain(call):
+        raise Dropped
+
+
+def _lossy() -> Callable[[NetworkCall], Awaitable[None]]:
+    """Every second answer of the server is lost, its work done."""
+    lost = 0
+
+    async def lose(call: NetworkCall) -> None:
+        nonlocal lost
+        if call.phase == "after" and not _is_of_chain(call):
+            lost += 1
+            if lost % 2:
+                raise Dropped
+
+    return lose
+
+
+async def _slow(call: NetworkCall) -> None:
+    if call.phase == "after":
+        await asyncio.sleep(0.3)
+
+
+TROUBLES = (
+    Trouble("disk full", _full_disk),
+    Trouble("database locked", _locked_database),
+    Trouble("clock 2 h ahead", _clock(HOURS_2)),
+    Trouble("clock 2 h behind", _clock(-HOURS_2)),
+    Trouble("server away", _network(_no_server)),
+    Trouble("chain source away", _network(_no_chain)),
+    Trouble("every second answer lost", _network(_lossy())),
+    Trouble("slow network", _network(_slow)),
+)
+
+
+async def run_trouble(world: World, flow: Flow, trouble: Trouble) -> Outcome:
+    """The flow under a trouble; when that is over, everything comes to its end by itself.
+
+    Raises AssertionError.
+    """
+    act = await flow.prepare(world)
+    done_before, failed_before = await flow.done(world), await failed_movements(world)
+    struck = True
+    async with trouble.context(world):
+        # Refused, hanging, or done: whatever the person was told, the books must balance.
+        with suppress(AssertionError, httpx.TransportError, TimeoutError):
+            async with asyncio.timeout(ACT_SECS):
+                await act()
+                struck = False
+    assert world.victim.process.running, f"{flow.name}, {trouble.name}: it died"
+    await world.settle()
+    where = f"{flow.name}, {trouble.name}"
+    happened = await flow.done(world) - done_before
+    assert happened in (0, 1), f"{where}: {happened} times"
+    assert happened == 1 or struck, where
+    failed = await failed_movements(world) - failed_before
+    assert failed <= 1, f"{where}: {failed} failed movements"
+    assert not world.nonces.reused, f"{where}: {world.nonces.reused}"
+    return Outcome(flow.name, trouble.name, struck, happened)
