@@ -39,6 +39,10 @@ SLACK_BLOCKS = 18
 """How many blocks may come between the grant and the claim, if the server allows that many. Upstream asks for
 none, and one block in between then costs the payment."""
 
+MAX_FEE_RISE = 2
+"""How many times as much the fee may be by the time of the payment. The server sets it, and could else keep
+nearly everything of an invoice that is out."""
+
 
 class InvoiceMismatch(ProtocolViolation):
     """The server returned another invoice than the one that was asked for."""
@@ -194,11 +198,16 @@ def htlc_of(vtxo: Vtxo) -> ServerHtlcReceivePolicy:
 
 @dataclass(frozen=True, slots=True)
 class GrantTerms:
-    """What a grant must satisfy. payment_hash: 32 bytes. user_pubkey: the key that was asked for."""
+    """What a grant must satisfy.
+
+    payment_hash: 32 bytes. user_pubkey: the key that was asked for. fee_sat: the server's fee as it was when
+    the invoice was made.
+    """
 
     payment_hash: bytes
     user_pubkey: PublicKey
     amount_sat: int
+    fee_sat: int
     window: ClaimWindow
 
 
@@ -226,6 +235,8 @@ def verify_grant(
     fee_sat = _fee_sat(info.fees, granted_sat, terms.amount_sat, reported_sat)
     if not vtxos or granted_sat + fee_sat < terms.amount_sat:
         raise GrantRefused("Server didn't return enough VTXOs to cover invoice amount")
+    if granted_sat + MAX_FEE_RISE * terms.fee_sat < terms.amount_sat:
+        raise GrantRefused(f"the server's fee has risen from {terms.fee_sat} to {fee_sat} sat")
     return fee_sat
 
 

@@ -64,7 +64,9 @@ class Grants:
             anti_dos=await self._proof(state, tip.height),
         )
         vtxos = grant.htlc_vtxos
-        wanted = GrantTerms(terms.payment_hash, terms.user_pubkey, terms.amount_sat, self._window)
+        wanted = GrantTerms(
+            terms.payment_hash, terms.user_pubkey, terms.amount_sat, terms.fee_sat, self._window
+        )
         fee_sat = verify_grant(
             vtxos, wanted, info=info, tip_height=tip.height, reported_sat=grant.receive.amount_sat
         )

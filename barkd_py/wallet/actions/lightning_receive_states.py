@@ -23,14 +23,15 @@ from barkd_py.wallet.store.payloads import PayloadFormat, PreimageHex, PublicKey
 class ReceiveTerms:
     """What was fixed when the invoice was made.
 
-    cltv_delta: blocks that the server was asked to keep for us. user_pubkey: our key of the HTLC VTXOs.
-    payee_pubkey: the key that the money is claimed to. deliver_to: the Ark address of another wallet that
-    gets it; None if it is ours. token: for a server that asks for one.
+    fee_sat: the server's fee at that time. cltv_delta: blocks that the server was asked to keep for us.
+    user_pubkey: our key of the HTLC VTXOs. payee_pubkey: the key that the money is claimed to. deliver_to: the
+    Ark address of another wallet that gets it; None if it is ours. token: for a server that asks for one.
     """
 
     invoice: str
     preimage: PreimageHex
     amount_sat: int
+    fee_sat: int
     cltv_delta: int
     user_pubkey: PublicKeyHex
     payee_pubkey: PublicKeyHex

@@ -204,7 +204,8 @@ class LightningReceives:
         if amount_sat == 0:
             raise ZeroInvoice
         info = await self._server.info()
-        subtract_fee(amount_sat, lightning_receive_fee(info.fees, amount_sat))
+        fee_sat = lightning_receive_fee(info.fees, amount_sat)
+        subtract_fee(amount_sat, fee_sat)
         cltv_delta = self._window.min_cltv_delta(info)
         preimage = Preimage.generate()
         text = await self._server.start_lightning_receive(
@@ -235,6 +236,7 @@ class LightningReceives:
                 invoice=text,
                 preimage=preimage,
                 amount_sat=amount_sat,
+                fee_sat=fee_sat,
                 cltv_delta=cltv_delta,
                 user_pubkey=key.public_key,
                 payee_pubkey=payee,

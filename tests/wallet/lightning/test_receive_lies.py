@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from barkd_py.ark.clause import HashLock
+from barkd_py.ark.fees import LightningReceiveFees
 from barkd_py.ark.lightning_receive import GrantRefused, InvoiceMismatch
 from barkd_py.ark.policy import Policy, PubkeyPolicy, ServerHtlcReceivePolicy
 from barkd_py.ark.validation import UnexpectedTerms
@@ -251,6 +252,26 @@ async def test_an_amount_that_does_not_add_up_is_passed_over(receiver: Receiver,
     )
     await receiver.drive(payment_hash)
     await assert_paid(receiver, payment_hash, 10_000, FEE_SAT)
+
+
+@pytest.mark.parametrize(
+    ("base_fee_sat", "is_taken"), [(50, True), (220, True), (221, False), (9_000, False)]
+)
+async def test_a_fee_that_rises_after_the_invoice_is_out(
+    receiver: Receiver, base_fee_sat: int, is_taken: bool
+) -> None:
+    """It was 120 sat; twice that is borne. What the sender has paid by then would else be the server's."""
+    payment_hash = await receiver.paid_invoice()
+    info = receiver.server.info_
+    fees = LightningReceiveFees(base_fee_sat=base_fee_sat, ppm=2_000)
+    receiver.server.info_ = replace(info, fees=replace(info.fees, lightning_receive=fees))
+    if is_taken:
+        await receiver.drive(payment_hash)
+        await assert_paid(receiver, payment_hash, 10_000, base_fee_sat + 20)
+    else:
+        with pytest.raises(GrantRefused, match="fee has risen from 120 to"):
+            await receiver.drive(payment_hash)
+        assert receiver.server.preimages == []
 
 
 async def test_an_anchor_that_nobody_knows(receiver: Receiver) -> None:
