@@ -24,8 +24,8 @@ class ReceiveTerms:
     """What was fixed when the invoice was made.
 
     fee_sat: the server's fee at that time. cltv_delta: blocks that the server was asked to keep for us.
-    user_pubkey: our key of the HTLC VTXOs. payee_pubkey: the key that the money is claimed to. deliver_to: the
-    Ark address of another wallet that gets it; None if it is ours. token: for a server that asks for one.
+    user_pubkey: our key of the HTLC VTXOs. payee_pubkey: the key that the money is claimed to. deliver_to:
+    the Ark address of another wallet that gets it; None if it is ours. token: for a server that asks for one.
     """
 
     invoice: str
