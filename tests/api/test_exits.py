@@ -29,6 +29,7 @@ from barkd_py.wallet.exits.errors import (
 from barkd_py.wallet.exits.states import ExitStatus
 from barkd_py.wallet.vtxos import WalletVtxo
 from tests.fakes import exits as samples
+from tests.fakes.wallet import some_vtxo
 from tests.support.api_server import RunningApi, running_api
 
 OLD_CLIENT = {"User-Agent": "OpenAPI-Generator/0.1.4/python"}
@@ -466,6 +467,23 @@ async def test_a_failed_start_says_why(api: RunningApi, a_vtxo: WalletVtxo) -> N
 
 
 # --- fee
+
+
+@pytest.mark.parametrize(("listed", "count"), [("{0},,{1},", 2), (" {0} ,{0}", 1), (",", 0), ("", 0)])
+async def test_blank_parts_of_the_list_of_ids_mean_nothing(api: RunningApi, listed: str, count: int) -> None:
+    vtxos = [some_vtxo(letter * 64 + ":0", 50_000) for letter in "ab"]
+    for vtxo in vtxos:
+        api.wallet.add_vtxo(vtxo)
+    query = listed.format(*(vtxo.id for vtxo in vtxos))
+    answer = await api.http.get("/api/v1/exits/fee", params={"vtxo_ids": query})
+    assert (answer.status_code, answer.json()["txs_to_broadcast"]) == (200, count)
+
+
+@pytest.mark.parametrize("rate", ["-1", "NaN", "inf"])
+async def test_rates_that_are_no_rates(api: RunningApi, rate: str) -> None:
+    answer = await api.http.get(f"/api/v1/exits/fee?fee_rate_sat_per_vb={rate}")
+    message = "bad request: Fee rate must be finite and non-negative"
+    assert (answer.status_code, answer.json()) == (400, {"message": message})
 
 
 @pytest.mark.parametrize(
