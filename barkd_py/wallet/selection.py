@@ -238,6 +238,11 @@ class RefreshRules:
             or (self.max_exit_depth is not None and vtxo.exit_depth >= self.max_exit_depth)
         )
 
+    @property
+    def must_before_height(self) -> int:
+        """What expires below this height must be refreshed."""
+        return self.tip_height + max(1, self.refresh_threshold) if self.tip_height > 0 else 1
+
     def should(self, vtxo: RefreshCandidate) -> bool:
         """Worth taking along: soon due, half way to the greatest depth, or too small for an exit."""
         exit_cost_sat = self.fee_rate.fee_wu(vtxo.exit_tx_weight_wu)

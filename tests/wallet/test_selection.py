@@ -234,6 +234,16 @@ def test_when_a_vtxo_must_or_should_be_refreshed(vtxo: Coin, must: bool, should:
     assert (RULES.must(vtxo), RULES.should(vtxo)) == (must, should)
 
 
+@pytest.mark.parametrize("tip_height", [0, 1, 100, 1000])
+@pytest.mark.parametrize("threshold", [0, 1, 144])
+def test_one_height_says_what_must_be_refreshed_for_its_expiry(tip_height: int, threshold: int) -> None:
+    rules = RefreshRules(tip_height, threshold, None, FeeRate(250))
+    for expiry_height in {0, 1, 143, 144, *range(tip_height + threshold - 2, tip_height + threshold + 3)}:
+        if expiry_height >= 0:
+            must = rules.must(coin(100_000, expiry_height))
+            assert must == (expiry_height < rules.must_before_height), expiry_height
+
+
 def test_an_unknown_depth_limit_forces_nothing() -> None:
     rules = RefreshRules(tip_height=1000, refresh_threshold=144, max_exit_depth=None, fee_rate=FeeRate(250))
     deep = coin(100_000, 5000, depth=200)

@@ -10,9 +10,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.vtxo import VtxoId
+from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError, NotFound, StateConflict, StoreError, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, RoundAttempt, RoundEvent
@@ -299,8 +301,14 @@ class Rounds:
         """Store refreshes of what must be refreshed; the ids of the participations, for the next attempt."""
         info = await self._server.info()
         tip = await self._chain.tip()
-        fee_rates = await self._chain.fee_rates()
-        rules = RefreshRules(tip.height, self._refresh_threshold, info.max_vtxo_exit_depth, fee_rates.fast)
+        # What an exit costs only says what goes along; asking for it may take a while.
+        rules = RefreshRules(tip.height, self._refresh_threshold, info.max_vtxo_exit_depth, FeeRate(0))
+        async with self._store.read() as tx:
+            if not await tx.vtxos.has_spendable(
+                expiring_before=rules.must_before_height, min_exit_depth=rules.max_exit_depth
+            ):
+                return []
+        rules = replace(rules, fee_rate=(await self._chain.fee_rates()).fast)
         async with self._starting, self._store.transaction() as tx:
             under_way = [_decode(row) for row in await tx.rounds.list()]
             selected = select_inputs(

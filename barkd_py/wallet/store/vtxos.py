@@ -169,6 +169,17 @@ class VtxoRepository:
             )
         return tuple(map(_vtxo, await self._connection.execute(query)))
 
+    async def has_spendable(self, *, expiring_before: int, min_exit_depth: int | None) -> bool:
+        """Whether a spendable VTXO expires before a height, or is as deep as this."""
+        query = sa.select(t.c.state_kind).where(t.c.state_kind == StateKind.SPENDABLE.value).limit(1)
+        wanted = [t.c.expiry_height < expiring_before]
+        if min_exit_depth is not None:
+            wanted.append(t.c.exit_depth >= min_exit_depth)
+        for each in wanted:  # one by one, for the index
+            if (await self._connection.execute(query.where(each))).one_or_none() is not None:
+                return True
+        return False
+
     async def held_by(self, holder: Holder | None) -> tuple[WalletVtxo, ...]:
         """The VTXOs that are locked for this holder."""
         return tuple(map(_vtxo, await self._connection.execute(sa.select(t).where(_is_locked_for(holder)))))

@@ -38,6 +38,7 @@ METHOD = PaymentMethod(PaymentMethodKind.ARK, "tark1")
         "tx.vtxos.list()",
         "tx.vtxos.list(limit=5, after=make_id(1))",
         "tx.vtxos.get(make_id(1))",
+        "tx.vtxos.has_spendable(expiring_before=100, min_exit_depth=5)",
         "tx.movements.list(limit=5)",
         "tx.movements.list(limit=5, before=1)",
     ],

@@ -374,3 +374,18 @@ async def test_a_damaged_body_is_an_error_not_a_vtxo(store: Store) -> None:
     async with store.read() as tx:
         with pytest.raises(BarkdError):
             await tx.vtxos.body(vtxo_id)
+
+
+async def test_whether_something_has_to_be_refreshed(store: Store) -> None:
+    deep = make_vtxo(1, expiry_height=1_000, base=vtxo_of_depth(3))
+    await insert(store, deep)
+    await insert(store, make_vtxo(2, expiry_height=10), state=Spent())
+    async with store.read() as tx:
+        for height, depth, expected in [
+            (1_000, None, False),
+            (1_001, None, True),
+            (1_000, 4, False),
+            (1_000, 3, True),
+        ]:
+            found = await tx.vtxos.has_spendable(expiring_before=height, min_exit_depth=depth)
+            assert found == expected, (height, depth)
