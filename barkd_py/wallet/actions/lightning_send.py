@@ -52,17 +52,23 @@ from barkd_py.wallet.actions.lightning_send_states import (
     must_exit,
     weigh,
 )
+from barkd_py.wallet.actions.lightning_send_writes import (
+    write_exits,
+    write_failed,
+    write_funded,
+    write_paid,
+    write_spent,
+    write_taken_back,
+)
 from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.exits.payloads import decode_state as decode_exit
 from barkd_py.wallet.exits.states import Canceled
 from barkd_py.wallet.keychain import Keychain
-from barkd_py.wallet.movements import MovementStatus, MovementUpdate
 from barkd_py.wallet.registration import Registration
-from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxos import UNSPENT, ActionHolder, NewVtxo, Spendable
-from barkd_py.wallet.vtxos import Locked as LockedFor
+from barkd_py.wallet.vtxos import UNSPENT
 
 log = logging.getLogger(__name__)
 
@@ -180,22 +186,9 @@ class LightningSendMachine:
         payment = state.payment
         htlcs = [vtxo for vtxo in vtxos if vtxo.policy == payment.htlc_policy]
         change = [vtxo for vtxo in vtxos if vtxo.policy != payment.htlc_policy]
-        htlc_ids = tuple(vtxo.id for vtxo in htlcs)
         assert sum(vtxo.amount_sat for vtxo in htlcs) == payment.htlc_sat, "the outputs are our own"
-
-        async def write(tx: Transaction) -> None:
-            await tx.vtxos.steal_spent(payment.input_ids)  # an exit that was started meanwhile keeps its coin
-            await tx.vtxos.insert(NewVtxo(vtxo, LockedFor(ActionHolder(action_id))) for vtxo in htlcs)
-            await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in change)
-            update = MovementUpdate(
-                effective_balance_sat=-payment.htlc_sat,
-                output_vtxos=tuple(vtxo.id for vtxo in change),
-                metadata={"htlc_vtxos": [str(htlc_id) for htlc_id in htlc_ids]},
-            )
-            await tx.movements.update(payment.movement_id, update)
-            self._registration.wake_at_commit()
-
-        return Next(following(payment, htlc_ids), write)
+        writes = write_funded(action_id, payment, htlcs, change, self._registration.wake_at_commit)
+        return Next(following(payment, tuple(vtxo.id for vtxo in htlcs)), writes)
 
     async def _undo(self, action_id: str, state: Locked, error: BarkdError) -> Outcome[State]:
         """The HTLCs are refused. If an earlier request was booked they exist: get them, to give them back."""
@@ -213,16 +206,7 @@ class LightningSendMachine:
                     return Retry(error)
             else:
                 return self._funded(action_id, state, vtxos, Revocable)
-        return self._failed(state, error)
-
-    def _failed(self, state: Locked, error: BarkdError) -> Failed:
-        """Nothing left the wallet; the executor releases the inputs."""
-
-        async def write(tx: Transaction) -> None:
-            update = MovementUpdate(effective_balance_sat=0, offchain_fee_sat=0)
-            await tx.movements.finish_with_update(state.payment.movement_id, MovementStatus.FAILED, update)
-
-        return Failed(error, write)
+        return Failed(error, write_failed(state.payment))
 
     async def _after_bad_answer(self, state: Locked, error: ProtocolViolation) -> Outcome[State]:
         """Ask again a few times: a server may be mended. Then undo, but only what the server did not book."""
@@ -232,7 +216,7 @@ class LightningSendMachine:
         if answers < MAX_BAD_ANSWERS:
             return Park(state, 1.0, error)
         if await are_spendable(self._store, self._keychain, self._server, state.payment.input_ids):
-            return self._failed(state, error)
+            return Failed(error, write_failed(state.payment))
         pending = StillPending("Lightning send")
         pending.__cause__ = error
         return Park(state, error=pending)
@@ -306,21 +290,8 @@ class LightningSendMachine:
         ) else None
 
     def _settle(self, state: WithHtlcs, preimage: bytes) -> Done:
-        payment = state.payment
-        assert payment.is_preimage(preimage), "looked at before"
-
-        async def write(tx: Transaction) -> None:
-            await tx.lightning.record_paid(payment.payment_hash, preimage)
-            await tx.vtxos.steal_spent(state.htlc_ids)
-            update = MovementUpdate(
-                effective_balance_sat=-payment.htlc_sat,
-                offchain_fee_sat=payment.fee_sat,
-                metadata={"payment_preimage": preimage.hex()},
-            )
-            await tx.movements.finish_with_update(payment.movement_id, MovementStatus.SUCCESSFUL, update)
-
-        self._preimages.pop(payment.payment_hash, None)
-        return Done(write)
+        self._preimages.pop(state.payment.payment_hash, None)
+        return Done(write_paid(state.payment, state.htlc_ids, preimage))
 
     # --- Revocable, Stuck
 
@@ -333,8 +304,8 @@ class LightningSendMachine:
             return await self._watch_exits(state)
         async with self._store.read() as tx:
             htlcs = [vtxo for vtxo in await tx.vtxos.get_many(state.htlc_ids) if vtxo.state.kind in UNSPENT]
-        if not htlcs:
-            return Done()  # they are on the chain, whoever put them there
+        if not htlcs:  # they are on the chain, whoever put them there
+            return Done(write_exits(payment, state.htlc_ids))
         total_sat = sum(htlc.amount_sat for htlc in htlcs)
         destination = ArkoorDestination(total_sat, PubkeyPolicy(payment.revocation_pubkey))
         try:
@@ -354,24 +325,7 @@ class LightningSendMachine:
             if preimage is not None:
                 return self._settle(state, preimage)
             return await self._not_taken_back(state, answer, error)
-        return self._taken_back(state, vtxos)
-
-    def _taken_back(self, state: Revocable | Stuck, vtxos: Sequence[Vtxo]) -> Done:
-        payment = state.payment
-        back_sat = sum(vtxo.amount_sat for vtxo in vtxos)
-
-        async def write(tx: Transaction) -> None:
-            await tx.vtxos.steal_spent(state.htlc_ids)
-            await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in vtxos)
-            update = MovementUpdate(
-                effective_balance_sat=back_sat - payment.htlc_sat,
-                offchain_fee_sat=payment.htlc_sat - back_sat,
-                output_vtxos=tuple(vtxo.id for vtxo in vtxos),
-            )
-            await tx.movements.finish_with_update(payment.movement_id, MovementStatus.FAILED, update)
-            self._registration.wake_at_commit()
-
-        return Done(write)
+        return Done(write_taken_back(payment, state.htlc_ids, vtxos, self._registration.wake_at_commit))
 
     async def _not_taken_back(
         self, state: Revocable | Stuck, answer: Answer, error: BarkdError
@@ -406,18 +360,8 @@ class LightningSendMachine:
         if not exiting:
             return Park(state, STUCK_POLL_SECS, trouble)
         log.warning("Lightning send: the server keeps the HTLCs, so they exit")
-
-        async def write(tx: Transaction) -> None:
-            vtxos = await tx.vtxos.get_many(exiting)
-            missing_sat = state.payment.htlc_sat - sum(vtxo.amount_sat for vtxo in vtxos)
-            update = MovementUpdate(
-                effective_balance_sat=-missing_sat,
-                offchain_fee_sat=missing_sat,
-                exited_vtxos=tuple(exiting),
-            )
-            await tx.movements.finish_with_update(state.payment.movement_id, MovementStatus.FAILED, update)
-
-        return Park(replace(state, exiting=tuple(exiting)), STUCK_POLL_SECS, writes=write)
+        writes = write_exits(state.payment, exiting)
+        return Park(replace(state, exiting=tuple(exiting)), STUCK_POLL_SECS, writes=writes)
 
     async def _watch_exits(self, state: Stuck) -> Outcome[State]:
         """Done when they are on the chain; what could not exit is lost then. If one is canceled, the server
@@ -430,11 +374,7 @@ class LightningSendMachine:
             return Park(replace(state, exiting=()), STUCK_POLL_SECS)
         if any(vtxo.state.kind in UNSPENT for vtxo in vtxos):
             return Park(state, STUCK_POLL_SECS)
-
-        async def write(tx: Transaction) -> None:
-            await tx.vtxos.steal_spent(state.htlc_ids)
-
-        return Done(write)
+        return Done(write_spent(state.htlc_ids))
 
     # --- shared
 

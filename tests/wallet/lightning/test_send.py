@@ -519,9 +519,13 @@ async def test_htlcs_that_somebody_put_on_the_chain_end_the_payment(payer: Payer
     await stuck_at(payer, 50)
     with pytest.raises(ServerRejected):
         await payer.drive()
-    await payer.mark_exited(payer.server.attempt(HASH).htlc_ids)
+    htlc_ids = payer.server.attempt(HASH).htlc_ids
+    await payer.mark_exited(htlc_ids)
     await payer.drive()
     assert await payer.state() is None
+    movement = await payer.movement()
+    assert (movement.status, movement.effective_balance_sat) == (MovementStatus.FAILED, 0)
+    assert movement.exited_vtxos == htlc_ids
 
 
 # --- one payment per invoice
