@@ -29,7 +29,8 @@ bench: $(STAMP)  ## figures, not assertions
 crash: $(STAMP)  ## every flow, killed at every point; about an hour; writes docs/reliability.md
 	$(BIN)/python -m tests.crash
 
-soak: $(STAMP)  ## random payments under random faults, for MINUTES
+soak: $(STAMP)  ## 50 rounds, then random payments for MINUTES, all under random faults
+	BARKD_SOAK_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest -q -s tests/wallet/flows/test_round_soak.py
 	$(BIN)/python -m tests.crash.soak --minutes $(or $(MINUTES),30)
 
 lint: $(STAMP)
