@@ -72,6 +72,7 @@ from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.mailbox import Mailbox
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
+from barkd_py.wallet.payment_options import PaymentRequest, parse_payment_request
 from barkd_py.wallet.recovery.evidence import Evidence
 from barkd_py.wallet.recovery.freshness import Staleness, look
 from barkd_py.wallet.recovery.ledger import Ledger
@@ -587,6 +588,11 @@ class Wallet:
 
     async def address_at(self, index: int) -> str:
         return await self.addresses.at(index)
+
+    async def read_payment_request(self, text: str) -> PaymentRequest:
+        """The ways to pay what a text asks for. Raises InvalidPaymentRequest, ServerError."""
+        info = await self.server.info()
+        return parse_payment_request(text, self._network, info.server_pubkey)
 
     async def sign_message(self, message: str, user_pubkey: PublicKey) -> bytes | None:
         key = await self.keychain.find(user_pubkey)

@@ -300,3 +300,11 @@ async def test_two_wallets_pay_one_invoice_once(alice: Owner, bob: Owner, outsid
     with pytest.raises(ServerRejected, match="invoice has already been paid"):
         await bob.wallet.lightning.pay(InvoiceDestination(Bolt11Invoice.parse(text)), None)
     assert await bob.wallet.balance() == Balance(spendable_sat=100_000)
+
+
+async def test_a_wallet_reads_what_a_uri_asks_for(alice: Owner, outside: Outside) -> None:
+    invoice = await outside.invoice(AMOUNT_SAT)
+    ark = await alice.wallet.new_address()
+    request = await alice.wallet.read_payment_request(f"bitcoin:?lightning={invoice}&ark={ark}")
+    assert [(option.method.value, option.errors) for option in request.options] == [(invoice, ()), (ark, ())]
+    assert request.default_option == request.options[1]
