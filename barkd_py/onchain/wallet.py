@@ -403,6 +403,13 @@ class OnchainWallet:
         """
         await self._sync(stop_gap=None)
 
+    async def rescan(self) -> None:
+        """As `sync`, and look for payments to addresses that this wallet does not know it has handed out.
+
+        A source that reads blocks sees those anyway. Stores. Raises ChainError.
+        """
+        await self._sync(stop_gap=None if self._chain.reads_blocks else FULL_SCAN_STOP_GAP)
+
     async def _sync(self, *, stop_gap: int | None) -> None:
         async with self._syncing:
             is_complete = False

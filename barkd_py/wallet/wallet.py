@@ -311,6 +311,10 @@ class Wallet:
         """What has happened since this state was the newest; changes nothing. Raises FreshnessUnknown."""
         return await look(self.store, self.server, self.chain, self.keychain, self._evidence())
 
+    async def _rescan_onchain(self) -> None:
+        if self._onchain is not None:
+            await self._onchain.rescan()
+
     def _evidence(self) -> Evidence:
         return Evidence(
             self.store, self.server, self.chain, self.keychain, gap_limit=self.config.vtxo_key_gap_limit
@@ -327,6 +331,7 @@ class Wallet:
             start_exits=self.exits.start_found,
             complete_round=self.rounds.on_completed,
             drain_mailbox=self.mailbox.sync,
+            rescan_onchain=self._rescan_onchain,
             wake_registration=self.registration.wake,
             now=now,
             monotonic=self._monotonic,

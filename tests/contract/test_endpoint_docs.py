@@ -26,5 +26,5 @@ def test_almost_every_example_succeeds() -> None:
     statuses = [line for line in PAGE.read_text().splitlines() if line.startswith(("`2", "`3", "`4", "`5"))]
     assert len(statuses) == len(EXAMPLES)
     failed = [status for status in statuses if not status.startswith(("`200", "`308"))]
-    # Nobody else's VTXOs to refresh, and twice no recovery to tell of.
+    # Nobody else has a hand in any VTXO, so there is nothing to refresh.
     assert failed == ["`404`"]

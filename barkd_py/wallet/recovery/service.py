@@ -86,7 +86,8 @@ class Recovery:
     """now: Unix seconds. max_xpub_pages: of one search.
 
     start_exits: of VTXOs that are on the chain. complete_round: takes over the round of an unlock hash.
-    drain_mailbox: deals with what was delivered. wake_registration: there are VTXOs to note at the server.
+    drain_mailbox: deals with what was delivered. rescan_onchain: looks for coins on addresses that were not
+    known to be handed out. wake_registration: there are VTXOs to note at the server.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Recovery:
         start_exits: Callable[[Collection[VtxoId]], Awaitable[None]],
         complete_round: Callable[[bytes], Awaitable[None]],
         drain_mailbox: Effect,
+        rescan_onchain: Effect,
         wake_registration: Callable[[], None],
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -116,6 +118,7 @@ class Recovery:
         self._start_exits = start_exits
         self._complete_round = complete_round
         self._drain_mailbox = drain_mailbox
+        self._rescan_onchain = rescan_onchain
         self._wake_registration = wake_registration
         self._now = now
         self._monotonic = monotonic
@@ -308,7 +311,12 @@ class Recovery:
     # --- phases
 
     async def _review(self, progress: Progress) -> Progress:
-        """What is stored and not in use, and what was left from before."""
+        """What is stored and not in use, and what was left from before; and the on-chain wallet."""
+        if await self._keychain.next_index() > 0:  # a wallet that was made just now has been searched
+            try:
+                await self._rescan_onchain()
+            except BarkdError as error:  # it is looked at again and again
+                log.warning("recovery: on-chain wallet: %s", chain_text(error))
         async with self._store.read() as tx:
             stored = [row.id for row in await tx.vtxos.list() if row.state in (Spendable(), Locked(None))]
             left = await tx.recovery.pending_ids()

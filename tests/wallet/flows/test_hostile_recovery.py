@@ -88,6 +88,7 @@ def recovery_with(
         start_exits=wallet.exits.start_found,
         complete_round=wallet.rounds.on_completed,
         drain_mailbox=wallet.mailbox.sync,
+        rescan_onchain=wallet.chain.tip,
         wake_registration=lambda: None,
         max_xpub_pages=max_xpub_pages,
     )

@@ -98,6 +98,24 @@ async def test_everything_spendable_before_is_spendable_after(net: Net, alice: O
         assert await again.spendable_sat() == balance - 50_000
 
 
+async def test_coins_on_addresses_of_another_life_are_found(net: Net, alice: Owner) -> None:
+    """At the creation, and by a wallet that was in use: a twin has handed out more addresses."""
+    async with reborn(net, alice, "twin") as twin:
+        assert alice.wallet.onchain is not None
+        assert twin.wallet.onchain is not None
+        await alice.wallet.onchain.sync()
+        assert await twin.wallet.onchain.balance() == await alice.wallet.onchain.balance()
+        for _ in range(5):
+            await twin.wallet.onchain.next_address()
+        await twin.fund_onchain(77_000)
+        before = (await alice.wallet.onchain.balance()).total_sat
+        await alice.wallet.onchain.sync()
+        assert (await alice.wallet.onchain.balance()).total_sat == before
+        await alice.wallet.recovery.start()
+        assert (await alice.wallet.onchain.balance()).total_sat == before + 77_000
+        assert await alice.wallet.onchain.next_address() == await twin.wallet.onchain.next_address()
+
+
 # --- spent elsewhere
 
 
