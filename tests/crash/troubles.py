@@ -121,7 +121,7 @@ TROUBLES = (
 )
 
 
-async def run_trouble(world: World, flow: Flow, trouble: Trouble) -> Outcome:
+async def run_trouble(world: World, flow: Flow, trouble: Trouble, act_secs: float = ACT_SECS) -> Outcome:
     """The flow under a trouble; when that is over, everything comes to its end by itself.
 
     Raises AssertionError.
@@ -132,7 +132,7 @@ async def run_trouble(world: World, flow: Flow, trouble: Trouble) -> Outcome:
     async with trouble.context(world):
         # Refused, hanging, or done: whatever the person was told, the books must balance.
         with suppress(AssertionError, httpx.TransportError, TimeoutError):
-            async with asyncio.timeout(ACT_SECS):
+            async with asyncio.timeout(act_secs):
                 await act()
                 struck = False
     assert world.victim.process.running, f"{flow.name}, {trouble.name}: it died"
