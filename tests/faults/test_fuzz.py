@@ -1,4 +1,4 @@
-"""Every decoder, fed with noise and damaged examples: it answers, or raises what it documents, in little space.
+"""Every decoder, fed noise and damaged examples: it answers or raises what it documents, in bounded space.
 
 What a decoder documents is a `BarkdError` or a `ValueError`, which its callers expect. Anything else would
 end a loop of the daemon, or answer a request with a bug's 500. A decoder that believes a length in the data
