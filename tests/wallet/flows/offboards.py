@@ -7,6 +7,9 @@ from barkd_py.wallet.movements import Movement, Subsystem
 from barkd_py.wallet.vtxos import StateKind
 from tests.wallet.flows.conftest import Owner
 
+SESSION_SECS = 600.0
+"""How long the server remembers what it has proposed, by its own clock; no machine is too slow for that."""
+
 
 async def target_of(owner: Owner) -> OffboardTarget:
     """A new on-chain address of the owner."""

@@ -5,16 +5,29 @@ from typing import Any
 
 import pytest
 
+from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.wallet.actions.executor import Machine
 from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, MovementStatus
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, Twice, When, opener
 from tests.wallet.flows.liar import Doom, between_offboards
-from tests.wallet.flows.offboards import assert_settled, leaving, onchain_sat, target_of, wealth_sat
+from tests.wallet.flows.offboards import (
+    SESSION_SECS,
+    assert_settled,
+    leaving,
+    onchain_sat,
+    target_of,
+    wealth_sat,
+)
 
 AMOUNT_SAT = 9_000
 
 Flow = Callable[[Owner, Owner], Awaitable[None]]
+
+
+@pytest.fixture
+def server_settings() -> ServerSettings:
+    return ServerSettings(offboard_session_secs=SESSION_SECS)
 
 
 async def leave_whole(alice: Owner, bob: Owner) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from barkd_py.bitcoin.tx import Tx, TxOut
+from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.errors import BarkdError, ProtocolViolation
 from barkd_py.server_rpc.api import PreparedOffboard
 from barkd_py.wallet.actions.offboard_machine import MAX_BAD_ANSWERS
@@ -16,8 +17,14 @@ from barkd_py.wallet.actions.offboard_states import Prepared, Splitting
 from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, MovementStatus
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import between_offboards
-from tests.wallet.flows.offboards import assert_settled, leaving, onchain_sat, target_of
+from tests.wallet.flows.offboards import SESSION_SECS, assert_settled, leaving, onchain_sat, target_of
 from tests.wallet.flows.test_offboard_trouble import assert_left_once, state_of
+
+
+@pytest.fixture
+def server_settings() -> ServerSettings:
+    return ServerSettings(offboard_session_secs=SESSION_SECS)
+
 
 Proposal = Callable[[PreparedOffboard], PreparedOffboard]
 
@@ -65,7 +72,7 @@ async def test_nothing_is_forfeited_for_another_transaction(net: Net, alice: Own
         liars.server.lies["prepare_offboard"] = lie
         with pytest.raises(ProtocolViolation, match="received invalid offboard tx from server"):
             await alice.wallet.offboards.offboard_all(await target_of(bob))
-        net.devnet.clock.offset_seconds += 31  # so the server's session is over
+        net.devnet.clock.offset_seconds += SESSION_SECS + 1  # so the server's session is over
         await assert_settled(alice)
         assert await alice.spendable_sat() == before_sat, name
         movements = await leaving(alice, OFFBOARD)
@@ -80,7 +87,7 @@ async def test_a_malformed_proposal_is_refused(net: Net, alice: Owner, bob: Owne
         net.fault("PrepareOffboard", stage="reply", kind="mutate", **mutation)
         with pytest.raises(ProtocolViolation):
             await alice.wallet.offboards.offboard_all(await target_of(bob))
-        net.devnet.clock.offset_seconds += 31
+        net.devnet.clock.offset_seconds += SESSION_SECS + 1
         await assert_settled(alice)
         assert await alice.spendable_sat() == before_sat, mutation
     assert liars.server.calls["finish_offboard"] == 0

@@ -3,6 +3,7 @@
 import pytest
 
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, NotFound
+from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.errors import ServerError, StateConflict
 from barkd_py.wallet.actions.offboard_errors import (
     CannotLock,
@@ -24,7 +25,19 @@ from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, Movement, Movement
 from barkd_py.wallet.vtxos import StateKind
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import between_offboards
-from tests.wallet.flows.offboards import assert_settled, leaving, onchain_sat, target_of, wealth_sat
+from tests.wallet.flows.offboards import (
+    SESSION_SECS,
+    assert_settled,
+    leaving,
+    onchain_sat,
+    target_of,
+    wealth_sat,
+)
+
+
+@pytest.fixture
+def server_settings() -> ServerSettings:
+    return ServerSettings(offboard_session_secs=SESSION_SECS)
 
 
 async def state_of(owner: Owner) -> OffboardState:
@@ -133,7 +146,7 @@ async def test_a_session_that_ran_out_is_opened_anew(net: Net, alice: Owner, bob
     net.fault("FinishOffboard", kind="drop")
     with pytest.raises(ServerError):
         await alice.wallet.offboards.offboard_all(await target_of(bob))
-    net.devnet.clock.offset_seconds += 31
+    net.devnet.clock.offset_seconds += SESSION_SECS + 1
     await alice.wallet.offboards.drive_all()
     assert isinstance(await state_of(alice), Confirming)
     await assert_left_once(net, alice, bob)
