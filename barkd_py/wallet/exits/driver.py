@@ -120,16 +120,10 @@ class ExitDriver:
         if self._onchain is None or not (wanted := self._wanted(looked)):
             return looked
         paid = await self._pay_for(self._onchain, wanted, fee_rate, looked.tip)
-        if paid:
-            errors = dict(self.errors)
-            again = await self.look(paid)
-            for vtxo_id, error in errors.items():
-                if vtxo_id in again.exits and vtxo_id not in self.errors:
-                    self.errors[vtxo_id] = error
-            return replace(
-                again, exits={**looked.exits, **again.exits}, views={**looked.views, **again.views}
-            )
-        return looked
+        if not paid:
+            return looked
+        again = await self.look(paid)
+        return replace(again, exits={**looked.exits, **again.exits}, views={**looked.views, **again.views})
 
     async def look(self, only: Collection[VtxoId] | None = None) -> Looked:
         """Look at the live exits (or only at these), and store what they have become; nothing is paid."""
