@@ -42,7 +42,7 @@ from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import send_action_id
 from barkd_py.wallet.lightning.invoices import InvoiceSource, LightningDestination, Order
 from barkd_py.wallet.lightning.poller import MIN_PAUSE_SECS, Poller
-from barkd_py.wallet.lightning.send_terms import PayEstimate, PayTerms
+from barkd_py.wallet.lightning.send_terms import CannotCoverLightningPayment, PayEstimate, PayTerms
 from barkd_py.wallet.locks import LockBusy
 from barkd_py.wallet.movements import LIGHTNING_SEND, MovementDestination, MovementUpdate
 from barkd_py.wallet.store import Store, Transaction
@@ -53,6 +53,8 @@ log = logging.getLogger(__name__)
 
 # How long a caller waits for the server to be told. The payment goes on by itself.
 WAIT_SECS = 60.0
+# How long a payment waits for the change of others. Theirs takes a few calls of the server.
+CHANGE_WAIT_SECS = 10.0
 MAX_RETRY_FOR_SECS = 2**32 - 1
 
 STUCK_LOOK_SECS = 30.0
@@ -154,6 +156,8 @@ class LightningSends:
         self._wait_secs = wait_secs
         self._now = now
         self._paying: dict[str, asyncio.Task[None]] = {}
+        self._begun: set[str] = set()
+        self._change_queue = asyncio.Lock()
         self.poller = Poller(store, executor, machine, self._pace, monotonic=monotonic)
 
     # --- paying
@@ -199,6 +203,7 @@ class LightningSends:
 
     def _paid(self, task: asyncio.Task[None]) -> None:
         self._paying.pop(task.get_name(), None)
+        self._begun.discard(task.get_name())
         if not task.cancelled() and (error := task.exception()) is not None:
             log.info("%s: %s", task.get_name(), chain_text(error))
 
@@ -208,12 +213,46 @@ class LightningSends:
             row = await tx.actions.find(action_id)
         if row is None:
             try:
-                await self._begin(action_id, order, retry_for_secs, until)
+                await self._begin_in_turn(action_id, order, retry_for_secs, until)
             except _AlreadyStarted:
                 pass
             else:
                 return
         await self._executor.drive(self._machine, action_id, until=until)
+
+    async def _begin_in_turn(
+        self, action_id: str, order: Order, retry_for_secs: int | None, until: Until
+    ) -> None:
+        """As `_begin`; while there is too little money, but other payments are about to bring their change,
+        it waits for that. (Upstream fails at once.)
+        """
+        before = set(self._begun)
+        try:
+            await self._begin(action_id, order, retry_for_secs, until)
+        except CannotCoverLightningPayment:
+            if not before | self._begun:
+                raise
+        else:
+            return
+        async with self._change_queue:  # one after the other, so that each change is looked at once
+            await self._begin_with_change(action_id, order, retry_for_secs, until)
+
+    async def _begin_with_change(
+        self, action_id: str, order: Order, retry_for_secs: int | None, until: Until
+    ) -> None:
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + CHANGE_WAIT_SECS
+        while True:
+            others = [self._paying[other] for other in self._begun]
+            left_secs = give_up_at - clock()
+            try:
+                await self._begin(action_id, order, retry_for_secs, until)
+            except CannotCoverLightningPayment:
+                if not others or left_secs <= 0:
+                    raise
+            else:
+                return
+            await asyncio.wait(others, timeout=left_secs, return_when=asyncio.FIRST_COMPLETED)
 
     async def _begin(self, action_id: str, order: Order, retry_for_secs: int | None, until: Until) -> None:
         """Raises _AlreadyStarted."""
@@ -226,7 +265,9 @@ class LightningSends:
             await _check_not_paid(tx, order.payment_hash)
             if await tx.actions.find(action_id) is not None:
                 raise _AlreadyStarted
-            return Locked(await self._plan(tx, action_id, order, amount_sat, retry_for_secs, terms))
+            payment = await self._plan(tx, action_id, order, amount_sat, retry_for_secs, terms)
+            self._begun.add(action_id)
+            return Locked(payment)
 
         try:
             await self._executor.begin(self._machine, action_id, prepare, until=until)

@@ -12,6 +12,7 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, ServerRejected, ServerUnavailable, chain_text
 from barkd_py.server_rpc.api import LightningFailureReason, PaymentSucceeded
 from barkd_py.wallet.actions.lightning_send_states import MAX_LOST, Initiated, Locked, Revocable, Stuck
+from barkd_py.wallet.lightning.send_terms import CannotCoverLightningPayment
 from barkd_py.wallet.lightning.sends import PaymentInProgress
 from barkd_py.wallet.movements import MovementStatus, PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.vtxos import StateKind
@@ -589,6 +590,24 @@ async def test_many_invoices_at_once(payer: Payer) -> None:
         payer.server.settle(preimage)
     await payer.sends.poller.drive_all()
     await payer.assert_even(COIN_SAT + 9 * 20_000 - len(begun) * (AMOUNT_SAT + FEE_SAT))
+
+
+async def test_payments_wait_for_the_change_of_others(payer: Payer) -> None:
+    """There is one coin; each payment gets what the one before has left."""
+    preimages = [bytes([number]) * 32 for number in range(3)]
+    results = await asyncio.gather(*(payer.pay(bolt11(preimage=preimage)) for preimage in preimages))
+    assert results == [sha256(preimage) for preimage in preimages]
+    for preimage in preimages:
+        payer.server.settle(preimage)
+    await payer.sends.poller.drive_all()
+    await payer.assert_even(COIN_SAT - 3 * (AMOUNT_SAT + FEE_SAT))
+
+
+async def test_nobody_waits_for_change_that_is_too_little(payer: Payer) -> None:
+    big, second = bolt11(90_000), bolt11(preimage=b"\x67" * 32)
+    results = await asyncio.gather(payer.pay(big), payer.pay(second), return_exceptions=True)
+    assert results[0] == HASH
+    assert isinstance(results[1], CannotCoverLightningPayment)
 
 
 async def test_two_wallets_do_not_pay_one_invoice(payer: Payer) -> None:
