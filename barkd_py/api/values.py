@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from barkd_py.api.errors import BadRequest, Missing
 from barkd_py.ark.vtxo import BadVtxoId, VtxoId
 from barkd_py.bitcoin.address import InvalidAddress, WrongNetworkAddress, parse_address
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice, InvalidInvoice
+from barkd_py.bitcoin.bolt12_invoice import Bolt12Invoice, InvalidBolt12Invoice
 from barkd_py.bitcoin.units import Network
 from barkd_py.daemon.wallet_api import WalletApi
 from barkd_py.errors import NotFound
@@ -62,10 +64,14 @@ def vtxo_not_found(vtxo_id: VtxoId) -> Missing:
 
 
 def payment_hash_of(identifier: str) -> bytes | None:
-    """The payment hash that is named, by itself or by its invoice; 32 bytes. None if neither is."""
+    """The payment hash that is named, by itself or by its invoice; 32 bytes. None if neither is.
+
+    An invoice for an offer will do, too: it is what a payment under way shows.
+    """
     if _HASH.fullmatch(identifier) is not None:
         return bytes.fromhex(identifier)
-    try:
+    with suppress(InvalidInvoice):
         return Bolt11Invoice.parse(identifier).payment_hash
-    except InvalidInvoice:
-        return None
+    with suppress(InvalidBolt12Invoice):
+        return Bolt12Invoice.parse(identifier).payment_hash
+    return None

@@ -6,10 +6,12 @@ import pytest
 
 from barkd_py.bitcoin.address import bech32_encode, to_5_bits
 from barkd_py.bitcoin.bolt11 import create_invoice
+from barkd_py.bitcoin.bolt12_invoice import Bolt12Invoice
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import ServerRejected
 from barkd_py.wallet.lightning.sends import LightningSend, SendState
+from tests.bitcoin.test_bolt12_invoice import invoice_records, signed
 from tests.fakes.lightning import FakeLightning
 from tests.fakes.wallet import UNREACHABLE
 from tests.support.api_server import RunningApi
@@ -178,6 +180,13 @@ async def test_a_send_is_found_by_its_hash_and_by_its_invoice(api: RunningApi) -
     for identifier in (PAYMENT_HASH.hex(), PAYMENT_HASH.hex().upper(), invoice()):
         answer = await api.http.get(f"/api/v1/lightning/sends/{identifier}")
         assert (answer.status_code, answer.json()) == (200, expected)
+
+
+async def test_a_send_is_found_by_the_invoice_of_an_offer(api: RunningApi) -> None:
+    text = str(Bolt12Invoice.decode(signed(invoice_records(t168=PAYMENT_HASH))))
+    lightning(api).sends[PAYMENT_HASH] = LightningSend(PAYMENT_HASH, SendState.PAYMENT_INITIATED, text)
+    answer = await api.http.get(f"/api/v1/lightning/sends/{text}")
+    assert (answer.json()["payment_hash"], answer.json()["invoice"]) == (PAYMENT_HASH.hex(), text)
 
 
 async def test_a_send_that_is_not_known_is_unknown(api: RunningApi) -> None:
