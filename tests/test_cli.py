@@ -24,7 +24,7 @@ from tests.contract.recorded import command_lines
 from tests.support.processes import free_port
 
 ROOT = Path(__file__).parent.parent
-DEADLINE_SECS = 30
+DEADLINE_SECS = 90
 RECORDED = {case["name"]: case for case in command_lines()}
 TOKEN_TEXT = "ACoqKioqKioqKioqKioqKioqKioqKioqKioqKioqKioq"
 
