@@ -21,6 +21,7 @@ Source: sheet 10 §9.1.
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from functools import partial
 
@@ -59,6 +60,7 @@ class LightningEngine:
         self._parts = parts
         self._woken: asyncio.Queue[bytes] = asyncio.Queue()
         self._changed = asyncio.Event()
+        self._next_sweep = 0.0
         parts.node.listen(self.wake)
 
     def wake(self, payment_hash: bytes) -> None:
@@ -72,6 +74,9 @@ class LightningEngine:
 
     async def run(self) -> None:
         """Drive everything for ever."""
+        # The node was not heard while the server was down.
+        for payment_hash in await self._parts.node.held_hashes():
+            self.wake(payment_hash)
         while True:
             try:
                 await self._pass()
@@ -86,10 +91,11 @@ class LightningEngine:
             hashes = set()
         while not self._woken.empty():
             hashes.add(self._woken.get_nowait())
-        if not hashes:
-            await self.sweep()
         for payment_hash in hashes:
             await self.advance(payment_hash)
+        if time.monotonic() >= self._next_sweep:
+            await self.sweep()
+            self._next_sweep = time.monotonic() + _SWEEP_SECS
 
     async def sweep(self) -> None:
         """Look for what is overdue, and for what nobody has woken the engine for."""

@@ -80,7 +80,7 @@ NodePayment = Pending | Succeeded | Failed
 
 
 class LightningNode(Protocol):
-    """The server's node. Everything but `held` and `payment` raises NodeAway while it is away."""
+    """The server's node. Everything but looking raises NodeAway while it is away."""
 
     def listen(self, changed: Callable[[bytes], None]) -> None:
         """Whom to call, with a payment hash, when something about it has changed."""
@@ -93,6 +93,9 @@ class LightningNode(Protocol):
 
     async def held(self, payment_hash: bytes) -> HeldPayment | None:
         """What is held for a hold invoice, once it is all of its amount."""
+
+    async def held_hashes(self) -> list[bytes]:
+        """For which hashes anything is held now."""
 
     async def settle_hold_invoice(self, payment_hash: bytes, preimage: bytes) -> None:
         """Take what is held. Safe to repeat."""
@@ -124,6 +127,9 @@ class NoNode:
 
     async def held(self, payment_hash: bytes) -> HeldPayment | None:
         return None
+
+    async def held_hashes(self) -> list[bytes]:
+        return []
 
     async def settle_hold_invoice(self, payment_hash: bytes, preimage: bytes) -> None:
         raise NodeAway("no active hold-compatible cln node")

@@ -123,20 +123,29 @@ class _Levers:
         invoices = await store.transact(rows.all_invoices)
         payments = await store.transact(rows.all_payments)
         incoming = await store.transact(rows.all_incoming)
-        attempts, receives = await self._slot.server.lightning_books()
         return JSONResponse(
             {
                 "online": self._node.is_online,
                 "node_id": self._node.node_id,
                 "outside_node_id": self._outside.node_id,
-                "pool_sat": await self._slot.server.pool.balance_sat(),
                 "invoices": [_invoice_json(each) for each in invoices],
                 "payments": [_payment_json(each) for each in payments],
                 "incoming": [_incoming_json(each) for each in incoming],
-                "attempts": [_attempt_json(each) for each in attempts],
-                "receives": [_receive_json(each) for each in receives],
+                **await self._server_books(),
             }
         )
+
+    async def _server_books(self) -> dict[str, Any]:
+        """What the Ark server has in its books; nothing while it is stopped."""
+        server = self._slot.server
+        if server.is_stopped:
+            return {"pool_sat": None, "attempts": None, "receives": None}
+        attempts, receives = await server.lightning_books()
+        return {
+            "pool_sat": await server.pool.balance_sat(),
+            "attempts": [_attempt_json(each) for each in attempts],
+            "receives": [_receive_json(each) for each in receives],
+        }
 
 
 def amount_msat(body: Mapping[str, Any]) -> int | None:

@@ -68,6 +68,7 @@ class ServerNode:
         self._changed: Callable[[bytes], None] = lambda payment_hash: None
         self._tries: dict[int, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
+        self._is_closed = False
         self.is_online = True
 
     @classmethod
@@ -78,6 +79,10 @@ class ServerNode:
         return cls(store, chain, clock, secret)
 
     async def close(self) -> None:
+        """Stop; what is under way goes on after the next start. Safe to repeat."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         tries = list(self._tries.values())
         for task in tries:
             task.cancel()
@@ -106,7 +111,8 @@ class ServerNode:
     async def run(self) -> None:
         """Go on with what was under way, and let go of what is over, for ever."""
         for each in await self._store.transact(rows.pending_payments):
-            self._drive(each)
+            if each.id not in self._tries:
+                self._drive(each)
         while True:
             try:
                 await self.let_go()
@@ -133,6 +139,10 @@ class ServerNode:
             )
             never = invoice is not None and invoice.behaviour.never
             if tip_height >= each.expiry_height and not never:
+                if invoice is not None and invoice.state == "held":
+                    await self._store.transact(
+                        partial(rows.set_invoice, payment_hash=invoice.payment_hash, state="open")
+                    )
                 await self.end_payment(each, "failed", reason=FailureReason.OTHER)
 
     # --- LightningNode: receiving
@@ -173,6 +183,10 @@ class ServerNode:
 
     async def held(self, payment_hash: bytes) -> HeldPayment | None:
         return await self._store.transact(partial(_held, payment_hash=payment_hash))
+
+    async def held_hashes(self) -> list[bytes]:
+        held = await self._store.transact(rows.all_held)
+        return list(dict.fromkeys(each.payment_hash for each in held))
 
     async def settle_hold_invoice(self, payment_hash: bytes, preimage: bytes) -> None:
         self._check_online("no active hold-compatible cln node")

@@ -1,6 +1,5 @@
 """Paying invoices of nodes outside Ark: what the server demands, and what becomes of the payment."""
 
-import asyncio
 from dataclasses import replace
 from secrets import token_bytes
 from typing import Any
@@ -194,21 +193,6 @@ async def test_node_that_is_away_leaves_no_attempt(
     status = await alice.payment_status(invoice.payment_hash, wait=True)
     assert status.failed.reason == core_pb2.LIGHTNING_FAILURE_OTHER
     await alice.revoke(htlcs)
-
-
-async def test_payment_goes_on_after_a_restart_of_the_node(
-    alice: LightningClient, outside: Outside, node: ServerNode
-) -> None:
-    invoice = await ask(outside, delay_secs=3600)
-    await alice.start_payment(invoice.text, invoice.payment_hash, PAID_SAT)
-    assert (await alice.payment_status(invoice.payment_hash)).HasField("pending")
-    await node.store.transact(
-        lambda connection: connection.exec_driver_sql("UPDATE outside_invoice SET behaviour = '{}'")
-    )
-    running = asyncio.create_task(node.run())
-    assert (await alice.payment_status(invoice.payment_hash, wait=True)).HasField("success")
-    running.cancel()
-    await asyncio.wait((running,))
 
 
 # --- what is refused: HTLCs
