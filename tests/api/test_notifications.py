@@ -129,6 +129,47 @@ async def test_events_come_as_they_happen(api: RunningApi) -> None:
         assert (updated["type"], updated["movement"]["metadata"]) == ("movement-updated", {"a": 1})
 
 
+async def test_a_slow_reader_is_told_once_and_goes_on_with_what_is_left(api: RunningApi) -> None:
+    async with await _connect(api) as slow:
+        await (await slow.ping())
+        movements = [api.wallet.add_movement() for _ in range(100)]  # at once: nobody can keep up
+        first, *others = [await _receive(slow) for _ in range(65)]
+        assert first == {"type": "channel-lagging"}
+        assert [_movement_id(event) for event in others] == [movement.id for movement in movements[-64:]]
+        later = api.wallet.add_movement()
+        assert _movement_id(await _receive(slow)) == later.id
+
+
+async def test_each_socket_hears_everything(api: RunningApi) -> None:
+    async with await _connect(api) as one, await _connect(api) as other:
+        for socket in (one, other):
+            await (await socket.ping())
+        movement = api.wallet.add_movement()
+        assert [_movement_id(await _receive(socket)) for socket in (one, other)] == [movement.id] * 2
+
+
+def _movement_id(event: object) -> int:
+    assert isinstance(event, dict)
+    number: int = event["movement"]["id"]
+    return number
+
+
+async def test_a_ticket_outlives_the_wallet(api: RunningApi) -> None:
+    ticket = await _ticket(api)
+    delete = {"dangerous": True, "fingerprint": api.runtime.fingerprint}
+    assert (await api.http.request("DELETE", "/api/v1/wallet", json=delete)).status_code == 200
+    body = {
+        "network": "regtest",
+        "ark_server": "http://127.0.0.1:3535",
+        "chain_source": {"esplora": {"url": "http://127.0.0.1:3000"}},
+    }
+    assert (await api.http.post("/api/v1/wallet/create", json=body)).status_code == 200
+    async with await connect(_url(api, ticket), ping_interval=None) as socket:
+        await (await socket.ping())
+        movement = api.wallet.add_movement()
+        assert _movement_id(await _receive(socket)) == movement.id
+
+
 async def test_without_a_wallet_the_socket_closes(tmp_path: Path) -> None:
     async with running_api(tmp_path / "d") as api, await _connect(api) as socket:
         with pytest.raises(websockets.ConnectionClosed):
