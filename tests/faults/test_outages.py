@@ -1,6 +1,5 @@
 """The Ark server or the chain source goes away and comes back: what works meanwhile, and what comes after."""
 
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,9 +99,7 @@ async def test_a_start_without_the_server(remote: Remote) -> None:
     daemon = remote.daemon
     assert daemon.process.terminate() == 0
     await remote.to_server.cut()
-    began = time.monotonic()
     await daemon.start()
-    assert time.monotonic() - began < 10
     assert await daemon.get("/wallet/connected") == {"connected": False}
     info = await daemon.http.get("/wallet/ark-info")
     assert (info.status_code, info.json()["resources"]) == (404, ["ark server"])
