@@ -157,6 +157,25 @@ async def test_several_refreshes_of_one_wallet_in_one_round(net: Net, alice: Own
     assert [await wealth_sat(alice), await wealth_sat(bob)] == totals
 
 
+async def test_rounds_that_overlap(net: Net, alice: Owner) -> None:
+    """The next round is held before the transaction of the last one is confirmed."""
+    await alice.board(30_000)
+    total_sat = await wealth_sat(alice)
+    first, second = await alice.wallet.list_vtxos(include_all=False)
+    funding = []
+    for vtxo in (first, second):
+        await alice.wallet.rounds.refresh([vtxo.id])
+        finished = await hold_round(net, alice)
+        assert isinstance(finished, RoundFinished)
+        funding.append(finished.signed_round_tx.txid)
+    infos = await alice.wallet.rounds.list()
+    assert [info.status for info in infos] == [Unconfirmed(txid) for txid in funding]
+    await settle(net, alice)
+    await assert_nothing_stuck(alice)
+    assert {each.status for each in await refreshes(alice)} == {MovementStatus.SUCCESSFUL}
+    assert await wealth_sat(alice) == total_sat
+
+
 # --- the chain
 
 
