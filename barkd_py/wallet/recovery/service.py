@@ -22,26 +22,19 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import assert_never
 
-from barkd_py.ark.vtxo import Vtxo, VtxoId
-from barkd_py.ark.wallet_keys import MAX_VTXO_KEY_INDEX
-from barkd_py.bitcoin.encode import DecodeError
+from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, NotFound, ProtocolViolation, chain_text
-from barkd_py.server_rpc.api import (
-    ArkoorDelivery,
-    ArkServerApi,
-    MailboxMessage,
-    RecoveredVtxo,
-    RecoveryVtxoIds,
-    XpubRecoveryPage,
-)
-from barkd_py.wallet.keychain import MAX_GAP_LIMIT, Keychain
+from barkd_py.server_rpc.api import ArkServerApi
+from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.mailbox_pages import MailboxReader
 from barkd_py.wallet.recovery.evidence import Evidence, Sighting
-from barkd_py.wallet.recovery.judgement import Proven, Verdict, judge
+from barkd_py.wallet.recovery.judgement import Verdict, judge
 from barkd_py.wallet.recovery.ledger import Ledger
+from barkd_py.wallet.recovery.messages import sightings_in
 from barkd_py.wallet.recovery.progress import FORMAT, Phase, Progress
 from barkd_py.wallet.recovery.report import RecoveryReport
+from barkd_py.wallet.recovery.xpub import MAX_PAGES, XpubSearch
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.recovery import RecoveryOutcome, RecoveryRun
 from barkd_py.wallet.vtxos import Locked, Spendable
@@ -50,8 +43,6 @@ log = logging.getLogger(__name__)
 
 BATCH = 100
 MAX_RETRIES = 3
-MAX_XPUB_PAGES = 10_000
-XPUB_AUTHORIZATION_SECONDS = 60
 # A wallet hears of far fewer; a server that goes on and on must not fill the disk.
 MAX_ENTRIES = 500_000
 FIRST_RETRY_SECS = 60.0
@@ -106,15 +97,16 @@ class Recovery:
         wake_registration: Callable[[], None],
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        max_xpub_pages: int = MAX_XPUB_PAGES,
+        max_xpub_pages: int = MAX_PAGES,
     ) -> None:
-        self._max_xpub_pages = max_xpub_pages
+        self._xpub = XpubSearch(
+            server, keychain, evidence, network=network, now=now, max_pages=max_xpub_pages
+        )
         self._store = store
         self._server = server
         self._keychain = keychain
         self._evidence = evidence
         self._ledger = ledger
-        self._network = network
         self._start_exits = start_exits
         self._complete_round = complete_round
         self._drain_mailbox = drain_mailbox
@@ -327,7 +319,7 @@ class Recovery:
         """One page. An error does not keep the mailboxes from being read, but the recovery from ending."""
         following = Phase.RETRIES if progress.is_mailbox_read else Phase.MAILBOX
         try:
-            page = await self._xpub_page(progress)
+            page = await self._xpub.page(progress)
         except BarkdError as error:
             log.warning("recovery: the search by extended key failed: %s", chain_text(error))
             return await self._save(replace(progress, phase=following, error=chain_text(error)))
@@ -336,53 +328,12 @@ class Recovery:
             return await self._save(
                 replace(progress, phase=following, is_xpub_known=False, is_xpub_done=True)
             )
-        after = _after_page(progress, page)
-        if not page.have_more or _is_stuck(progress, after) or self._is_enough(after):
-            after = replace(after, phase=following, is_xpub_done=True)
+        after = self._xpub.after(progress, page)
+        if after.is_xpub_done:
+            after = replace(after, phase=following)
         if not progress.blocks_mailbox:
             await self._drain()
-        return await self._take_in(await self._believed(page.vtxos), progress, after)
-
-    def _is_enough(self, progress: Progress) -> bool:
-        """Whether a server that says there is more is not believed any longer."""
-        return (
-            progress.xpub_misses >= MAX_GAP_LIMIT
-            or progress.xpub_pages >= self._max_xpub_pages
-            or progress.xpub_start >= MAX_VTXO_KEY_INDEX
-        )
-
-    async def _xpub_page(self, progress: Progress) -> XpubRecoveryPage | None:
-        server_pubkey = (await self._server.info()).server_pubkey
-        xpub, authorization = self._keychain.authorize_xpub_search(
-            server_pubkey=server_pubkey,
-            mainnet=self._network is Network.MAINNET,
-            expiry=int(self._now()) + XPUB_AUTHORIZATION_SECONDS,
-        )
-        return await self._server.recover_vtxos_by_xpub(
-            xpub,
-            start_index=progress.xpub_start,
-            authorization=authorization,
-            cursor=progress.xpub_cursor,
-        )
-
-    async def _believed(self, entries: Sequence[RecoveredVtxo]) -> list[Sighting]:
-        """The entries of a page; keys far ahead are only revealed for VTXOs that are proven.
-
-        The server knows all of our public keys: it could name one two thousand million keys ahead, and let us
-        store all of those before it. No answer moves the revealed range by more than the largest gap.
-        """
-        for entry in sorted(entries, key=lambda each: each.derivation_index):
-            index, vtxo = entry.derivation_index, entry.vtxo
-            revealed = await self._keychain.next_index()
-            if index < revealed or index > revealed + MAX_GAP_LIMIT:
-                continue
-            if not self._keychain.is_at(vtxo.user_pubkey, index):
-                continue
-            if isinstance((await self._evidence.prove([vtxo]))[vtxo.id], Proven):
-                await self._keychain.store_up_to(index)
-        return [
-            Sighting(entry.vtxo.id, entry.vtxo, entry.spend_state, is_status_told=True) for entry in entries
-        ]
+        return await self._take_in(await self._xpub.believed(page.vtxos), progress, after)
 
     async def _read_mailbox(self, progress: Progress) -> Progress:
         """Payments that were delivered; in a wallet that was alive, those that it has dealt with."""
@@ -395,7 +346,7 @@ class Recovery:
                     if not messages:
                         break
                 after = replace(progress, mailbox=messages[-1].checkpoint)
-                progress = await self._take_in(_sightings(messages), progress, after)
+                progress = await self._take_in(sightings_in(messages), progress, after)
         return await self._save(replace(progress, phase=Phase.RECOVERY, is_mailbox_read=True))
 
     async def _read_recovery_mailbox(self, progress: Progress) -> Progress:
@@ -403,7 +354,7 @@ class Recovery:
         async with aclosing(reader.read(progress.recovery_mailbox)) as pages:
             async for messages in pages:
                 after = replace(progress, recovery_mailbox=messages[-1].checkpoint)
-                progress = await self._take_in(_sightings(messages), progress, after)
+                progress = await self._take_in(sightings_in(messages), progress, after)
         phase = Phase.RETRIES if progress.is_xpub_done else Phase.XPUB
         return await self._save(replace(progress, phase=phase))
 
@@ -462,63 +413,6 @@ class Recovery:
             reason = f"its round could not be taken over: {chain_text(error)}"
             return Verdict(RecoveryOutcome.FAILED, reason, ask_again=True)
         return verdict
-
-
-# --- pages of the search by extended key
-
-
-def _after_page(progress: Progress, page: XpubRecoveryPage) -> Progress:
-    return replace(
-        progress,
-        xpub_start=min(progress.xpub_start + page.keys_scanned, MAX_VTXO_KEY_INDEX),
-        xpub_cursor=page.cursor,
-        xpub_misses=0 if page.vtxos else progress.xpub_misses + page.keys_scanned,
-        xpub_pages=progress.xpub_pages + 1,
-    )
-
-
-def _is_stuck(before: Progress, after: Progress) -> bool:
-    """Whether the next page would be this one again."""
-    return after.xpub_start == before.xpub_start and after.xpub_cursor in (None, before.xpub_cursor)
-
-
-# --- messages
-
-
-def _sightings(messages: Sequence[MailboxMessage]) -> list[Sighting]:
-    """The VTXOs and ids that messages name; what cannot be read is left out."""
-    found: list[Sighting] = []
-    for message in messages:
-        match message.content:
-            case ArkoorDelivery(blobs):
-                found.extend(_delivered(blobs))
-            case RecoveryVtxoIds(ids):
-                found.extend(_named(ids))
-            case _:
-                pass
-    return found
-
-
-def _delivered(blobs: Sequence[bytes]) -> list[Sighting]:
-    found = []
-    for blob in blobs:
-        try:
-            vtxo = Vtxo.decode(blob)
-        except DecodeError as error:
-            log.warning("recovery: passing over a VTXO in the mailbox: %s", error)
-            continue
-        found.append(Sighting(vtxo.id, vtxo))
-    return found
-
-
-def _named(ids: Sequence[bytes]) -> list[Sighting]:
-    found = []
-    for data in ids:
-        try:
-            found.append(Sighting(VtxoId.from_bytes(data)))
-        except (BarkdError, ValueError):
-            log.warning("recovery: passing over an id in the mailbox that is none")
-    return found
 
 
 def _batches(sightings: Sequence[Sighting]) -> list[Sequence[Sighting]]:
