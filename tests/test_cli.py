@@ -187,6 +187,25 @@ def test_the_datadir_from_the_environment(datadir: Path) -> None:
     assert (datadir / "debug.log").exists()
 
 
+def test_the_default_datadir_is_in_the_home_or_here(tmp_path: Path) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    assert run("secret", "refresh", HOME=str(home)).code == 0
+    assert (home / ".bark" / "auth_token").exists()
+    environment = {key: value for key, value in _environment({}).items() if key != "HOME"}
+    done = subprocess.run(
+        _command(["secret", "refresh"]),
+        env=environment,
+        cwd=here,
+        capture_output=True,
+        timeout=DEADLINE_SECS,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert (here / ".bark" / "auth_token").exists()
+
+
 # --- refusing to start
 
 
@@ -362,9 +381,17 @@ def test_a_second_daemon_is_refused_and_the_first_goes_on(datadir: Path) -> None
         second = run("--datadir", str(datadir), "--port", str(free_port()), "--no-auth", "--host", "0.0.0.0")
         expected = expected_errors("second instance", datadir).replace("<pid>", str(running.process.pid))
         assert (second.code, without_times(second.err)) == (1, expected)
+        # The host is looked at before the lock, the lock before authentication.
+        misnamed = run("--datadir", str(datadir), "--host", "nowhere")
+        assert (misnamed.code, misnamed.err.splitlines()[0]) == (1, "Error: invalid bind host: nowhere")
         assert run("--datadir", str(datadir), "secret", "show").out.strip() == _secret(datadir)
         assert httpx.get(running.url("/ping")).text == "pong"
         assert running.stop() == 0
+
+
+def test_a_hangup_is_not_waited_for(datadir: Path) -> None:
+    with daemon(datadir) as running:
+        assert running.stop(signal.SIGHUP) == -signal.SIGHUP
 
 
 def test_a_killed_daemon_leaves_no_lock(datadir: Path) -> None:
