@@ -14,7 +14,7 @@ from barkd_py.wallet.actions.arkoor_send import ArkoorSendMachine, Cosigning
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.vtxos import ActionHolder, WalletVtxo
-from tests.bench.daemons import first_balance, memory_mb
+from tests.bench.daemons import cpu_ms, first_balance, memory_mb
 from tests.bench.report import OURS, Report
 from tests.bench.rows import add_movements, add_vtxos
 from tests.support.processes import Daemon, esplora, free_port, start_devnet
@@ -39,7 +39,7 @@ async def measure_scale(report: Report) -> None:
             daemon.process.terminate()
             await _fill(daemon.datadir)
             _send_the_server_away(daemon.datadir)
-            taken = []
+            taken, cpu = [], []
             for _ in range(STARTS):
                 if daemon.process.running:
                     daemon.process.terminate()
@@ -47,7 +47,9 @@ async def measure_scale(report: Report) -> None:
                 daemon.process.launch()
                 await first_balance(daemon)
                 taken.append(time.perf_counter() - began)
+                cpu.append(cpu_ms(daemon.process.pid) / 1000)
             report.add(f"start to the first balance, {SIZE}", OURS, statistics.median(taken), "s")
+            report.add(f"the same, CPU of the daemon, {SIZE}", OURS, statistics.median(cpu), "s CPU")
             report.add(f"memory after the start, {SIZE}", OURS, memory_mb(daemon.process.pid), "MB")
             await _measure_reads(report, daemon)
             await daemon.post("/wallet/sync")

@@ -16,7 +16,7 @@ from barkd_py.bitcoin.script import P2A_SCRIPT
 from tests.support.processes import Daemon, Devnet
 
 EXIT_DELTA = 12
-SETTLE_WITHIN_SECS = 240.0
+SETTLE_WITHIN_SECS = 600.0
 
 Json = dict[str, Any]
 
