@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.processes import Daemon, Devnet, esplora, eventually, start_devnet
+from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
+from tests.support.processes import Daemon, esplora, eventually
 
 AT_ONCE = 100
 RECEIVED_SAT = 20_000
@@ -22,11 +24,14 @@ PATIENCE_SECS = 280.0
 pytestmark = pytest.mark.timeout(900)
 
 
+#: Payers wait for as long as it takes.
+SETTINGS = ServerSettings(round_interval_secs=3600, receive_htlc_forward_timeout_secs=3600)
+
+
 @pytest.fixture
 async def devnet(tmp_path: Path) -> AsyncIterator[Devnet]:
-    running = start_devnet(tmp_path / "devnet")
-    yield running
-    running.process.kill()
+    async with running_devnet(DevnetOptions(tmp_path / "devnet", ark_settings=SETTINGS)) as running:
+        yield running
 
 
 @pytest.fixture
@@ -34,14 +39,14 @@ async def daemon(tmp_path: Path, devnet: Devnet) -> AsyncIterator[Daemon]:
     running = Daemon(tmp_path / "daemon")
     running.http.timeout = httpx.Timeout(PATIENCE_SECS)
     await running.start()
-    await running.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
+    await running.create_wallet(devnet.urls.ark_server_url, esplora(devnet.urls.esplora_url))
     yield running
     await running.close()
 
 
 @pytest.fixture
 async def levers(devnet: Devnet) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=devnet.control_url, timeout=PATIENCE_SECS) as client:
+    async with httpx.AsyncClient(base_url=devnet.urls.control_url, timeout=PATIENCE_SECS) as client:
         yield client
 
 
