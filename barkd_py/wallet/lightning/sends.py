@@ -140,6 +140,7 @@ class LightningSends:
         rules: SendRules,
         wakeup: asyncio.Event,
         wait_secs: float = WAIT_SECS,
+        change_wait_secs: float = CHANGE_WAIT_SECS,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -154,6 +155,7 @@ class LightningSends:
         self._rules = rules
         self._wakeup = wakeup
         self._wait_secs = wait_secs
+        self._change_wait_secs = change_wait_secs
         self._now = now
         self._paying: dict[str, asyncio.Task[None]] = {}
         self._begun: set[str] = set()
@@ -241,7 +243,7 @@ class LightningSends:
         self, action_id: str, order: Order, retry_for_secs: int | None, until: Until
     ) -> None:
         clock = asyncio.get_running_loop().time
-        give_up_at = clock() + CHANGE_WAIT_SECS
+        give_up_at = clock() + self._change_wait_secs
         while True:
             others = [self._paying[other] for other in self._begun]
             left_secs = give_up_at - clock()

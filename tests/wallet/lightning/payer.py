@@ -200,6 +200,8 @@ async def open_payer(
         network=network,
         rules=SendRules(change_split_factor=2, exit_margin=EXIT_MARGIN),
         wakeup=asyncio.Event(),
+        wait_secs=300,  # nothing fails because a machine is slow
+        change_wait_secs=300,
         now=clock,
         monotonic=clock,
     )
