@@ -62,6 +62,7 @@ log = logging.getLogger(__name__)
 
 CONCURRENT_SYNCS = 10
 MAX_MAINTENANCE_TRIES = 10
+MAX_RESTORES = 3
 
 _DRIVEN_BY_EVENTS = (Waiting, Joining, Registered, Signed)
 _DRIVEN_BY_SERVER = (Submitting, Delegated)
@@ -390,9 +391,13 @@ class Rounds:
 
         Raises what keeps it from being looked at: the message comes again.
         """
-        unanswered = await self._recovery.restore(unlock_hash)
-        if unanswered is not None:
-            await self._feed([unanswered], machine.Accepted(unlock_hash))
+        for _ in range(MAX_RESTORES):
+            unanswered = await self._recovery.restore(unlock_hash)
+            if unanswered is None or await self._feed([unanswered], machine.Accepted(unlock_hash)):
+                break
+            # It ended while we looked: the server refuses to be handed what it has held already.
+        else:
+            raise StateConflict("a round that was held is not taken over yet")
         self._in_background(self.sync(), "rounds after a mailbox message")
 
     async def _rows(self) -> Sequence[RoundRow]:

@@ -3,8 +3,10 @@
 Source: sheet 04 §19, §23.11.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,9 +16,11 @@ from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.errors import ServerError
 from barkd_py.server_rpc.api import RoundParticipation
 from barkd_py.wallet.movements import MovementStatus
+from barkd_py.wallet.rounds.rounds import NotStored
 from barkd_py.wallet.rounds.states import Delegated
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import Liar, between
+from tests.wallet.flows.offboards import wealth_sat
 from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, refreshes, settle, stored_rounds
 
 STRANGER = SecretKey(bytes([9]) * 32).public_key
@@ -108,3 +112,34 @@ async def test_a_round_that_cannot_be_looked_up_is_told_again(net: Net, alice: O
 async def test_a_round_that_the_server_does_not_know_is_dropped(net: Net, alice: Owner) -> None:
     await alice.wallet.rounds.on_completed(bytes(32))
     assert await stored_rounds(alice) == []
+
+
+async def test_a_round_that_was_held_is_found_while_its_participation_ends(net: Net, alice: Owner) -> None:
+    """The answer to handing it over was lost. Now it is handed over again, which is refused as the round was
+    held, and at the same moment the mailbox tells of that round."""
+    total_sat = await wealth_sat(alice)
+    liar = between(alice)
+    liar.lost["submit_round_participation"] = 1
+    (old,) = await alice.wallet.list_vtxos(include_all=False)
+    with pytest.raises(NotStored):
+        await alice.wallet.rounds.refresh_delegated([old.id])
+    await hold_round(net)
+    (held,) = await net.devnet.ark_server.participations()
+    mail: list[asyncio.Task[None]] = []
+
+    async def submit(*arguments: Any, **options: Any) -> bytes:
+        mail.append(asyncio.create_task(alice.wallet.rounds.on_completed(held.swap.unlock_hash)))
+        while liar.calls["round_participation_status"] == 0:
+            await asyncio.sleep(0)
+        answer: bytes = await alice.wallet.server.submit_round_participation(*arguments, **options)
+        return answer
+
+    liar.answers["submit_round_participation"] = submit
+    await alice.wallet.rounds.sync()
+    await mail[0]
+    await settle(net, alice)
+    await assert_nothing_stuck(alice)
+    assert {movement.status for movement in await refreshes(alice)} >= {MovementStatus.SUCCESSFUL}
+    (new,) = await alice.wallet.list_vtxos(include_all=False)
+    assert new.id != old.id
+    assert await wealth_sat(alice) == total_sat
