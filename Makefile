@@ -26,7 +26,7 @@ interop: $(STAMP)  ## against the real bark wallet and a real bitcoind
 bench: $(STAMP)  ## figures, not assertions
 	$(BIN)/python -m tests.bench
 
-crash: $(STAMP)  ## every flow, killed at every point; about an hour; writes docs/reliability.md
+crash: $(STAMP)  ## every flow, killed at every point; hours; writes docs/reliability.md
 	$(BIN)/python -m tests.crash
 
 soak: $(STAMP)  ## 50 rounds, then random payments for MINUTES, all under random faults

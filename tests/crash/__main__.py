@@ -3,7 +3,7 @@
     python -m tests.crash [--flows NAME,NAME] [--parts all|kills|troubles] [--at-most N] [--seed S]
                           [--keep-document]
 
-Takes about an hour on two cores. Each violation is printed, and the exit code is 1 if there was one.
+Takes hours on two cores. Each violation is printed, and the exit code is 1 if there was one.
 """
 
 import argparse

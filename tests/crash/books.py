@@ -5,6 +5,7 @@ chain itself. A child that pays for an exit also collects the anchor of its pare
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,10 @@ from tests.support.processes import Daemon, Devnet
 
 EXIT_DELTA = 12
 SETTLE_WITHIN_SECS = 600.0
+
+# A payment over Lightning whose payee cannot be reached any more comes back when its HTLC expires.
+PATIENT_PUSHES = 15
+BLOCKS_TO_EXPIRY = 20
 
 Json = dict[str, Any]
 
@@ -39,16 +44,17 @@ class Books:
     async def settle(self) -> None:
         """Do what has to be done until nothing is pending, and the books balance."""
         deadline = time.monotonic() + SETTLE_WITHIN_SECS
-        while True:
+        for push in itertools.count():
             loose = await self.loose_ends()
             if not loose:
                 return
             if time.monotonic() > deadline:
                 tails = "\n".join(f"{name}: {each.process.tail()}" for name, each in self.daemons.items())
                 raise AssertionError(f"never settled: {loose}\n{tails}")
-            await self._push_on()
+            expires = push > PATIENT_PUSHES and "pending_lightning_send_sat" in str(loose)
+            await self._push_on(BLOCKS_TO_EXPIRY if expires else 1)
 
-    async def _push_on(self) -> None:
+    async def _push_on(self, blocks: int) -> None:
         if any([await daemon.get("/wallet/rounds") for daemon in self.daemons.values()]):
             await self.devnet.pull("/round")
             await asyncio.sleep(0.2)  # rounds take their time; asking again is all that there is to do
@@ -58,7 +64,7 @@ class Books:
             waits_for_delta |= any(each["state"]["type"] == "awaiting-delta" for each in live)
             if live:
                 await _push_exits(daemon)
-        await self.devnet.mine(EXIT_DELTA if waits_for_delta else 1)
+        await self.devnet.mine(EXIT_DELTA if waits_for_delta else blocks)
         for daemon in self.daemons.values():
             await daemon.post("/wallet/sync")
             await daemon.post("/onchain/sync")
