@@ -168,6 +168,7 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
         stack.push_async_callback(slot.stop)
         await _fund(slot.server, node)
         await _mine_up_to(node, _FIRST_BLOCKS)
+        await slot.server.follower.catch_up()
         urls = DevnetUrls(
             esplora_url=_url(options.host, state.ports["esplora"]),
             control_url=_url(options.host, state.ports["control"]),
