@@ -121,7 +121,9 @@ async def test_a_backup_from_before_a_payment_is_refused(home: Home, bob: Owner)
     now = await spendable(alice)
     await alice.wallet.close()
 
-    with pytest.raises(StaleBackup, match="STALE: 1 of its VTXOs were spent since; [0-9] VTXOs were made that"):
+    with pytest.raises(
+        StaleBackup, match=r"STALE: 1 of its VTXOs were spent since; [0-9] VTXOs were made that"
+    ):
         await home.put_back(file)
     assert not Datadir(home.net.directory / "back").mnemonic.exists()
 
