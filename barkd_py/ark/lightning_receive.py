@@ -23,12 +23,12 @@ from barkd_py.ark.clause import HashLock
 from barkd_py.ark.fees import FeeOverflow, FeeSchedule, lightning_receive_fee
 from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.policy import ServerHtlcReceivePolicy
-from barkd_py.ark.validation import UnexpectedTerms
+from barkd_py.ark.validation import UnexpectedTerms, is_standard
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import PublicKey
-from barkd_py.bitcoin.units import Network
+from barkd_py.bitcoin.units import DUST_SAT, Network
 from barkd_py.errors import BarkdError, ProtocolViolation
 
 PREIMAGE_BYTES = 32
@@ -42,6 +42,15 @@ none, and one block in between then costs the payment."""
 MAX_FEE_RISE = 2
 """How many times as much the fee may be by the time of the payment. The server sets it, and could else keep
 nearly everything of an invoice that is out."""
+
+MAX_STUCK_SAT = 2 * DUST_SAT
+"""How much of a grant may be in VTXOs whose exits no node relays: that is lost if the server does not cosign.
+Honest servers grant dust only where the amount, or the last piece of it, is dust."""
+EXIT_SPARE_BLOCKS = 6
+"""Exit transactions are confirmed one after the other, at best one in each block. And some more."""
+MAX_GRANT_DEPTH = 25
+"""Longer chains cost more to exit than they bring, if they come to an end in time at all. Those of honest
+servers have four to six transactions."""
 
 
 class InvoiceMismatch(ProtocolViolation):
@@ -127,7 +136,8 @@ def verify_invoice(
 class ClaimWindow:
     """The time that a claim on chain takes besides the deltas of the VTXO itself, in blocks.
 
-    exit_margin: until the VTXO's transactions are confirmed. claim_delta: until the claim is.
+    exit_margin: until the VTXO's transactions are confirmed; more for long chains. claim_delta: until the
+    claim is.
     """
 
     exit_margin: int
@@ -161,11 +171,14 @@ class ClaimWindow:
 
     def _has_time_to_claim(self, vtxo: Vtxo, tip_height: int) -> bool:
         policy = htlc_of(vtxo)
-        deltas = vtxo.exit_delta + policy.htlc_expiry_delta + self.exit_margin + self.claim_delta
+        deltas = vtxo.exit_delta + policy.htlc_expiry_delta + self._exit_blocks(vtxo) + self.claim_delta
         return tip_height + deltas <= policy.htlc_expiry_height
 
     def _has_time_to_exit(self, vtxo: Vtxo, tip_height: int) -> bool:
-        return tip_height + self.exit_margin <= vtxo.expiry_height
+        return tip_height + self._exit_blocks(vtxo) <= vtxo.expiry_height
+
+    def _exit_blocks(self, vtxo: Vtxo) -> int:
+        return max(self.exit_margin, vtxo.exit_depth + EXIT_SPARE_BLOCKS)
 
     def verify(self, vtxo: Vtxo, tip_height: int) -> None:
         """As `is_open`. Raises GrantRefused."""
@@ -174,7 +187,7 @@ class ClaimWindow:
             raise GrantRefused(
                 "HTLC VTXO timelocks leave no time to claim it unilaterally: "
                 f"expiry height {policy.htlc_expiry_height}, tip {tip_height}, exit delta {vtxo.exit_delta}, "
-                f"HTLC expiry delta {policy.htlc_expiry_delta}"
+                f"HTLC expiry delta {policy.htlc_expiry_delta}, exit depth {vtxo.exit_depth}"
             )
         if not self._has_time_to_exit(vtxo, tip_height):
             raise GrantRefused(f"HTLC VTXO expires at height {vtxo.expiry_height}, too close to {tip_height}")
@@ -230,6 +243,8 @@ def verify_grant(
             raise UnexpectedTerms("HTLC VTXO uses an unexpected server pubkey")
         if vtxo.exit_delta != info.vtxo_exit_delta:
             raise UnexpectedTerms(f"HTLC VTXO uses an unexpected exit delta: {vtxo.exit_delta}")
+        if vtxo.exit_depth > MAX_GRANT_DEPTH:
+            raise GrantRefused(f"HTLC VTXO has {vtxo.exit_depth} exit transactions, which is too many")
         terms.window.verify(vtxo, tip_height)
     granted_sat = sum(vtxo.amount_sat for vtxo in vtxos)
     fee_sat = _fee_sat(info.fees, granted_sat, terms.amount_sat, reported_sat)
@@ -237,6 +252,9 @@ def verify_grant(
         raise GrantRefused("Server didn't return enough VTXOs to cover invoice amount")
     if granted_sat + MAX_FEE_RISE * terms.fee_sat < terms.amount_sat:
         raise GrantRefused(f"the server's fee has risen from {terms.fee_sat} to {fee_sat} sat")
+    stuck_sat = sum(vtxo.amount_sat for vtxo in vtxos if not is_standard(vtxo))
+    if stuck_sat > MAX_STUCK_SAT:
+        raise GrantRefused(f"{stuck_sat} of the {granted_sat} sat granted cannot exit")
     return fee_sat
 
 
