@@ -247,7 +247,7 @@ async def test_an_exit_of_what_was_paid_away_does_not_hurt_the_receiver(carol: O
         before_sat = await _onchain_sat(dave) + vtxo.amount_sat
         first = (await devnet.pull("/cpfp", transaction=exit_tx.serialize().hex()))["txid"]
         await devnet.mine(3)
-        # The server has the signed checkpoint when one of the two wallets has got through with registering it.
+        # The server has the signed checkpoint when one of the two wallets has registered it.
         patrol = await eventually(lambda: devnet.pull("/sweep"), lambda got: got["transactions"] != [])
         (checkpoint,) = patrol["transactions"]
         assert (checkpoint["kind"], checkpoint["outputs"]) == ("progress", [str(vtxo.id)])

@@ -1,11 +1,11 @@
 """Who may run the wallet of a PostgreSQL database, where several daemons may know its URL.
 
-Two things together make the lease. The writing connection holds an advisory lock for as long as it lives, so
-there is never more than one writer; PostgreSQL lets go of it when the process dies, and, since the server's
-side of the connection sends keepalives, within `_DEAD_HOST_SECS` when the whole machine does. And a counter in
-the database grows each time somebody takes the lock to open the wallet: a daemon that lost its connection, and
-comes back to find another number, knows that somebody else ran the wallet meanwhile. What it remembers is out
-of date then, and it never writes again (`TakenOver`).
+Two things together make the lease. The writing connection holds an advisory lock for as long as it lives,
+so there is never more than one writer; PostgreSQL lets go of it when the process dies, and, since the
+server's side of the connection sends keepalives, within `_DEAD_HOST_SECS` when the whole machine does. And a
+counter in the database grows each time somebody takes the lock to open the wallet: a daemon that lost its
+connection, and comes back to find another number, knows that somebody else ran the wallet meanwhile. What it
+remembers is out of date then, and it never writes again (`TakenOver`).
 
 SQLite files need none of this: their data directory is locked.
 """
