@@ -40,6 +40,8 @@ TOKEN: Final = AuthToken(b"\x2a" * 32).encode()
 USER_AGENT: Final = "OpenAPI-Generator/0.8.0/test"
 ONCHAIN_SAT: Final = 1_000_000
 PATIENCE_SECS: Final = 120.0
+UNHURRIED: Final = {"BARK_DAEMON_SYNC_INTERVAL_SECS": "600"}
+"""Nothing happens between two requests but what is asked for, and what a new block brings."""
 
 WORDS: Final = frozenset({"type", "status", "state", "kind", "name", "policy_type", "network", "subsystem"})
 """Keys whose values are words of the contract."""
@@ -260,11 +262,12 @@ async def sides(tmp_path: Path) -> AsyncIterator[tuple[Side, Side]]:
     real = Process(
         [program("BARKD_EXEC", "barkd"), "--datadir", str(real_dir), "--port", str(real_port)],
         tmp_path / "real.log",
+        UNHURRIED,
     )
     ours_dir = tmp_path / "ours"
     ours_dir.mkdir(mode=0o700)
     (ours_dir / "auth_token").write_text(TOKEN)
-    ours = Daemon(ours_dir, token=TOKEN)
+    ours = Daemon(ours_dir, token=TOKEN, env=UNHURRIED)
     real.launch()
     try:
         await ours.start()
@@ -345,18 +348,21 @@ async def test_both_answer_alike(sides: tuple[Side, Side], devnet: Devnet, daemo
     await story.ask("boarded")
 
     for side in story.sides:
+        # A payment, so that there is a spent VTXO; before the other one, which both choose from otherwise.
+        await side.post("/wallet/send", {"destination": other_address, "amount_sat": 5_000})
+        await side.look_around()
+    for side in story.sides:
         side.known["own_ark_address2"] = (await side.post("/wallet/addresses/next"))["address"]
+        had = {vtxo["id"] for vtxo in await side.get("/wallet/vtxos")}
         await daemon.post(
             "/wallet/send", {"destination": side.known["own_ark_address2"], "amount_sat": 50_000}
         )
-        vtxos = await eventually(partial(side.get, "/wallet/vtxos"), lambda got: len(got) == 2)
-        side.known["arkoor_vtxo"] = next(vtxo["id"] for vtxo in vtxos if vtxo["amount_sat"] == 50_000)
-        await side.look_around()
-    for side in story.sides:
+        new = await eventually(
+            partial(_new_vtxos, side, had),
+            lambda vtxos: sum(vtxo["amount_sat"] for vtxo in vtxos) == 50_000,
+        )
+        side.known["arkoor_vtxo"] = max(new, key=lambda vtxo: int(vtxo["amount_sat"]))["id"]
         side.known["own_ark_address"] = (await side.post("/wallet/addresses/next"))["address"]
-        # A payment, so that there is a spent VTXO.
-        await side.post("/wallet/send", {"destination": other_address, "amount_sat": 5_000})
-        await side.look_around()
     await story.ask("paid")
     await devnet.mine()
     for side in story.sides:
@@ -383,7 +389,8 @@ async def test_both_answer_alike(sides: tuple[Side, Side], devnet: Devnet, daemo
         board = await side.post("/boards/board-amount", {"amount_sat": 100_000})
         await devnet.mine()
         side.known["exit_vtxo"] = board["vtxos"][0]
-        await eventually(partial(_state, side, side.known["exit_vtxo"]), lambda state: state == "spendable")
+        state = partial(_state, side, side.known["exit_vtxo"], with_sync=side is story.real)
+        await eventually(state, lambda got: got == "spendable", within_secs=PATIENCE_SECS)
         await side.post("/onchain/sync")
         await side.look_around()
         others = [
@@ -431,8 +438,14 @@ async def _pending_payments(side: Side) -> list[Any]:
     ]
 
 
-async def _state(side: Side, vtxo_id: str) -> str:
-    await side.post("/wallet/sync")
+async def _new_vtxos(side: Side, known: set[str]) -> list[Any]:
+    return [vtxo for vtxo in await side.get("/wallet/vtxos") if vtxo["id"] not in known]
+
+
+async def _state(side: Side, vtxo_id: str, *, with_sync: bool) -> str:
+    """Without a sync it changes when the daemon has seen the block by itself."""
+    if with_sync:
+        await side.post("/wallet/sync")
     state: str = (await side.get(f"/wallet/vtxos/{vtxo_id}"))["state"]["type"]
     return state
 
