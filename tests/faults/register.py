@@ -46,6 +46,9 @@ _RECEIVE = "wallet/lightning/test_receive.py::"
 _CLIENT = "server_rpc/test_client.py::"
 _CONNECTION = "server_rpc/test_connection.py::"
 _KEYCHAIN = "wallet/test_keychain.py::"
+_SENDING = "wallet/lightning/test_send.py::"
+_SEND_LIES = "wallet/lightning/test_send_lies.py::"
+_LNURL = "wallet/lightning/test_lnurl.py::"
 _BOLT12 = "bitcoin/test_bolt12_invoice.py::"
 
 _NEWCOMER = (
@@ -342,19 +345,46 @@ REGISTER: dict[str, Line] = {
             *_BOLT12_OF_THE_OFFER,
         ),
     ),
-    "05.2": Line("an LNURL's invoice is over the amount", (), open="Lightning sends are being written"),
+    "05.2": Line(
+        "an LNURL's invoice is over the amount",
+        (_LNURL + "test_another_amount_is_refused", _LNURL + "test_no_amount_is_refused"),
+    ),
     "05.3": Line(
-        "HTLCs and change are as we built them", (_ARKOOR + "test_an_answer_for_other_amounts_is_refused",)
+        "HTLCs and change are as we built them",
+        (
+            _ARKOOR + "test_an_answer_for_other_amounts_is_refused",
+            _SEND_LIES + "test_htlcs_that_are_not_cosigned_are_not_paid_with",
+        ),
     ),
     "05.4": Line(
-        "no payment is done without its preimage", (_CLIENT + "test_an_unclear_payment_status_is_no_success",)
+        "no payment is done without its preimage",
+        (
+            _SEND_LIES + "test_a_wrong_preimage_settles_nothing",
+            _SEND_LIES + "test_a_wrong_preimage_in_the_mailbox_settles_nothing",
+            _SENDING + "test_success_without_a_preimage_is_none",
+        ),
     ),
-    "05.5": Line("the fee has a bound", ("ark/test_fees.py::test_lightning_send_fees_match_upstream",)),
+    "05.5": Line(
+        "the fee has a bound",
+        (
+            _SENDING + "test_an_absurd_fee_is_not_paid",
+            _SEND_LIES + "test_the_fee_is_what_the_schedule_said_when_it_began",
+        ),
+    ),
     "05.6": Line(
         "the record of a paid invoice comes first, and stays",
-        ("wallet/store/test_repositories.py::test_payments_are_permanent_and_the_first_record_wins",),
+        (
+            "wallet/store/test_repositories.py::test_payments_are_permanent_and_the_first_record_wins",
+            _SENDING + "test_what_is_paid_is_not_paid_again",
+        ),
     ),
-    "05.7": Line("inputs outlive the HTLC", (), open="Lightning sends are being written"),
+    "05.7": Line(
+        "inputs outlive the HTLC",
+        (
+            _SENDING + "test_inputs_that_outlive_the_htlcs_are_preferred",
+            _SENDING + "test_htlcs_exit_before_the_tree_below_them_expires",
+        ),
+    ),
     "05.8": Line("the invoice is over what we asked", _BAD_INVOICE),
     "05.9": Line("each granted VTXO", _BAD_GRANT),
     "05.10": Line(
@@ -455,8 +485,13 @@ REGISTER: dict[str, Line] = {
     "07.5": Line("a receive's invoice is what was asked for", _BAD_INVOICE),
     "07.6": Line(
         "LNURL: amount, length, https, no address of this machine",
-        (),
-        open="Lightning sends are being written",
+        (
+            _LNURL + "test_another_amount_is_refused",
+            _LNURL + "test_a_comment_is_measured_in_bytes",
+            _LNURL + "test_urls_that_are_not_asked",
+            _LNURL + "test_nothing_is_asked_in_the_network_of_this_machine",
+            _LNURL + "test_a_service_cannot_send_us_into_our_network",
+        ),
     ),
     "07.7": Line(
         "imported VTXOs",
