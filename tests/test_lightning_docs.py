@@ -7,8 +7,8 @@ from typing import get_args
 
 from barkd_py.ark.lightning_receive import SLACK_BLOCKS
 from barkd_py.bitcoin.units import DUST_SAT
-from barkd_py.wallet.actions.lightning_receive_states import ReceiveState
-from barkd_py.wallet.lightning.receives import SETTLED
+from barkd_py.wallet.lightning.receive.receives import SETTLED
+from barkd_py.wallet.lightning.receive.states import ReceiveState
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "lightning-receive.md").read_text()

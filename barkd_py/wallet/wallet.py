@@ -41,8 +41,12 @@ from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.server_rpc.client import ArkServer
 from barkd_py.server_rpc.connection import ConnectionSettings
 from barkd_py.version import USER_AGENT
-from barkd_py.wallet.actions.arkoor_send import ArkoorSendMachine, ArkoorSends
-from barkd_py.wallet.actions.board import (
+from barkd_py.wallet.actions.executor import ActionExecutor
+from barkd_py.wallet.addresses import Addresses
+from barkd_py.wallet.anchors import Anchors
+from barkd_py.wallet.arkoor.sends import ArkoorSendMachine, ArkoorSends
+from barkd_py.wallet.balance import Balance, BalanceReader
+from barkd_py.wallet.boards.boards import (
     BoardFeeEstimate,
     BoardMachine,
     Boards,
@@ -50,28 +54,24 @@ from barkd_py.wallet.actions.board import (
     estimate_fee,
     vtxos_in_progress,
 )
-from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.actions.lightning_receive import LightningReceiveMachine, ReceiveSettings
-from barkd_py.wallet.actions.lightning_receive_states import revealed_preimage
-from barkd_py.wallet.actions.lightning_send import LightningSendMachine
-from barkd_py.wallet.actions.offboard import Offboards
-from barkd_py.wallet.actions.offboard_machine import OffboardMachine
-from barkd_py.wallet.addresses import Addresses
-from barkd_py.wallet.anchors import Anchors
-from barkd_py.wallet.balance import Balance, BalanceReader
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.keychain import Keychain
-from barkd_py.wallet.lightning.invoices import InvoiceSource
-from barkd_py.wallet.lightning.lnurl import LnurlClient
 from barkd_py.wallet.lightning.on_chain import LightningExits
-from barkd_py.wallet.lightning.receives import LightningReceives
-from barkd_py.wallet.lightning.sends import LightningSends, SendRules
+from barkd_py.wallet.lightning.receive.machine import LightningReceiveMachine, ReceiveSettings
+from barkd_py.wallet.lightning.receive.receives import LightningReceives
+from barkd_py.wallet.lightning.receive.states import revealed_preimage
+from barkd_py.wallet.lightning.send.invoices import InvoiceSource
+from barkd_py.wallet.lightning.send.lnurl import LnurlClient
+from barkd_py.wallet.lightning.send.machine import LightningSendMachine
+from barkd_py.wallet.lightning.send.sends import LightningSends, SendRules
 from barkd_py.wallet.lightning.service import Lightning
 from barkd_py.wallet.listings import HistoryListing, VtxoListing
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.mailbox import Mailbox
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
+from barkd_py.wallet.offboards.machine import OffboardMachine
+from barkd_py.wallet.offboards.offboards import Offboards
 from barkd_py.wallet.payment_options import PaymentRequest, parse_payment_request
 from barkd_py.wallet.recovery.evidence import Evidence
 from barkd_py.wallet.recovery.freshness import Staleness, look

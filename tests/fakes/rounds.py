@@ -9,15 +9,15 @@ from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.errors import BarkdError, InsufficientFunds, StateConflict
-from barkd_py.wallet.actions.offboard import OffboardResult
-from barkd_py.wallet.actions.offboard_errors import (
+from barkd_py.wallet.offboards.errors import (
     CannotLock,
     DuplicateOffboardInput,
     OffboardLeavesDust,
     SendBelowDust,
     TooManyOffboardInputs,
 )
-from barkd_py.wallet.actions.offboard_terms import OffboardEstimate, OffboardTarget, min_output_sat
+from barkd_py.wallet.offboards.offboards import OffboardResult
+from barkd_py.wallet.offboards.terms import OffboardEstimate, OffboardTarget, min_output_sat
 from barkd_py.wallet.rounds.participation import (
     DuplicateInput,
     InputNotSpendable,

@@ -8,7 +8,7 @@ from barkd_py.api.schemas import rounds as schemas
 from barkd_py.api.values import parse_known_vtxo_ids, parse_payee_script
 from barkd_py.daemon.wallet_api import OnchainApi, WalletApi
 from barkd_py.errors import InvalidInput
-from barkd_py.wallet.actions.offboard_terms import OffboardTarget
+from barkd_py.wallet.offboards.terms import OffboardTarget
 
 router = new_router("/wallet", "wallet")
 

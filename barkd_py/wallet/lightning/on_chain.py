@@ -13,8 +13,8 @@ from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.units import Network
 from barkd_py.chain.source import ChainSource
 from barkd_py.onchain.wallet import OnchainWallet
-from barkd_py.wallet.actions.lightning_receive import ExitSeam
 from barkd_py.wallet.exits.service import Exits
+from barkd_py.wallet.lightning.receive.machine import ExitSeam
 
 log = logging.getLogger(__name__)
 

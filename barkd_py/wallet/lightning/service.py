@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Sequence
 
 from barkd_py.ark.address import ArkAddress
-from barkd_py.wallet.lightning.invoices import LightningDestination
-from barkd_py.wallet.lightning.receives import LightningReceive, LightningReceives, ReceiveEstimate
-from barkd_py.wallet.lightning.send_terms import PayEstimate
-from barkd_py.wallet.lightning.sends import LightningSend, LightningSends
+from barkd_py.wallet.lightning.receive.receives import LightningReceive, LightningReceives, ReceiveEstimate
+from barkd_py.wallet.lightning.send.invoices import LightningDestination
+from barkd_py.wallet.lightning.send.sends import LightningSend, LightningSends
+from barkd_py.wallet.lightning.send.terms import PayEstimate
 
 
 class Lightning:

@@ -14,7 +14,7 @@ from barkd_py.server_rpc.api import (
     PaymentPending,
     PaymentSucceeded,
 )
-from barkd_py.wallet.actions.lightning_send_states import (
+from barkd_py.wallet.lightning.send.states import (
     MAX_LOST,
     Answer,
     Decision,

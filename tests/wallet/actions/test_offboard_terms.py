@@ -4,12 +4,12 @@ import pytest
 
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.errors import BarkdError
-from barkd_py.wallet.actions.offboard_errors import (
+from barkd_py.wallet.offboards.errors import (
     DuplicateOffboardInput,
     OffboardLeavesDust,
     TooManyOffboardInputs,
 )
-from barkd_py.wallet.actions.offboard_terms import OffboardTarget, OffboardTerms, min_output_sat, plan_whole
+from barkd_py.wallet.offboards.terms import OffboardTarget, OffboardTerms, min_output_sat, plan_whole
 from barkd_py.wallet.selection import CannotCoverPaymentAndFees
 from barkd_py.wallet.vtxos import WalletVtxo
 from tests.fakes.wallet import ARK_INFO

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from barkd_py.errors import ServerUnavailable
-from barkd_py.wallet.actions.offboard import Offboards
-from barkd_py.wallet.actions.offboard_machine import OffboardMachine
+from barkd_py.wallet.offboards.machine import OffboardMachine
+from barkd_py.wallet.offboards.offboards import Offboards
 from barkd_py.wallet.rounds.rounds import Rounds
 from barkd_py.wallet.rounds.swap import SwapLimits
 from tests.wallet.flows.conftest import Owner

@@ -2,8 +2,8 @@
 
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.units import Network
-from barkd_py.wallet.actions.offboard_terms import OffboardTarget
 from barkd_py.wallet.movements import Movement, Subsystem
+from barkd_py.wallet.offboards.terms import OffboardTarget
 from barkd_py.wallet.vtxos import StateKind
 from tests.wallet.flows.conftest import Owner
 

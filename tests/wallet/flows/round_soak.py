@@ -19,9 +19,9 @@ from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError
 from barkd_py.server_rpc.api import RoundEvent, RoundFailed, RoundFinished
-from barkd_py.wallet.actions.offboard_terms import OffboardTarget
 from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.movements import ROUND_REFRESH, MovementStatus
+from barkd_py.wallet.offboards.terms import OffboardTarget
 from barkd_py.wallet.vtxos import StateKind, WalletVtxo
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, opener

@@ -15,7 +15,9 @@ from barkd_py.errors import (
     ServerRejected,
     chain_text,
 )
-from barkd_py.wallet.actions.arkoor_send import (
+from barkd_py.wallet.actions.executor import ActionExecutor
+from barkd_py.wallet.actions.failures import StillPending
+from barkd_py.wallet.arkoor.sends import (
     MAX_BAD_ANSWERS,
     ArkoorSendMachine,
     ArkoorSends,
@@ -23,8 +25,6 @@ from barkd_py.wallet.actions.arkoor_send import (
     UnusableMailbox,
     ZeroAmount,
 )
-from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.actions.failures import StillPending
 from barkd_py.wallet.movements import ARKOOR_SEND, Movement, MovementStatus
 from barkd_py.wallet.selection import NotEnoughVtxos
 from barkd_py.wallet.vtxos import Locked, StateKind

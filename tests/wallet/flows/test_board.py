@@ -27,7 +27,7 @@ from barkd_py.errors import (
     chain_text,
 )
 from barkd_py.server_rpc.errors import ConversionError
-from barkd_py.wallet.actions.board import (
+from barkd_py.wallet.boards.boards import (
     BoardBelowMinimum,
     Boards,
     BoardTooLarge,

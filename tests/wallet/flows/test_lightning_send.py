@@ -14,7 +14,7 @@ from barkd_py.daemon.loops import Daemon
 from barkd_py.errors import BarkdError, ServerRejected
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.exits.states import ExitFilter
-from barkd_py.wallet.lightning.sends import LightningSend, SendState
+from barkd_py.wallet.lightning.send.sends import LightningSend, SendState
 from barkd_py.wallet.movements import LIGHTNING_SEND, Movement, MovementStatus
 from barkd_py.wallet.payment_request import InvoiceDestination, parse_lightning_destination
 from tests.wallet.flows.conftest import Net, Owner

@@ -12,9 +12,9 @@ from barkd_py.bitcoin.tx import Tx, TxOut
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.errors import BarkdError, ProtocolViolation
 from barkd_py.server_rpc.api import PreparedOffboard
-from barkd_py.wallet.actions.offboard_machine import MAX_BAD_ANSWERS
-from barkd_py.wallet.actions.offboard_states import Prepared, Splitting
 from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, MovementStatus
+from barkd_py.wallet.offboards.machine import MAX_BAD_ANSWERS
+from barkd_py.wallet.offboards.states import Prepared, Splitting
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import between_offboards
 from tests.wallet.flows.offboards import SESSION_SECS, assert_settled, leaving, onchain_sat, target_of

@@ -5,14 +5,16 @@ import pytest
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, NotFound
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.errors import ServerError, StateConflict
-from barkd_py.wallet.actions.offboard_errors import (
+from barkd_py.wallet.conflicts import FINAL_CONFIRMATIONS
+from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, Movement, MovementStatus
+from barkd_py.wallet.offboards.errors import (
     CannotLock,
     DuplicateOffboardInput,
     OffboardLeavesDust,
     OffboardPending,
     SendBelowDust,
 )
-from barkd_py.wallet.actions.offboard_states import (
+from barkd_py.wallet.offboards.states import (
     Confirming,
     OffboardState,
     Prepared,
@@ -20,8 +22,6 @@ from barkd_py.wallet.actions.offboard_states import (
     Splitting,
     decode_offboard,
 )
-from barkd_py.wallet.conflicts import FINAL_CONFIRMATIONS
-from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, Movement, MovementStatus
 from barkd_py.wallet.vtxos import StateKind
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import between_offboards

@@ -3,8 +3,8 @@
 import pytest
 
 from barkd_py.ark.offboard import OffboardRequestInvalid
-from barkd_py.wallet.actions.offboard_terms import OffboardTarget
 from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, MovementStatus
+from barkd_py.wallet.offboards.terms import OffboardTarget
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.offboards import assert_settled, leaving, onchain_sat, target_of
 

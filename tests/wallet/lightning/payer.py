@@ -16,15 +16,15 @@ from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError
 from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.actions.lightning_send import LightningSendMachine
-from barkd_py.wallet.actions.lightning_send_states import FORMAT, State
 from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.balance import Balance, BalanceReader
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import send_action_id
-from barkd_py.wallet.lightning.invoices import InvoiceSource
-from barkd_py.wallet.lightning.lnurl import LnurlClient
-from barkd_py.wallet.lightning.sends import LightningSends, SendRules
+from barkd_py.wallet.lightning.send.invoices import InvoiceSource
+from barkd_py.wallet.lightning.send.lnurl import LnurlClient
+from barkd_py.wallet.lightning.send.machine import LightningSendMachine
+from barkd_py.wallet.lightning.send.sends import LightningSends, SendRules
+from barkd_py.wallet.lightning.send.states import FORMAT, State
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import LIGHTNING_SEND, Movement
 from barkd_py.wallet.payment_request import InvoiceDestination

@@ -14,17 +14,17 @@ from barkd_py.bitcoin.bip32 import parse_mnemonic
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.units import Network
 from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.actions.lightning_receive import (
-    ExitSeam,
-    LightningReceiveMachine,
-    ReceiveSettings,
-)
-from barkd_py.wallet.actions.lightning_receive_states import FORMAT, ReceiveState
 from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.balance import Balance, BalanceReader
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import receive_action_id
-from barkd_py.wallet.lightning.receives import LightningReceives
+from barkd_py.wallet.lightning.receive.machine import (
+    ExitSeam,
+    LightningReceiveMachine,
+    ReceiveSettings,
+)
+from barkd_py.wallet.lightning.receive.receives import LightningReceives
+from barkd_py.wallet.lightning.receive.states import FORMAT, ReceiveState
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import LIGHTNING_RECEIVE, Movement
 from barkd_py.wallet.registration import Registration

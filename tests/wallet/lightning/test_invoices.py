@@ -10,7 +10,7 @@ from barkd_py.bitcoin.bolt12 import Offer
 from barkd_py.bitcoin.tlv import truncated_u64
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, ServerRejected, chain_text
-from barkd_py.wallet.lightning.invoices import Order, payment_amount_sat
+from barkd_py.wallet.lightning.send.invoices import Order, payment_amount_sat
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.payment_request import (
     LightningAddressDestination,

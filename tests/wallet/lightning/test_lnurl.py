@@ -12,7 +12,7 @@ import pytest
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import chain_text
-from barkd_py.wallet.lightning.lnurl import MAX_ANSWER_BYTES, LnurlClient, LnurlFailed
+from barkd_py.wallet.lightning.send.lnurl import MAX_ANSWER_BYTES, LnurlClient, LnurlFailed
 from barkd_py.wallet.payment_request import LightningAddressDestination
 from tests.wallet.lightning.payer import bolt11
 

@@ -12,20 +12,20 @@ from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.errors import ChainUnavailable, ServerRejected, ServerUnavailable
 from barkd_py.server_rpc.api import LightningReceiveState, RoundInput
-from barkd_py.wallet.actions.lightning_receive_errors import (
+from barkd_py.wallet.balance import Balance
+from barkd_py.wallet.lightning.receive.errors import (
     AnchorUnconfirmed,
     ClaimBudgetExhausted,
     ReceiveCanceled,
     WindowClosed,
 )
-from barkd_py.wallet.actions.lightning_receive_states import (
+from barkd_py.wallet.lightning.receive.receives import CannotCancelReceive, UnknownReceive, ZeroInvoice
+from barkd_py.wallet.lightning.receive.states import (
     AwaitingPayment,
     HtlcsReady,
     PreimageRevealed,
     revealed_preimage,
 )
-from barkd_py.wallet.balance import Balance
-from barkd_py.wallet.lightning.receives import CannotCancelReceive, UnknownReceive, ZeroInvoice
 from barkd_py.wallet.movements import MovementStatus, PaymentMethodKind
 from barkd_py.wallet.vtxos import StateKind
 from tests.fakes.lightning_server import ReceiveServer

@@ -6,8 +6,8 @@ the satoshi, or has told nobody.
 
 import pytest
 
-from barkd_py.wallet.actions.lightning_receive_states import FORMAT, PreimageRevealed
 from barkd_py.wallet.lightning.ids import receive_action_id
+from barkd_py.wallet.lightning.receive.states import FORMAT, PreimageRevealed
 from barkd_py.wallet.store import Store
 from tests.fakes.lightning_server import ReceiveServer
 from tests.wallet.flows.crashes import Crash, CrashingStore, Twice, When

@@ -9,13 +9,13 @@ import json
 import pytest
 
 from barkd_py.errors import BarkdError, ServerUnavailable
-from barkd_py.wallet.actions.lightning_receive_errors import (
+from barkd_py.wallet.balance import Balance
+from barkd_py.wallet.lightning.receive.errors import (
     ClaimBudgetExhausted,
     HtlcsLost,
     WindowClosed,
 )
-from barkd_py.wallet.actions.lightning_receive_states import PreimageRevealed, revealed_preimage
-from barkd_py.wallet.balance import Balance
+from barkd_py.wallet.lightning.receive.states import PreimageRevealed, revealed_preimage
 from barkd_py.wallet.movements import EXIT_START, MovementStatus, MovementUpdate
 from barkd_py.wallet.store.exits import ExitRow
 from barkd_py.wallet.vtxos import StateKind, VtxoStateConflict

@@ -10,9 +10,9 @@ from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import InvalidInput, ServerUnavailable
-from barkd_py.wallet.actions.arkoor_send import UnusableMailbox
-from barkd_py.wallet.actions.lightning_receive_states import Delivering
+from barkd_py.wallet.arkoor.sends import UnusableMailbox
 from barkd_py.wallet.balance import Balance
+from barkd_py.wallet.lightning.receive.states import Delivering
 from barkd_py.wallet.movements import MovementStatus, PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.vtxos import StateKind
 from tests.fakes.lightning_server import ReceiveServer

@@ -11,9 +11,9 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, ServerRejected, ServerUnavailable, chain_text
 from barkd_py.server_rpc.api import LightningFailureReason, PaymentSucceeded
-from barkd_py.wallet.actions.lightning_send_states import MAX_LOST, Initiated, Locked, Revocable, Stuck
-from barkd_py.wallet.lightning.send_terms import CannotCoverLightningPayment
-from barkd_py.wallet.lightning.sends import PaymentInProgress
+from barkd_py.wallet.lightning.send.sends import PaymentInProgress
+from barkd_py.wallet.lightning.send.states import MAX_LOST, Initiated, Locked, Revocable, Stuck
+from barkd_py.wallet.lightning.send.terms import CannotCoverLightningPayment
 from barkd_py.wallet.movements import MovementStatus, PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.vtxos import StateKind
 from tests.fakes.pay_server import PAY_INFO, PayServer

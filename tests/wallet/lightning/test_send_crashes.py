@@ -10,8 +10,8 @@ from typing import Literal
 import pytest
 
 from barkd_py.errors import BarkdError
-from barkd_py.wallet.actions.lightning_send_states import Initiated
 from barkd_py.wallet.lightning.ids import send_action_id
+from barkd_py.wallet.lightning.send.states import Initiated
 from barkd_py.wallet.movements import MovementStatus
 from tests.fakes.pay_server import PayServer
 from tests.wallet.flows.crashes import Crash, Twice, When

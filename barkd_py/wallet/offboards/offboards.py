@@ -23,15 +23,16 @@ from barkd_py.errors import BarkdError, StateConflict
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
 from barkd_py.wallet.actions.failures import StillPending
-from barkd_py.wallet.actions.offboard_errors import (
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.offboards.errors import (
     CannotLock,
     OffboardPending,
     OffboardVanished,
     SendBelowDust,
     TooManyOffboardInputs,
 )
-from barkd_py.wallet.actions.offboard_machine import OffboardMachine
-from barkd_py.wallet.actions.offboard_states import (
+from barkd_py.wallet.offboards.machine import OffboardMachine
+from barkd_py.wallet.offboards.states import (
     UPSTREAM_NAMES,
     Confirming,
     OffboardState,
@@ -39,7 +40,7 @@ from barkd_py.wallet.actions.offboard_states import (
     Preparing,
     Splitting,
 )
-from barkd_py.wallet.actions.offboard_terms import (
+from barkd_py.wallet.offboards.terms import (
     OffboardEstimate,
     OffboardTarget,
     OffboardTerms,
@@ -47,7 +48,6 @@ from barkd_py.wallet.actions.offboard_terms import (
     plan_whole,
     whole_estimate,
 )
-from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.selection import FeeSelection
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.vtxos import ActionHolder, StateKind, WalletVtxo

@@ -48,7 +48,6 @@ from barkd_py.errors import (
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, StatusQuery, VtxoSpendState
-from barkd_py.wallet.actions.arkoor_package import cosign_package
 from barkd_py.wallet.actions.blame import blamed_inputs
 from barkd_py.wallet.actions.executor import (
     ActionExecutor,
@@ -62,6 +61,7 @@ from barkd_py.wallet.actions.executor import (
     Writes,
 )
 from barkd_py.wallet.actions.failures import StillPending, is_final
+from barkd_py.wallet.arkoor.package import cosign_package
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.movements import (
     ARKOOR_SEND,

@@ -32,10 +32,15 @@ from barkd_py.errors import (
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, PaymentSucceeded
-from barkd_py.wallet.actions.arkoor_package import RequestCosign, cosign_package, is_refused
 from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park, Retry
 from barkd_py.wallet.actions.failures import StillPending, Unworkable, is_final
-from barkd_py.wallet.actions.lightning_send_states import (
+from barkd_py.wallet.actions.server_books import are_spendable
+from barkd_py.wallet.anchors import Anchors
+from barkd_py.wallet.arkoor.package import RequestCosign, cosign_package, is_refused
+from barkd_py.wallet.exits.payloads import decode_state as decode_exit
+from barkd_py.wallet.exits.states import Canceled
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.lightning.send.states import (
     FORMAT,
     Answer,
     Decision,
@@ -52,7 +57,7 @@ from barkd_py.wallet.actions.lightning_send_states import (
     must_exit,
     weigh,
 )
-from barkd_py.wallet.actions.lightning_send_writes import (
+from barkd_py.wallet.lightning.send.writes import (
     write_exits,
     write_failed,
     write_funded,
@@ -60,11 +65,6 @@ from barkd_py.wallet.actions.lightning_send_writes import (
     write_spent,
     write_taken_back,
 )
-from barkd_py.wallet.actions.server_books import are_spendable
-from barkd_py.wallet.anchors import Anchors
-from barkd_py.wallet.exits.payloads import decode_state as decode_exit
-from barkd_py.wallet.exits.states import Canceled
-from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind

@@ -23,7 +23,7 @@ from barkd_py.bitcoin.bolt12_invoice import (
 from barkd_py.bitcoin.units import Network, format_btc
 from barkd_py.errors import BarkdError, ProtocolViolation
 from barkd_py.server_rpc.api import ArkServerApi
-from barkd_py.wallet.lightning.lnurl import LnurlClient, LnurlFailed
+from barkd_py.wallet.lightning.send.lnurl import LnurlClient, LnurlFailed
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.payment_request import (
     InvoiceDestination,

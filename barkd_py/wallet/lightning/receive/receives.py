@@ -37,11 +37,14 @@ from barkd_py.errors import (
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
-from barkd_py.wallet.actions.arkoor_send import UnusableMailbox
 from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.actions.lightning_receive import EXIT_LOOK_SECS, LightningReceiveMachine
-from barkd_py.wallet.actions.lightning_receive_errors import NoMailbox
-from barkd_py.wallet.actions.lightning_receive_states import (
+from barkd_py.wallet.arkoor.sends import UnusableMailbox
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.lightning.ids import receive_action_id
+from barkd_py.wallet.lightning.poller import Poller
+from barkd_py.wallet.lightning.receive.errors import NoMailbox
+from barkd_py.wallet.lightning.receive.machine import EXIT_LOOK_SECS, LightningReceiveMachine
+from barkd_py.wallet.lightning.receive.states import (
     AwaitingPayment,
     Delivering,
     HtlcsReady,
@@ -49,9 +52,6 @@ from barkd_py.wallet.actions.lightning_receive_states import (
     ReceiveState,
     ReceiveTerms,
 )
-from barkd_py.wallet.keychain import Keychain
-from barkd_py.wallet.lightning.ids import receive_action_id
-from barkd_py.wallet.lightning.poller import Poller
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionCheckpoint, ActionKind

@@ -21,11 +21,11 @@ from barkd_py.chain.source import (
 )
 from barkd_py.errors import chain_text
 from barkd_py.wallet.actions.executor import Done, Outcome, Park
-from barkd_py.wallet.actions.offboard_errors import OffboardDoubleSpent, OffboardTxLost
-from barkd_py.wallet.actions.offboard_history import note_tx, undo
-from barkd_py.wallet.actions.offboard_states import Confirming, OffboardState
 from barkd_py.wallet.conflicts import Conflict, find_conflict
 from barkd_py.wallet.movements import MovementStatus
+from barkd_py.wallet.offboards.errors import OffboardDoubleSpent, OffboardTxLost
+from barkd_py.wallet.offboards.history import note_tx, undo
+from barkd_py.wallet.offboards.states import Confirming, OffboardState
 from barkd_py.wallet.store import Transaction
 
 log = logging.getLogger(__name__)

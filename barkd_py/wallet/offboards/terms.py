@@ -12,12 +12,12 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.script import ScriptType, dust_limit_sat, script_type
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.errors import InsufficientFunds
-from barkd_py.wallet.actions.offboard_errors import (
+from barkd_py.wallet.offboards.errors import (
     DuplicateOffboardInput,
     OffboardLeavesDust,
     TooManyOffboardInputs,
 )
-from barkd_py.wallet.actions.offboard_states import Payment
+from barkd_py.wallet.offboards.states import Payment
 from barkd_py.wallet.selection import FeeSelection, SelectionLimits, fee_infos, select_with_fee
 from barkd_py.wallet.vtxos import WalletVtxo
 

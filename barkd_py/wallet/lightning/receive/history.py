@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.wallet.actions.executor import Writes
-from barkd_py.wallet.actions.lightning_receive_states import (
+from barkd_py.wallet.lightning.receive.states import (
     Delivering,
     HtlcsReady,
     PreimageRevealed,

@@ -26,8 +26,12 @@ from barkd_py.errors import BarkdError, chain_text
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
 from barkd_py.wallet.actions.failures import StillPending
-from barkd_py.wallet.actions.lightning_send import LightningSendMachine
-from barkd_py.wallet.actions.lightning_send_states import (
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.lightning.ids import send_action_id
+from barkd_py.wallet.lightning.poller import MIN_PAUSE_SECS, Poller
+from barkd_py.wallet.lightning.send.invoices import InvoiceSource, LightningDestination, Order
+from barkd_py.wallet.lightning.send.machine import LightningSendMachine
+from barkd_py.wallet.lightning.send.states import (
     Funded,
     Initiated,
     Locked,
@@ -38,11 +42,7 @@ from barkd_py.wallet.actions.lightning_send_states import (
     exit_by,
     htlc_policy,
 )
-from barkd_py.wallet.keychain import Keychain
-from barkd_py.wallet.lightning.ids import send_action_id
-from barkd_py.wallet.lightning.invoices import InvoiceSource, LightningDestination, Order
-from barkd_py.wallet.lightning.poller import MIN_PAUSE_SECS, Poller
-from barkd_py.wallet.lightning.send_terms import CannotCoverLightningPayment, PayEstimate, PayTerms
+from barkd_py.wallet.lightning.send.terms import CannotCoverLightningPayment, PayEstimate, PayTerms
 from barkd_py.wallet.locks import LockBusy
 from barkd_py.wallet.movements import LIGHTNING_SEND, MovementDestination, MovementUpdate
 from barkd_py.wallet.store import Store, Transaction

@@ -41,10 +41,12 @@ from barkd_py.errors import (
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
-from barkd_py.wallet.actions.arkoor_package import cosign_package
 from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park, Retry
 from barkd_py.wallet.actions.failures import is_final
-from barkd_py.wallet.actions.lightning_receive_errors import (
+from barkd_py.wallet.anchors import Anchors
+from barkd_py.wallet.arkoor.package import cosign_package
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.lightning.receive.errors import (
     AlreadySettled,
     ClaimBudgetExhausted,
     HtlcsLost,
@@ -52,8 +54,8 @@ from barkd_py.wallet.actions.lightning_receive_errors import (
     ReceiveCanceled,
     WindowClosed,
 )
-from barkd_py.wallet.actions.lightning_receive_grant import Grants
-from barkd_py.wallet.actions.lightning_receive_history import (
+from barkd_py.wallet.lightning.receive.grant import Grants
+from barkd_py.wallet.lightning.receive.history import (
     abandoned,
     delivered,
     exited,
@@ -61,7 +63,7 @@ from barkd_py.wallet.actions.lightning_receive_history import (
     settled,
     spent,
 )
-from barkd_py.wallet.actions.lightning_receive_states import (
+from barkd_py.wallet.lightning.receive.states import (
     FORMAT,
     AwaitingPayment,
     Delivering,
@@ -70,8 +72,6 @@ from barkd_py.wallet.actions.lightning_receive_states import (
     ReceiveState,
     reported_vtxos,
 )
-from barkd_py.wallet.anchors import Anchors
-from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind

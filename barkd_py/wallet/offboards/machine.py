@@ -18,12 +18,15 @@ from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.chain.source import ChainSource, NotFound
 from barkd_py.errors import BarkdError, ChainError, ProtocolViolation, ServerRejected, StoreError, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, RoundInput
-from barkd_py.wallet.actions.arkoor_package import cosign_package, is_refused
 from barkd_py.wallet.actions.executor import Next, Outcome, Park, Retry
-from barkd_py.wallet.actions.offboard_confirmation import POLL_SECS, OffboardConfirmation
-from barkd_py.wallet.actions.offboard_errors import InvalidOffboardTx, UnsignedOffboardTx
-from barkd_py.wallet.actions.offboard_history import create_movement, movement_update, note_tx, undo
-from barkd_py.wallet.actions.offboard_states import (
+from barkd_py.wallet.actions.server_books import are_spendable
+from barkd_py.wallet.arkoor.package import cosign_package, is_refused
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.movements import SEND_ONCHAIN
+from barkd_py.wallet.offboards.confirmation import POLL_SECS, OffboardConfirmation
+from barkd_py.wallet.offboards.errors import InvalidOffboardTx, UnsignedOffboardTx
+from barkd_py.wallet.offboards.history import create_movement, movement_update, note_tx, undo
+from barkd_py.wallet.offboards.states import (
     Broadcasting,
     Confirming,
     OffboardState,
@@ -35,9 +38,6 @@ from barkd_py.wallet.actions.offboard_states import (
     decode_offboard,
     encode_offboard,
 )
-from barkd_py.wallet.actions.server_books import are_spendable
-from barkd_py.wallet.keychain import Keychain
-from barkd_py.wallet.movements import SEND_ONCHAIN
 from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.wallet.actions.executor import Writes
-from barkd_py.wallet.actions.lightning_send_states import Payment
+from barkd_py.wallet.lightning.send.states import Payment
 from barkd_py.wallet.movements import MovementStatus, MovementUpdate
 from barkd_py.wallet.store import Transaction
 from barkd_py.wallet.vtxos import ActionHolder, Locked, NewVtxo, Spendable

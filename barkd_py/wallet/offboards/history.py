@@ -3,7 +3,6 @@
 from barkd_py.bitcoin.tx import Tx
 from barkd_py.errors import BarkdError, chain_text
 from barkd_py.wallet.actions.executor import Failed, Writes
-from barkd_py.wallet.actions.offboard_states import OffboardState, Payment
 from barkd_py.wallet.movements import (
     OFFBOARD,
     SEND_ONCHAIN,
@@ -15,6 +14,7 @@ from barkd_py.wallet.movements import (
     PaymentMethodKind,
     Subsystem,
 )
+from barkd_py.wallet.offboards.states import OffboardState, Payment
 from barkd_py.wallet.store import Transaction
 
 
