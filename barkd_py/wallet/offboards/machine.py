@@ -1,4 +1,4 @@
-"""The steps of an offboard. The states, and how they follow each other: `offboard_states`.
+"""The steps of an offboard. The states, and how they follow each other: `states`.
 
 Source: sheet 03 §3.
 """

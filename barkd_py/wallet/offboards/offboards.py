@@ -1,7 +1,7 @@
 """Leaving Ark: starting offboards, what they cost, and driving those that are under way.
 
 An offboard is stored, with its inputs locked, before anything is asked of the server, and goes on in the
-background whatever becomes of the caller. Its states: `offboard_states`.
+background whatever becomes of the caller. Its states: `states`.
 
 Source: sheet 03 §3.
 """
