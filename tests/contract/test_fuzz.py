@@ -40,7 +40,7 @@ Operation = APIOperation[Any, Any, Any, Any]
 Case = schemathesis.Case[Any]
 
 HERE: Final = Path(__file__).parent
-_CASES: Final = int(os.environ.get("BARKD_PY_FUZZ_CASES", "30"))
+_CASES: Final = int(os.environ.get("BARKD_PY_FUZZ_CASES", "40"))
 _CASES_OF_SLOW: Final = {"POST /api/v1/exits/progress": 8}
 """It syncs the on-chain wallet each time."""
 _SEED: Final = 20_261_122
