@@ -253,7 +253,7 @@ class ProcessLock:
     def acquire(self) -> Self:
         """Take the lock at once or raise DatadirLocked."""
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DatadirError(f"failed to open {self._path}") from FileFailure(error)
         try:
@@ -295,7 +295,7 @@ class WalletLock:
         if self._key in self._held_here:
             raise self._locked(os.getpid())
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DatadirError("failed to acquire datadir lock") from FileFailure(error)
         try:

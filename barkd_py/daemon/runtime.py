@@ -244,7 +244,12 @@ class Runtime:
         async with self._changing:
             if self._loaded is None or self._loaded.wallet is not wallet:
                 return
-            await self._unload()
+            self.is_standing_by = True  # at once: nobody shall believe that there is no wallet
+            try:
+                await self._unload()
+            except BaseException:
+                self.is_standing_by = False
+                raise
         await self._stand_by()
 
     async def _stand_by(self) -> None:

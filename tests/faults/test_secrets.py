@@ -80,7 +80,7 @@ async def test_a_whole_life_is_logged_without_a_secret(
         await daemon.http.aclose()
         assert daemon.process.terminate() == 0
     logged = daemon.logged()
-    assert "INFO __main__ cli.py" in logged, "it is not verbose"
+    assert " INFO barkd_py.cli" in logged, "it is not verbose"
     assert "Invalid mnemonic" not in logged, "a refusal of a request is nobody's business"
     assert "failed with 500" in logged
     found = [what for what, secret in secrets_of(daemon) if secret.lower() in logged.lower()]
