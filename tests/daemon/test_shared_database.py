@@ -1,7 +1,6 @@
 """Two daemons on one PostgreSQL database: one runs the wallet, the other stands by and takes over."""
 
 import shutil
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from tests.support.postgres import Cluster, require_binaries, run_cluster
 from tests.support.processes import Daemon, Devnet, esplora, eventually, start_devnet
 
 BOARD_SAT = 100_000
-TAKE_OVER_WITHIN_SECS = 15.0
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +98,7 @@ async def test_the_second_takes_over_when_the_first_is_killed(
     assert before["pending_board_sat"] > 0
 
     first.process.kill()
-    began = time.monotonic()
     await eventually(lambda: runs(second), bool)
-    took_secs = time.monotonic() - began
 
     assert await second.get("/wallet/balance") == before
     assert await second.get("/history") == history
@@ -118,8 +114,6 @@ async def test_the_second_takes_over_when_the_first_is_killed(
     assert second.process.terminate() == 0
     await eventually(lambda: runs(first), bool)
     assert await first.get("/wallet/balance") == after
-    # Last, and generous: a machine that is busy is no failure of the lease.
-    assert took_secs < 4 * TAKE_OVER_WITHIN_SECS
 
 
 async def test_a_daemon_that_was_replaced_stands_by(
