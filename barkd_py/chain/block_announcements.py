@@ -29,7 +29,7 @@ async def listen_for_blocks(address: str, wake: asyncio.Event) -> None:
         import zmq
         import zmq.asyncio
     except ImportError as error:
-        raise ZmqUnusable("bitcoind_zmq_address needs pyzmq: pip install 'barkd-py[zmq]'") from error
+        raise ZmqUnusable("bitcoind_zmq_address needs pyzmq: the extra 'zmq' of barkd-py") from error
     with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SUBSCRIBE, _TOPIC)

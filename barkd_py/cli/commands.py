@@ -60,12 +60,12 @@ class _Group(click.Group):
 
 def _missing_devnet(error: ImportError) -> click.Command:
     def complain() -> NoReturn:
-        raise StartupError("barkd devnet needs an extra: pip install 'barkd-py[devnet]'") from BarkdError(
-            str(error)
-        )
+        raise StartupError(
+            "barkd devnet needs the extra 'devnet': pip install '.[devnet]' in barkd-py's checkout"
+        ) from BarkdError(str(error))
 
     return click.Command(
-        "devnet", callback=complain, help="A whole regtest in one process (needs barkd-py[devnet])"
+        "devnet", callback=complain, help="A whole regtest in one process (needs the extra devnet)"
     )
 
 

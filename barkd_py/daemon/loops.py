@@ -61,6 +61,7 @@ class Daemon:
         self._heartbeat_task: asyncio.Task[bool] | None = None
         self._supervisor: Supervisor | None = None
         self._extra: list[Loop] = []
+        self._reconnected = asyncio.Event()
         self.connected = False
 
     def add_loop(self, loop: Loop) -> None:
@@ -101,6 +102,7 @@ class Daemon:
             log.warning("%s: %s", complaint, chain_text(error))
             return False
         self.connected = True
+        self._reconnected.set()
         return True
 
     # --- loops
@@ -194,7 +196,7 @@ class Daemon:
                 except BarkdError as error:
                     log.warning("mailbox: %s", chain_text(error))
                     self.connected = False
-            await shutdown.sleep(self._interval_secs)
+            await shutdown.sleep(self._interval_secs, wake=self._reconnected)
 
     async def run_mailbox(self) -> None:
         """Drain the mailbox whenever something may have come. Raises what ends it."""

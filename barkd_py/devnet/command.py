@@ -42,7 +42,7 @@ def _require_kernel() -> None:
             "use Python 3.11, 3.12 or 3.13, or run a real node with --bitcoind PATH"
         )
     raise MissingExtra(
-        "the devnet needs py-bitcoinkernel: pip install 'barkd-py[devnet]', "
+        "the devnet needs py-bitcoinkernel: pip install '.[devnet]' in barkd-py's checkout, "
         "or run a real node with --bitcoind PATH"
     )
 

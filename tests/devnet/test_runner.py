@@ -397,7 +397,7 @@ def test_missing_extra_is_named() -> None:
         [sys.executable, "-c", without_kernel + "devnet()"], capture_output=True, text=True, check=False
     )
     assert result.returncode == 1
-    assert "pip install 'barkd-py[devnet]'" in result.stderr
+    assert "pip install '.[devnet]'" in result.stderr
     # A real node does not need it.
     subprocess.run([sys.executable, "-c", without_kernel + "import barkd_py.devnet.runner"], check=True)
 

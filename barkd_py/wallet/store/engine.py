@@ -112,7 +112,7 @@ def _configure_sqlite_reader(connection: Any, entry: ConnectionPoolEntry) -> Non
 
 def _require_postgres_driver() -> None:
     if importlib.util.find_spec("asyncpg") is None:
-        raise StoreError("PostgreSQL needs a driver that is not installed: pip install 'barkd-py[postgres]'")
+        raise StoreError("PostgreSQL needs a driver that is not installed: the extra 'postgres' of barkd-py")
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -164,3 +164,13 @@ def _true_when(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
 
 def _struck(net: Net) -> Callable[[], Awaitable[bool]]:
     return _true_when(lambda: any(fault["hits"] for fault in net.devnet.ark_server.faults.list()))
+
+
+async def test_the_mailbox_is_read_as_soon_as_the_server_is_back(net: Net, alice: Owner) -> None:
+    net.fault("Handshake", kind="error", code="UNAVAILABLE", count=None)
+    async with daemon_of(net, "bob", daemon_sync_interval_secs=3_600) as (bob, daemon):
+        assert not daemon.connected
+        net.honest()
+        assert await daemon.heartbeat("still away")
+        await alice.wallet.send_arkoor(await bob.wallet.new_address(), 1_000)
+        await eventually(lambda: has(bob, 1_000))
