@@ -1,6 +1,6 @@
 """The register of what a client must verify names tests that exist, and leaves out no line."""
 
-import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -16,9 +16,7 @@ MAY_BE_OPEN = {"02.12", "09.2"}
 
 @cache
 def functions_of(file: Path) -> frozenset[str]:
-    tree = ast.parse(file.read_text())
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, kinds))
+    return frozenset(re.findall(r"^ *(?:async )?def (\w+)\(", file.read_text(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("key", REGISTER)
