@@ -169,6 +169,18 @@ class ClaimWindow:
             and tip_height < vtxo.expiry_height
         )
 
+    def can_claim(self, vtxo: Vtxo, tip_height: int) -> bool:
+        """Whether an HTLC that is on the chain can be taken in time, though its delay may begin only now."""
+        policy = htlc_of(vtxo)
+        deltas = vtxo.exit_delta + policy.htlc_expiry_delta + self.claim_delta
+        return tip_height + deltas <= policy.htlc_expiry_height
+
+    def can_disclose(self, vtxo: Vtxo, tip_height: int) -> bool:
+        """Whether a claim that is sent now, and shows the preimage, is confirmed before the server may take
+        the HTLC as well.
+        """
+        return tip_height + self.claim_delta <= htlc_of(vtxo).htlc_expiry_height
+
     def _has_time_to_claim(self, vtxo: Vtxo, tip_height: int) -> bool:
         policy = htlc_of(vtxo)
         deltas = vtxo.exit_delta + policy.htlc_expiry_delta + self._exit_blocks(vtxo) + self.claim_delta

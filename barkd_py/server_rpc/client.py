@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 # Servers refuse a request message above 4 MiB with a status that reads as "try again".
 MAX_REQUEST_BYTES = 3_500_000
+STATUS_TIMEOUT_SECONDS = 20.0
+"""A question that the server answers out of its head, and that is asked again anyway. Many of them wait for
+each other, so none may hang."""
 
 _T = TypeVar("_T")
 
@@ -487,7 +490,11 @@ class ArkServer:
 
     async def check_lightning_payment(self, payment_hash: bytes) -> api.LightningPaymentStatus:
         request = pb.CheckLightningPaymentRequest(hash=payment_hash, wait=False)
-        return convert.payment_status(await self._connection.call(CHECK_LIGHTNING_PAYMENT, request))
+        return convert.payment_status(
+            await self._connection.call(
+                CHECK_LIGHTNING_PAYMENT, request, timeout_seconds=STATUS_TIMEOUT_SECONDS
+            )
+        )
 
     async def fetch_bolt12_invoice(self, offer: bytes, amount_sat: int | None) -> bytes:
         request = pb.FetchBolt12InvoiceRequest(offer=offer, amount_sat=amount_sat)
@@ -515,7 +522,11 @@ class ArkServer:
 
     async def check_lightning_receive(self, payment_hash: bytes) -> api.LightningReceiveStatus:
         request = pb.CheckLightningReceiveRequest(hash=payment_hash, wait=False)
-        return convert.receive_status(await self._connection.call(CHECK_LIGHTNING_RECEIVE, request))
+        return convert.receive_status(
+            await self._connection.call(
+                CHECK_LIGHTNING_RECEIVE, request, timeout_seconds=STATUS_TIMEOUT_SECONDS
+            )
+        )
 
     async def prepare_lightning_receive_claim(
         self,

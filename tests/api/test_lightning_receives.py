@@ -82,7 +82,7 @@ async def test_granted_vtxos_and_moments_are_shown(api: RunningApi) -> None:
 async def test_a_settled_payment_is_found_by_all_its_names(api: RunningApi) -> None:
     invoice = await create(api)
     expected = api.wallet.lightning.expected
-    settled = replace(expected[invoice.payment_hash], state="settled", settled_at=MOMENT)
+    settled = replace(expected[invoice.payment_hash], state="settled", settled_at=MOMENT, finished_at=MOMENT)
     expected[invoice.payment_hash] = settled
     assert (await api.http.get(RECEIVES)).json() == []
     names = [invoice.payment_hash.hex(), invoice.text, invoice.text.upper(), settled.preimage.data.hex()]
@@ -92,6 +92,20 @@ async def test_a_settled_payment_is_found_by_all_its_names(api: RunningApi) -> N
         assert shown.status_code == 200, name
         assert shown.json()["state"] == "settled"
         assert shown.json()["settled_at"] == shown.json()["finished_at"] == "2026-06-01T12:00:00.500Z"
+
+
+async def test_a_lost_payment_is_finished_and_not_settled(api: RunningApi) -> None:
+    invoice = await create(api)
+    expected = api.wallet.lightning.expected
+    expected[invoice.payment_hash] = replace(
+        expected[invoice.payment_hash],
+        state="preimage-revealed",
+        preimage_revealed_at=MOMENT,
+        finished_at=MOMENT,
+    )
+    shown = (await api.http.get(f"{RECEIVES}/{invoice.payment_hash.hex()}")).json()
+    assert (shown["state"], shown["settled_at"]) == ("preimage-revealed", None)
+    assert shown["finished_at"] == "2026-06-01T12:00:00.500Z"
 
 
 async def test_an_unknown_payment_is_not_found(api: RunningApi) -> None:

@@ -1,5 +1,6 @@
 """`ArkServer` against a real gRPC server on loopback: what is sent, and what is believed."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -510,6 +511,25 @@ async def test_an_unclear_payment_status_is_no_success(message: pb.LightningPaym
     async with connected_to(StrictServer({"CheckLightningPayment": always(message)})) as client:
         with pytest.raises(ConversionError):
             await client.check_lightning_payment(bytes(32))
+
+
+async def test_a_status_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of invoices wait for each other."""
+    assert client_module.STATUS_TIMEOUT_SECONDS <= 30
+    monkeypatch.setattr(client_module, "STATUS_TIMEOUT_SECONDS", 0.05)
+    never = asyncio.Event()
+
+    async def hang(_: Any) -> None:
+        await never.wait()
+
+    async with connected_to(
+        StrictServer({"CheckLightningReceive": hang, "CheckLightningPayment": hang})
+    ) as client:
+        await client.info()
+        for check in (client.check_lightning_receive, client.check_lightning_payment):
+            with pytest.raises(ServerUnavailable, match="Deadline expired"):
+                await check(bytes(32))
+        never.set()
 
 
 async def test_an_unknown_receive_status_is_no_success() -> None:

@@ -22,7 +22,7 @@ def lightning_receive(receive: LightningReceive, contract: Contract) -> Json:
     The preimage is a secret until the payment has settled; the contract wants it shown.
     """
     revealed_at, settled_at = receive.preimage_revealed_at, receive.settled_at
-    settled = None if settled_at is None else timestamp(settled_at)
+    finished_at = receive.finished_at
     return {
         "payment_hash": receive.payment_hash.hex(),
         "state": receive.state,
@@ -30,8 +30,8 @@ def lightning_receive(receive: LightningReceive, contract: Contract) -> Json:
         "payment_preimage": receive.preimage.data.hex(),
         "amount_sat": receive.amount_sat,
         "htlc_vtxo_ids": [str(htlc.id) for htlc in receive.htlc_vtxos],
-        "settled_at": settled,
+        "settled_at": None if settled_at is None else timestamp(settled_at),
         "preimage_revealed_at": None if revealed_at is None else timestamp(revealed_at),
-        "finished_at": settled,
+        "finished_at": None if finished_at is None else timestamp(finished_at),
         "htlc_vtxos": [vtxo(htlc, contract) for htlc in receive.htlc_vtxos],
     }

@@ -5,6 +5,9 @@ trouble is looked at less and less often, one that only waits as often as its ow
 logged when it changes. When something says that there is news (`drive_now`), it is looked at at once, and
 once more if somebody was just looking.
 
+There are two lanes. A server that hangs may keep the ordinary one busy for hours, and a payment that has to
+decide whether to go on the chain has no hours: those that `is_urgent` says wait for each other only.
+
 Which payments there are is read from the database once, and then known.
 """
 
@@ -23,11 +26,14 @@ from barkd_py.wallet.store.actions import ActionCheckpoint
 log = logging.getLogger(__name__)
 
 MAX_DRIVEN_AT_ONCE = 8
+MAX_URGENT_AT_ONCE = 32
 MIN_PAUSE_SECS = 1.0
 MAX_PAUSE_SECS = 60.0
 
 Pace = Callable[[ActionCheckpoint], float]
 """How many seconds a payment may wait for its next look, if the last one went well."""
+IsUrgent = Callable[[ActionCheckpoint], bool]
+"""Whether money is lost if a payment is looked at too late."""
 
 
 @dataclass(slots=True)
@@ -48,6 +54,7 @@ class Poller:
         executor: ActionExecutor,
         machine: Machine[Any],
         pace: Pace,
+        is_urgent: IsUrgent,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -55,11 +62,14 @@ class Poller:
         self._executor = executor
         self._machine = machine
         self._pace = pace
+        self._is_urgent = is_urgent
         self._monotonic = monotonic
-        self._schedules: dict[str, _Schedule] | None = None
+        self._schedules: dict[str, _Schedule] = {}
+        self._is_loaded = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._turns = asyncio.Semaphore(MAX_DRIVEN_AT_ONCE)
+        self._urgent_turns = asyncio.Semaphore(MAX_URGENT_AT_ONCE)
 
     # --- what there is
 
@@ -69,20 +79,19 @@ class Poller:
 
     def expect(self, action_id: str) -> None:
         """There is a new one. It is looked at soon."""
-        if self._schedules is not None:
-            self._schedules[action_id] = _Schedule(self._monotonic() + MIN_PAUSE_SECS)
+        self._schedules[action_id] = _Schedule(self._monotonic() + MIN_PAUSE_SECS)
 
     def forget(self, action_id: str) -> None:
         """It is finished."""
-        if self._schedules is not None:
-            self._schedules.pop(action_id, None)
+        self._schedules.pop(action_id, None)
 
     async def _load(self) -> dict[str, _Schedule]:
-        if self._schedules is None:
+        if not self._is_loaded:
             async with self._store.read() as tx:
                 rows = await tx.actions.list(self._machine.kind)
-            if self._schedules is None:
-                self._schedules = {row.id: _Schedule() for row in rows}
+            for row in rows:  # others may have been expected meanwhile
+                self._schedules.setdefault(row.id, _Schedule())
+            self._is_loaded = True
         return self._schedules
 
     # --- driving
@@ -140,24 +149,30 @@ class Poller:
             self._start([action_id])
 
     async def _drive(self, action_id: str) -> None:
-        async with self._turns:
-            trouble = ""
-            try:
-                await self._executor.drive(self._machine, action_id)
-            except BarkdError as error:
-                trouble = chain_text(error)
-            async with self._store.read() as tx:
-                row = await tx.actions.find(action_id)
-        if row is None:
-            self.forget(action_id)
-            if trouble:
-                log.warning("%s ended: %s", action_id, trouble)
-        else:
+        entry = self._schedules.get(action_id)
+        trouble = ""
+        row = await self._find(action_id)
+        if row is not None:
+            async with self._urgent_turns if self._is_urgent(row) else self._turns:
+                try:
+                    await self._executor.drive(self._machine, action_id)
+                except BarkdError as error:
+                    trouble = chain_text(error)
+                row = await self._find(action_id)
+        if row is not None:
             self._reschedule(row, trouble)
+            return
+        if self._schedules.get(action_id) is entry:  # else there is a new one of this name
+            self.forget(action_id)
+        if trouble:
+            log.warning("%s ended: %s", action_id, trouble)
+
+    async def _find(self, action_id: str) -> ActionCheckpoint | None:
+        async with self._store.read() as tx:
+            return await tx.actions.find(action_id)
 
     def _reschedule(self, row: ActionCheckpoint, trouble: str) -> None:
-        schedules = self._schedules if self._schedules is not None else {}
-        entry = schedules.setdefault(row.id, _Schedule())
+        entry = self._schedules.setdefault(row.id, _Schedule())
         if trouble and trouble != entry.trouble:
             log.warning("%s goes on: %s", row.id, trouble)
         entry.trouble = trouble

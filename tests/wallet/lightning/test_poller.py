@@ -15,9 +15,11 @@ from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
 
+URGENT = "urgent"
+
 
 class Machine:
-    """Parks until it is told otherwise. gate: steps wait here."""
+    """Parks until it is told otherwise. gate: steps wait here, except urgent ones."""
 
     kind = ActionKind.LIGHTNING_RECEIVE
 
@@ -41,7 +43,8 @@ class Machine:
         self.steps[action_id] += 1
         self.inside += 1
         self.most_inside = max(self.inside, self.most_inside)
-        await self.gate.wait()
+        if not action_id.startswith(URGENT):
+            await self.gate.wait()
         self.inside -= 1
         if isinstance(self.outcome, Exception):
             raise self.outcome
@@ -58,7 +61,12 @@ class Bench:
         self.machine = Machine()
         self.executor = ActionExecutor(store, NamedLocks())
         self.poller = Poller(
-            store, self.executor, self.machine, lambda row: self.pause, monotonic=lambda: self.now
+            store,
+            self.executor,
+            self.machine,
+            lambda row: self.pause,
+            lambda row: row.id.startswith(URGENT),
+            monotonic=lambda: self.now,
         )
 
     async def add(self, action_id: str) -> None:
@@ -160,6 +168,46 @@ async def test_a_new_one_is_looked_at_soon(bench: Bench) -> None:
     assert await bench.poller.is_pending()
     assert await bench.poll() == 0
     assert await bench.poll(1.0) == 1
+
+
+async def test_a_new_one_is_known_before_any_was_read(bench: Bench) -> None:
+    """What reads them may have begun before it was stored."""
+    bench.poller.expect("one")
+    assert await bench.poller.is_pending()
+    await bench.add("one")
+    assert await bench.poll(1.0) == 1
+
+
+async def test_a_new_one_of_the_same_name_is_not_forgotten(bench: Bench) -> None:
+    """It came while the one before was ending."""
+    await bench.add("one")
+    await bench.poll()
+    bench.machine.outcome = Done()
+    bench.machine.gate.clear()
+    bench.poller.drive_now("one")
+    while not bench.machine.inside:
+        await asyncio.sleep(0)
+    bench.poller.expect("one")
+    bench.machine.gate.set()
+    await bench.poller.settle_down()
+    assert await bench.poller.is_pending()
+    assert await bench.poll(1.0) == 0
+    assert not await bench.poller.is_pending()
+
+
+async def test_those_that_hang_do_not_keep_urgent_ones_waiting(bench: Bench) -> None:
+    for number in range(3 * MAX_DRIVEN_AT_ONCE):
+        await bench.add(f"number-{number}")
+    await bench.add("urgent-one")
+    bench.machine.gate.clear()
+    await bench.poller.poll()
+    while bench.machine.inside < MAX_DRIVEN_AT_ONCE or not bench.machine.steps["urgent-one"]:
+        await asyncio.sleep(0.001)
+    bench.poller.drive_now("urgent-one")
+    while bench.machine.steps["urgent-one"] < 2:
+        await asyncio.sleep(0.001)
+    assert bench.machine.most_inside <= MAX_DRIVEN_AT_ONCE + 1
+    bench.machine.gate.set()
 
 
 async def test_not_too_many_at_once(bench: Bench) -> None:

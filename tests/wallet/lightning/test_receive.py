@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from barkd_py.ark.fees import FeeExceedsAmount
+from barkd_py.ark.fees import FeeExceedsAmount, LightningReceiveFees
 from barkd_py.ark.lightning_receive import CltvTooLarge
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.hashes import sha256
@@ -19,7 +19,12 @@ from barkd_py.wallet.lightning.receive.errors import (
     ReceiveCanceled,
     WindowClosed,
 )
-from barkd_py.wallet.lightning.receive.receives import CannotCancelReceive, UnknownReceive, ZeroInvoice
+from barkd_py.wallet.lightning.receive.receives import (
+    AbsurdFee,
+    CannotCancelReceive,
+    UnknownReceive,
+    ZeroInvoice,
+)
 from barkd_py.wallet.lightning.receive.states import (
     AwaitingPayment,
     HtlcsReady,
@@ -149,6 +154,21 @@ async def test_no_invoice_over_nothing(receiver: Receiver) -> None:
 async def test_no_invoice_that_the_fee_eats_up(receiver: Receiver) -> None:
     with pytest.raises(FeeExceedsAmount, match="exceeds amount"):
         await receiver.receives.create(101)
+    assert receiver.liar.calls["start_lightning_receive"] == 0
+
+
+@pytest.mark.parametrize(("fee_sat", "is_fair"), [(60_000, True), (60_001, False), (99_000, False)])
+async def test_no_invoice_that_the_server_keeps_most_of(
+    receiver: Receiver, fee_sat: int, is_fair: bool
+) -> None:
+    """Half of it, and 10 000 sat: more is no fee."""
+    fees = replace(receiver.server.info_.fees, lightning_receive=LightningReceiveFees(fee_sat, 0))
+    receiver.server.info_ = replace(receiver.server.info_, fees=fees)
+    if is_fair:
+        await receiver.invoice(100_000)
+        return
+    with pytest.raises(AbsurdFee, match="keeps a fee of"):
+        await receiver.invoice(100_000)
     assert receiver.liar.calls["start_lightning_receive"] == 0
 
 
@@ -343,7 +363,7 @@ async def granted(receiver: Receiver) -> bytes:
     payment_hash = await receiver.paid_invoice()
 
     def go_away(answer: object) -> object:
-        receiver.server.chain.is_away = receiver.chain_liar.calls["tx_status"] > 0
+        receiver.server.chain.is_away = receiver.chain_liar.calls["tx_status"] >= receiver.server.pieces
         return answer
 
     receiver.chain_liar.lies["tx_status"] = go_away
@@ -474,8 +494,13 @@ async def test_the_mailbox_sets_it_going(receiver: Receiver) -> None:
     await assert_paid(receiver, payment_hash, 10_000, FEE_SAT)
 
 
-async def test_the_mailbox_may_tell_of_what_nobody_knows(receiver: Receiver) -> None:
-    await receiver.receives.on_incoming(bytes(32))
+async def test_the_mailbox_may_tell_of_what_nobody_knows(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Mostly because it is over: then nothing is the matter."""
+    with caplog.at_level(logging.INFO):
+        await receiver.receives.on_incoming(bytes(32))
+    assert caplog.records == []
     assert not await receiver.receives.poller.is_pending()
 
 

@@ -3,15 +3,24 @@
 Here exits are what a test says. Whole ones, with blocks, are in tests/wallet/flows.
 """
 
+import asyncio
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 
+from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
+from barkd_py.bitcoin.units import BlockRef
 from barkd_py.errors import BarkdError, ServerUnavailable
 from barkd_py.wallet.balance import Balance
+from barkd_py.wallet.exits.payloads import encode_state
+from barkd_py.wallet.exits.states import Claimed
+from barkd_py.wallet.lightning import poller
+from barkd_py.wallet.lightning.receive import machine
 from barkd_py.wallet.lightning.receive.errors import (
     ClaimBudgetExhausted,
+    ClaimTimeout,
     HtlcsLost,
     WindowClosed,
 )
@@ -28,6 +37,10 @@ NET_SAT = 10_000 - FEE_SAT
 SLACK = 18
 # What is left then is this much less than what an exit needs at least: 12 blocks of margin and 18 to claim.
 LAST_CHANCE = SLACK + 12 + 18
+# On the chain, the 12 blocks of margin are gained, and the 18 to claim are not.
+ON_CHAIN_SLACK = SLACK + 12
+# When the deltas of 12 and 40 are over too, only the 18 are needed.
+DISCLOSE_SLACK = ON_CHAIN_SLACK + 12 + 40
 
 
 async def cheated(receiver: Receiver) -> bytes:
@@ -39,8 +52,16 @@ async def cheated(receiver: Receiver) -> bytes:
     return payment_hash
 
 
-async def put_exits(receiver: Receiver, kind: str, *, on_chain: bool) -> None:
-    """All exits are at this state."""
+OUR_CLAIM = Tx(2, (TxIn(OutPoint(Txid(bytes(32)), 0)),), (TxOut(1_000, b"\x51"),))
+
+
+async def put_exits(
+    receiver: Receiver, kind: str, *, on_chain: bool, claim_txid: Txid = OUR_CLAIM.txid
+) -> None:
+    """All exits are at this state. claim_txid: what has claimed them; by itself, we did."""
+    state = json.dumps({})
+    if kind == "claimed":
+        state = encode_state(Claimed(300, claim_txid, BlockRef(300, BlockHash(bytes(32)))))
     async with receiver.store.transaction() as tx:
         for vtxo in await tx.vtxos.list(None):
             if vtxo.policy_kind != "server-htlc-receive-v1":
@@ -50,7 +71,9 @@ async def put_exits(receiver: Receiver, kind: str, *, on_chain: bool) -> None:
             movement_id = None if row is None else row.movement_id
             if movement_id is None:
                 movement_id = (await tx.movements.create(EXIT_START, update)).id
-            await tx.exits.save(ExitRow(vtxo.id, kind, json.dumps({}), "[]", movement_id))
+            await tx.exits.save(ExitRow(vtxo.id, kind, state, "[]", movement_id))
+            if kind == "claimed" and claim_txid == OUR_CLAIM.txid:
+                await tx.exits.save_claim(OUR_CLAIM)
             if on_chain:
                 await tx.vtxos.mark_exited([vtxo.id])
 
@@ -225,6 +248,10 @@ async def test_a_grant_on_the_chain_is_taken_there(receiver: Receiver) -> None:
     assert receiver.server.preimages == []
     async with receiver.store.read() as tx:
         assert await revealed_preimage(tx, payment_hash) is not None
+    assert receiver.exits.claimed == []
+    await put_exits(receiver, "claimable", on_chain=True)
+    await receiver.drive(payment_hash)
+    assert len(receiver.exits.claimed) == 1
     await put_exits(receiver, "claimed", on_chain=True)
     await receiver.drive(payment_hash)
     assert (await receiver.movement()).exited_vtxos != ()
@@ -242,6 +269,160 @@ async def test_a_grant_on_the_chain_too_late_is_left_there(receiver: Receiver) -
         assert await tx.lightning.find_settled(payment_hash) is None
     assert (await receiver.movement()).status is MovementStatus.CANCELED
     assert len(await receiver.vtxos(StateKind.EXITED)) == 1
+
+
+async def seen_on_chain(receiver: Receiver, blocks: int = 0) -> bytes:
+    """A grant that was put on the chain in time, and still is secret, after so many more blocks."""
+    payment_hash = await granted(receiver)
+    await put_exits(receiver, "awaiting-delta", on_chain=True)
+    await receiver.drive(payment_hash)
+    receiver.server.chain.height += blocks
+    return payment_hash
+
+
+async def test_a_grant_on_the_chain_needs_time_for_the_claim(receiver: Receiver) -> None:
+    """It is not enough that an exit might win by a block."""
+    payment_hash = await granted(receiver)
+    await put_exits(receiver, "awaiting-delta", on_chain=True)
+    receiver.server.chain.height += ON_CHAIN_SLACK + 1
+    with pytest.raises(WindowClosed):
+        await receiver.drive(payment_hash)
+
+
+@pytest.mark.parametrize("blocks", [DISCLOSE_SLACK + 1, DISCLOSE_SLACK + 100])
+async def test_a_secret_is_not_shown_after_a_long_sleep(receiver: Receiver, blocks: int) -> None:
+    """The claim would tell the server the preimage when it may take the coin as well."""
+    payment_hash = await seen_on_chain(receiver, blocks)
+    await put_exits(receiver, "claimable", on_chain=True)
+    with pytest.raises(WindowClosed):
+        await receiver.drive(payment_hash)
+    assert receiver.exits.claimed == []
+    assert await receiver.state(payment_hash) is None
+    async with receiver.store.read() as tx:
+        assert await revealed_preimage(tx, payment_hash) is None
+        assert await tx.lightning.find_settled(payment_hash) is None
+    movement = await receiver.movement()
+    assert (movement.status, movement.effective_balance_sat) == (MovementStatus.CANCELED, 0)
+    assert movement.metadata["payment_preimage"] is None
+
+
+async def test_a_secret_is_shown_while_there_is_time(receiver: Receiver) -> None:
+    payment_hash = await seen_on_chain(receiver, DISCLOSE_SLACK)
+    await put_exits(receiver, "claimable", on_chain=True)
+    await receiver.drive(payment_hash)
+    assert len(receiver.exits.claimed) == 1
+
+
+async def test_what_was_shown_is_claimed_however_late(receiver: Receiver) -> None:
+    """Then there is nothing to lose."""
+    payment_hash = await seen_on_chain(receiver)
+    await put_exits(receiver, "claimable", on_chain=True)
+    await receiver.drive(payment_hash)
+    receiver.server.chain.height += DISCLOSE_SLACK + 100
+    await receiver.drive(payment_hash)
+    assert len(receiver.exits.claimed) == 2
+
+
+async def test_a_secret_is_not_shown_for_a_part(sqlite_database: str, server: ReceiveServer) -> None:
+    server.pieces = 2
+    async with open_receiver(sqlite_database, server) as receiver:
+        payment_hash = await seen_on_chain(receiver)
+        first, second = await receiver.vtxos(StateKind.EXITED)
+        await put_exits(receiver, "claimable", on_chain=True)
+        async with receiver.store.transaction() as tx:
+            row = await tx.exits.find(second.id)
+            assert row is not None
+            await tx.exits.save(replace(row, kind="awaiting-delta"))
+        await receiver.drive(payment_hash)
+        assert receiver.exits.claimed == []
+        await put_exits(receiver, "claimable", on_chain=True)
+        await receiver.drive(payment_hash)
+        assert set(receiver.exits.claimed) == {first.id, second.id}
+
+
+# --- a server that hangs
+
+
+async def test_a_claim_that_hangs_does_not_hold_up_the_exit(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "CLAIM_SECS", 0.05)
+    payment_hash = await cheated(receiver)
+    receiver.server.away.clear()
+    never = asyncio.Event()
+
+    async def hang(_: bytes) -> None:
+        await never.wait()
+
+    receiver.server.before_claim = hang
+    with pytest.raises(ClaimTimeout):
+        await receiver.drive(payment_hash)
+    assert receiver.exits.started == []
+    receiver.server.chain.height += SLACK + 1
+    with pytest.raises(ClaimTimeout):
+        await receiver.drive(payment_hash)
+    assert len(receiver.exits.started) == 1
+    monkeypatch.undo()
+    receiver.server.before_claim = None
+    await receiver.drive(payment_hash)
+    await assert_paid(receiver, payment_hash, 10_000, FEE_SAT)
+
+
+async def test_checks_that_hang_do_not_hold_up_a_claim(receiver: Receiver) -> None:
+    """Open invoices, more than are looked at at once, and a preimage that is out."""
+    payment_hash = await cheated(receiver)
+    receiver.server.away.clear()
+    for _ in range(2 * poller.MAX_DRIVEN_AT_ONCE):
+        await receiver.invoice()
+    never = asyncio.Event()
+
+    async def hang(_: bytes) -> None:
+        await never.wait()
+
+    receiver.liar.answers["check_lightning_receive"] = hang
+    receiver.clock.seconds += 10
+    await receiver.receives.poller.poll()
+    async with asyncio.timeout(60):
+        while await receiver.state(payment_hash) is not None:
+            await asyncio.sleep(0.001)
+    assert receiver.liar.calls["check_lightning_receive"] == 1 + poller.MAX_DRIVEN_AT_ONCE
+
+
+# --- what somebody else has taken
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_what_the_server_took_is_not_ours(receiver: Receiver, is_known: bool) -> None:
+    payment_hash = await cheated(receiver)
+    (htlc,) = await receiver.vtxos(StateKind.LOCKED)
+    theirs = Tx(2, (TxIn(htlc.id.outpoint, witness=(b"\x01" * 64, b"script")),), (TxOut(500, b"\x51"),))
+    if is_known:
+        receiver.server.chain.txs[theirs.txid] = theirs
+    await put_exits(receiver, "claimed", on_chain=True, claim_txid=theirs.txid)
+    with pytest.raises(HtlcsLost):
+        await receiver.drive(payment_hash)
+    movement = await receiver.movement()
+    assert (movement.status, movement.exited_vtxos) == (MovementStatus.FAILED, ())
+    assert movement.effective_balance_sat == 0
+    async with receiver.store.read() as tx:
+        (out,) = [each for each in await tx.movements.list() if each.subsystem == EXIT_START]
+    assert (out.status, out.effective_balance_sat) == (MovementStatus.FAILED, 0)
+    shown = await receiver.receives.find(payment_hash)
+    assert (shown.state, shown.settled_at) == ("preimage-revealed", None)
+    assert shown.finished_at is not None
+
+
+async def test_a_claim_of_ours_is_known_by_its_preimage(receiver: Receiver) -> None:
+    """A database from a backup may be older than the claim."""
+    payment_hash = await cheated(receiver)
+    (htlc,) = await receiver.vtxos(StateKind.LOCKED)
+    preimage = await receiver.preimage(payment_hash)
+    ours = Tx(2, (TxIn(htlc.id.outpoint, witness=(b"\x01" * 64, preimage)),), (TxOut(500, b"\x51"),))
+    receiver.server.chain.txs[ours.txid] = ours
+    await put_exits(receiver, "claimed", on_chain=True, claim_txid=ours.txid)
+    await receiver.drive(payment_hash)
+    assert (await receiver.movement()).exited_vtxos == (htlc.id,)
+    assert (await receiver.receives.find(payment_hash)).state == "settled"
 
 
 async def test_part_of_it_on_the_chain_means_all_of_it(sqlite_database: str, server: ReceiveServer) -> None:

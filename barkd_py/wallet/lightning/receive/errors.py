@@ -1,7 +1,7 @@
 """How a payment over Lightning that was to come in can go wrong."""
 
 from barkd_py.bitcoin.tx import Txid
-from barkd_py.errors import BarkdError, ChainError
+from barkd_py.errors import BarkdError, ChainError, ServerUnavailable
 
 
 class ReceiveCanceled(BarkdError):
@@ -31,6 +31,13 @@ class AnchorUnconfirmed(ChainError):
     def __init__(self, txid: Txid) -> None:
         super().__init__(f"chain anchor transaction {txid} of an HTLC VTXO is not confirmed yet")
         self.txid = txid
+
+
+class ClaimTimeout(ServerUnavailable):
+    """The server may still cosign the claim; it is asked again."""
+
+    def __init__(self) -> None:
+        super().__init__("the server takes too long to cosign the claim")
 
 
 class ClaimBudgetExhausted(BarkdError):

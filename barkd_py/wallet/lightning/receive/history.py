@@ -57,11 +57,11 @@ def granted(action_id: str, state: HtlcsReady, vtxos: Sequence[Vtxo], fee_sat: i
     return write
 
 
-def abandoned(action_id: str, state: HtlcsReady) -> Writes:
+def abandoned(action_id: str, htlc_ids: Sequence[VtxoId]) -> Writes:
     """The preimage was kept: the HTLC VTXOs go back to the server, and the money to the sender."""
 
     async def write(tx: Transaction) -> None:
-        await tx.vtxos.steal_spent(state.htlc_ids)
+        await tx.vtxos.steal_spent(htlc_ids)
         await _finish(tx, action_id, MovementStatus.CANCELED, MovementUpdate(effective_balance_sat=0))
 
     return write
@@ -114,16 +114,24 @@ def delivered(action_id: str, state: Delivering) -> Writes:
     return write
 
 
-def exited(action_id: str, state: PreimageRevealed, on_chain: Sequence[VtxoId], exited_sat: int) -> Writes:
-    """The server did not pay. on_chain: what was taken, or fought for, there; none if all is lost.
-    exited_sat: their sum.
+def exited(
+    action_id: str,
+    state: PreimageRevealed,
+    taken: Sequence[VtxoId],
+    taken_sat: int,
+    *,
+    lost: Sequence[VtxoId],
+) -> Writes:
+    """The server did not pay. taken: what we have claimed on the chain. taken_sat: their sum. lost: what
+    somebody else has taken there, although its exit was under way.
 
-    The exits have movements of their own, which take away again what this one has brought. The record keeps
-    the preimage, which a claim may need once more after a reorganisation.
+    The exits have movements of their own, which take away again what this one has brought; those of what was
+    lost took nothing away. The record keeps the preimage, which a claim may need once more after a
+    reorganisation.
     """
     update = MovementUpdate(
-        effective_balance_sat=exited_sat,
-        exited_vtxos=tuple(on_chain),
+        effective_balance_sat=taken_sat,
+        exited_vtxos=tuple(taken),
         metadata=_disclosure(state.terms),
     )
 
@@ -131,6 +139,11 @@ def exited(action_id: str, state: PreimageRevealed, on_chain: Sequence[VtxoId], 
         await tx.vtxos.steal_spent(state.htlc_ids)  # those on the chain stay exited
         await _finish(tx, action_id, MovementStatus.FAILED, update)
         await _record(tx, state.terms)
+        for vtxo_id in lost:
+            row = await tx.exits.find(vtxo_id)
+            if row is not None and row.movement_id is not None:
+                nothing = MovementUpdate(effective_balance_sat=0)
+                await tx.movements.finish_with_update(row.movement_id, MovementStatus.FAILED, nothing)
 
     return write
 

@@ -20,6 +20,7 @@ Upstream stores the state only after a failure, never exits by itself, and so ca
 Source: protocol sheet 05 §5, §9, §10.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from barkd_py.ark.address import ArkAddress
 from barkd_py.ark.lightning_receive import ClaimWindow, Preimage
 from barkd_py.ark.validation import is_standard
 from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.tx import Txid
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import (
     BarkdError,
@@ -45,10 +47,13 @@ from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park, 
 from barkd_py.wallet.actions.failures import is_final
 from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.arkoor.package import cosign_package
+from barkd_py.wallet.exits.payloads import decode_state as decode_exit
+from barkd_py.wallet.exits.states import Claimed
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.receive.errors import (
     AlreadySettled,
     ClaimBudgetExhausted,
+    ClaimTimeout,
     HtlcsLost,
     NoMailbox,
     ReceiveCanceled,
@@ -75,6 +80,7 @@ from barkd_py.wallet.lightning.receive.states import (
 from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.store.exits import ExitRow
 from barkd_py.wallet.vtxos import StateKind, WalletVtxo
 
 log = logging.getLogger(__name__)
@@ -85,6 +91,8 @@ MAX_REFUSALS = 5
 """How often a grant may be refused, or be unfit, before the payment is given up."""
 AWAIT_SECS = 4.0
 RETRY_SECS = 1.0
+CLAIM_SECS = 120.0
+"""How long a claim may take before it is seen whether it is time to exit. The next one goes on with it."""
 EXIT_LOOK_SECS = 30.0
 DELIVERY_RETRY_SECS = 60.0
 
@@ -114,17 +122,23 @@ class ReceiveSettings:
 # How the stored kinds of exits end, and the one that calls for a claim. Source: `exits.states`.
 _CLAIMABLE = "claimable"
 _SWEPT = "vtxo-swept"
-_OVER = frozenset({"claimed", _SWEPT})
+_CLAIMED = "claimed"
+_OVER = frozenset({_CLAIMED, _SWEPT})
 _NOT_EXITING = frozenset({"canceled", "vtxo-already-spent", _SWEPT})
 
 
 @dataclass(frozen=True, slots=True)
 class _Htlc:
-    """A granted VTXO as it is now. exit: the kind of its exit's state, if there was ever one."""
+    """A granted VTXO as it is now.
+
+    exit: the kind of its exit's state, if there was ever one. claim_txid: what has taken it on the chain,
+    whoever made that.
+    """
 
     stored: WalletVtxo
     body: Vtxo
     exit: str | None
+    claim_txid: Txid | None
 
     @property
     def is_on_chain(self) -> bool:
@@ -253,33 +267,49 @@ class LightningReceiveMachine:
         tip = await self._chain.fetch_tip()
         if any(htlc.is_on_chain for htlc in htlcs):
             # Somebody has put them on the chain. There we can take them, if there is time.
-            if not all(self._settings.window.can_win(htlc.body, tip.height) for htlc in htlcs):
-                return Failed(WindowClosed(), abandoned(action_id, state))
-            return Next(self._revealed(state, is_exiting=True))
+            if not all(self._can_take(htlc, tip.height) for htlc in htlcs):
+                return Failed(WindowClosed(), abandoned(action_id, state.htlc_ids))
+            return Next(self._revealed(state, is_on_chain=True))
         if not all(self._settings.window.is_open(htlc.body, tip.height) for htlc in htlcs):
-            return Failed(WindowClosed(), abandoned(action_id, state))
+            return Failed(WindowClosed(), abandoned(action_id, state.htlc_ids))
         try:
             await self._keychain.secrets_for([htlc.body.user_pubkey for htlc in htlcs])
         except StoreError:
             raise
         except BarkdError as error:
-            return Failed(error, abandoned(action_id, state))
-        return Next(self._revealed(state, is_exiting=False))
+            return Failed(error, abandoned(action_id, state.htlc_ids))
+        return Next(self._revealed(state, is_on_chain=False))
 
-    def _revealed(self, state: HtlcsReady, *, is_exiting: bool) -> PreimageRevealed:
+    def _can_take(self, htlc: _Htlc, tip_height: int) -> bool:
+        """Whether there is time for an HTLC VTXO that is on the chain, or follows the others there."""
+        window = self._settings.window
+        if htlc.is_on_chain:
+            return window.can_claim(htlc.body, tip_height)
+        return window.is_open(htlc.body, tip_height)
+
+    def _revealed(self, state: HtlcsReady, *, is_on_chain: bool) -> PreimageRevealed:
         now = datetime.fromtimestamp(self._now(), UTC)
-        return PreimageRevealed(state.terms, state.htlc_ids, now, is_exiting=is_exiting)
+        return PreimageRevealed(
+            state.terms, state.htlc_ids, now, is_exiting=is_on_chain, is_sent=not is_on_chain
+        )
 
     # --- PreimageRevealed
 
     async def _claim(self, action_id: str, state: PreimageRevealed) -> Outcome[ReceiveState]:
         htlcs = await self._htlcs(state.htlc_ids)
         if any(htlc.is_on_chain for htlc in htlcs):
+            if not state.is_sent:
+                return await self._disclose_on_chain(action_id, state, htlcs)
             return await self._follow_exits(action_id, state, htlcs)
+        if not state.is_sent:  # a reorganisation: think again
+            return Next(HtlcsReady(state.terms, state.htlc_ids))
         try:
-            vtxos = await self._request_claim(state, htlcs)
+            async with asyncio.timeout(CLAIM_SECS):
+                vtxos = await self._request_claim(state, htlcs)
         except StoreError:
             raise
+        except TimeoutError:
+            return await self._after_failed_claim(action_id, state, htlcs, ClaimTimeout())
         except BarkdError as error:
             return await self._after_failed_claim(
                 action_id, state, htlcs, _without_preimage(error, state.terms.preimage)
@@ -324,7 +354,7 @@ class LightningReceiveMachine:
             if all(htlc.is_over(tip.height) for htlc in htlcs):
                 lost = HtlcsLost(state.terms.payment_hash)
                 lost.__cause__ = error
-                return Failed(lost, exited(action_id, state, (), 0))
+                return Failed(lost, exited(action_id, state, (), 0, lost=_taken_by_others(htlcs, ())))
             if any(not self._settings.window.is_open(htlc.body, tip.height) for htlc in htlcs):
                 started = await self._start_exits(state, htlcs, tip.height)
                 state = replace(state, is_exiting=state.is_exiting or started)
@@ -366,6 +396,22 @@ class LightningReceiveMachine:
             self._complaints.add(text)
             log.error("%s", text)
 
+    async def _disclose_on_chain(
+        self, action_id: str, state: PreimageRevealed, htlcs: Sequence[_Htlc]
+    ) -> Outcome[ReceiveState]:
+        """Decide to send the first claim, which shows the preimage to everybody; not before all can be
+        claimed, and not if the server could be first.
+        """
+        tip = await self._chain.fetch_tip()
+        wanted = [htlc for htlc in htlcs if htlc.is_on_chain or htlc.can_exit]
+        window = self._settings.window
+        if any(htlc.is_over(tip.height) or not window.can_disclose(htlc.body, tip.height) for htlc in wanted):
+            return Failed(WindowClosed(), abandoned(action_id, state.htlc_ids))
+        if all(htlc.exit == _CLAIMABLE for htlc in wanted):
+            return Next(replace(state, is_sent=True))
+        await self._start_exits(state, htlcs, tip.height)
+        return Park(state, EXIT_LOOK_SECS)
+
     async def _follow_exits(
         self, action_id: str, state: PreimageRevealed, htlcs: Sequence[_Htlc]
     ) -> Outcome[ReceiveState]:
@@ -373,9 +419,12 @@ class LightningReceiveMachine:
         state = replace(state, is_exiting=True)
         tip = await self._chain.tip()
         if all(htlc.is_over(tip.height) or not (htlc.is_on_chain or htlc.can_exit) for htlc in htlcs):
-            on_chain = [htlc.stored for htlc in htlcs if htlc.is_on_chain]
-            ids, amount_sat = [vtxo.id for vtxo in on_chain], sum(vtxo.amount_sat for vtxo in on_chain)
-            return Done(exited(action_id, state, ids, amount_sat))
+            taken = [htlc.stored for htlc in htlcs if await self._is_taken_by_us(htlc, state.terms.preimage)]
+            ids, amount_sat = [vtxo.id for vtxo in taken], sum(vtxo.amount_sat for vtxo in taken)
+            writes = exited(action_id, state, ids, amount_sat, lost=_taken_by_others(htlcs, ids))
+            if not taken:
+                return Failed(HtlcsLost(state.terms.payment_hash), writes)
+            return Done(writes)
         await self._start_exits(state, htlcs, tip.height)
         claimable = [htlc.stored.id for htlc in htlcs if htlc.exit == _CLAIMABLE]
         if claimable:
@@ -386,6 +435,19 @@ class LightningReceiveMachine:
             except BarkdError as error:
                 return Park(state, EXIT_LOOK_SECS, error)
         return Park(state, EXIT_LOOK_SECS)
+
+    async def _is_taken_by_us(self, htlc: _Htlc, preimage: Preimage) -> bool:
+        """Whether what has spent it is a claim of this wallet: by its own books, or else by the preimage in
+        it, for the server takes an HTLC without.
+        """
+        if htlc.claim_txid is None:
+            return False
+        async with self._store.read() as tx:
+            if await tx.exits.find_claim(htlc.claim_txid) is not None:
+                return True
+        claim = await self._chain.get_tx(htlc.claim_txid)
+        inputs = () if claim is None else claim.inputs
+        return any(preimage.data in each.witness for each in inputs if each.prevout == htlc.body.point)
 
     # --- Delivering
 
@@ -414,9 +476,21 @@ class LightningReceiveMachine:
             bodies = await tx.vtxos.bodies(vtxo_ids)
             exits = [await tx.exits.find(vtxo_id) for vtxo_id in vtxo_ids]
         return [
-            _Htlc(vtxo, body, None if row is None else row.kind)
+            _Htlc(vtxo, body, None if row is None else row.kind, _claim_txid(row))
             for vtxo, body, row in zip(stored, bodies, exits, strict=True)
         ]
+
+
+def _claim_txid(row: ExitRow | None) -> Txid | None:
+    if row is None or row.kind != _CLAIMED:
+        return None
+    state = decode_exit(row.state)
+    return state.txid if isinstance(state, Claimed) else None
+
+
+def _taken_by_others(htlcs: Sequence[_Htlc], ours: Sequence[VtxoId]) -> Sequence[VtxoId]:
+    """Those whose exits are over and brought nothing."""
+    return [htlc.stored.id for htlc in htlcs if htlc.exit in _OVER and htlc.stored.id not in ours]
 
 
 def _without_preimage(error: BarkdError, preimage: Preimage) -> BarkdError:

@@ -53,6 +53,7 @@ from barkd_py.wallet.lightning.receive.states import (
     ReceiveTerms,
 )
 from barkd_py.wallet.locks import NamedLocks
+from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionCheckpoint, ActionKind
 from barkd_py.wallet.vtxos import WalletVtxo
@@ -63,7 +64,11 @@ CANCEL_WAIT_SECS = 10.0
 LOOKS_PER_AGE = 30
 """An invoice is looked at when its age has grown by this part."""
 
+FEE_ALLOWANCE_SAT = 10_000
+"""No schedule that anybody would agree to takes more than half of a payment and this."""
+
 SETTLED = "settled"
+REVEALED = "preimage-revealed"
 
 
 class ZeroInvoice(BarkdError):
@@ -71,6 +76,15 @@ class ZeroInvoice(BarkdError):
         super().__init__(
             "Cannot create invoice for 0 sats "
             "(this would create an explicit 0 sat invoice, not an any-amount invoice)"
+        )
+
+
+class AbsurdFee(BarkdError):
+    """The server's schedule takes more than anybody would give. No invoice was made."""
+
+    def __init__(self, fee_sat: int, amount_sat: int) -> None:
+        super().__init__(
+            f"the server keeps a fee of {format_btc(fee_sat)} of a payment of {format_btc(amount_sat)}"
         )
 
 
@@ -107,6 +121,7 @@ class LightningReceive:
     """A payment that comes in, as clients see it. payment_hash: 32 bytes.
 
     state: its name in the JSON. htlc_vtxos: those that the server has granted, until they are claimed.
+    finished_at: when it ended, which may be without the money: then it was never settled.
     """
 
     payment_hash: bytes
@@ -117,6 +132,7 @@ class LightningReceive:
     htlc_vtxos: tuple[WalletVtxo, ...] = ()
     preimage_revealed_at: datetime | None = None
     settled_at: datetime | None = None
+    finished_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +177,7 @@ class LightningReceives:
         self._window = window
         self._wakeup = wakeup
         self._now = now
-        self.poller = Poller(store, executor, machine, self._pace, monotonic=monotonic)
+        self.poller = Poller(store, executor, machine, self._pace, self._is_urgent, monotonic=monotonic)
 
     # --- making invoices
 
@@ -170,8 +186,8 @@ class LightningReceives:
     ) -> str:
         """A new invoice; its preimage is stored when this returns.
 
-        token: for a server that asks strangers for one. Raises ZeroInvoice, FeeExceedsAmount, CltvTooLarge,
-        the server's refusal, UnreadableInvoice, InvoiceMismatch.
+        token: for a server that asks strangers for one. Raises ZeroInvoice, FeeExceedsAmount, AbsurdFee,
+        CltvTooLarge, the server's refusal, UnreadableInvoice, InvoiceMismatch.
         """
         return await self._create(amount_sat, description, token, address=None)
 
@@ -206,6 +222,8 @@ class LightningReceives:
         info = await self._server.info()
         fee_sat = lightning_receive_fee(info.fees, amount_sat)
         subtract_fee(amount_sat, fee_sat)
+        if fee_sat > amount_sat // 2 + FEE_ALLOWANCE_SAT:
+            raise AbsurdFee(fee_sat, amount_sat)
         cltv_delta = self._window.min_cltv_delta(info)
         preimage = Preimage.generate()
         text = await self._server.start_lightning_receive(
@@ -268,22 +286,33 @@ class LightningReceives:
             return [await _shown(tx, self._machine.decode(row.payload)) for row in rows]
 
     async def find(self, payment_hash: bytes) -> LightningReceive:
-        """One of them, or one that was settled. Raises UnknownReceive."""
+        """One of them, or one that is over and whose preimage went out. Raises UnknownReceive.
+
+        One that neither the server nor the chain paid stays `preimage-revealed`, and is finished.
+        """
+        action_id = receive_action_id(payment_hash)
         async with self._store.read() as tx:
-            row = await tx.actions.find(receive_action_id(payment_hash))
+            row = await tx.actions.find(action_id)
             if row is not None:
                 return await _shown(tx, self._machine.decode(row.payload))
             settled = await tx.lightning.find_settled(payment_hash)
+            movement = await tx.movements.find_by_action(action_id)
         if settled is None:
             raise UnknownReceive(payment_hash)
+        is_lost = (
+            movement is not None
+            and movement.status is MovementStatus.FAILED
+            and movement.effective_balance_sat <= 0
+        )
         return LightningReceive(
             payment_hash,
-            SETTLED,
+            REVEALED if is_lost else SETTLED,
             settled.invoice,
             Preimage(settled.preimage),
             settled.amount_sat,
             preimage_revealed_at=settled.settled_at,
-            settled_at=settled.settled_at,
+            settled_at=None if is_lost else settled.settled_at,
+            finished_at=settled.settled_at,
         )
 
     # --- canceling
@@ -337,9 +366,14 @@ class LightningReceives:
         async with self._store.read() as tx:
             row = await tx.actions.find(receive_action_id(payment_hash))
         if row is None:
-            log.warning("no lightning receive is pending for payment hash %s", payment_hash.hex())
+            # It is over: looking for it is faster than the mailbox.
+            log.debug("no lightning receive is pending for payment hash %s", payment_hash.hex())
             return
         self.poller.drive_now(row.id)
+
+    def _is_urgent(self, row: ActionCheckpoint) -> bool:
+        """The server has the preimage: what it does not pay has to go on the chain in time."""
+        return isinstance(self._machine.decode(row.payload), PreimageRevealed)
 
     def _pace(self, row: ActionCheckpoint) -> float:
         if isinstance(self._machine.decode(row.payload), AwaitingPayment):

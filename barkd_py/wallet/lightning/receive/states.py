@@ -76,7 +76,8 @@ class PreimageRevealed:
     """The preimage is out, or is about to be.
 
     claim_attempts: how often a claim failed without a refusal. is_exiting: exits of the HTLC VTXOs were
-    started, or they are on the chain.
+    started, or they are on the chain. is_sent: False as long as the preimage is certainly still ours, because
+    the HTLC VTXOs were on the chain before it was sent to anybody.
     """
 
     terms: ReceiveTerms
@@ -84,6 +85,7 @@ class PreimageRevealed:
     revealed_at: datetime
     claim_attempts: int = 0
     is_exiting: bool = False
+    is_sent: bool = True
     type: Literal["preimage-revealed"] = "preimage-revealed"
 
 
@@ -115,7 +117,7 @@ def reported_vtxos(state: ReceiveState) -> tuple[VtxoId, ...]:
 
 
 async def revealed_preimage(tx: Transaction, payment_hash: bytes) -> bytes | None:
-    """The preimage of a payment that is not settled yet, once it is out anyway; for claims of exits."""
+    """The preimage of a payment that is not settled yet, once it may go out; for exits and their claims."""
     row = await tx.actions.find(receive_action_id(payment_hash))
     if row is None:
         return None

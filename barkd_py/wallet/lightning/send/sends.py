@@ -160,7 +160,7 @@ class LightningSends:
         self._paying: dict[str, asyncio.Task[None]] = {}
         self._begun: set[str] = set()
         self._change_queue = asyncio.Lock()
-        self.poller = Poller(store, executor, machine, self._pace, monotonic=monotonic)
+        self.poller = Poller(store, executor, machine, self._pace, self._is_urgent, monotonic=monotonic)
 
     # --- paying
 
@@ -383,6 +383,10 @@ class LightningSends:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.poller.close()
+
+    def _is_urgent(self, row: ActionCheckpoint) -> bool:
+        """HTLCs that the server has to give back go on the chain before it may take them."""
+        return isinstance(self._machine.decode(row.payload), Revocable | Stuck)
 
     def _pace(self, row: ActionCheckpoint) -> float:
         """Often while somebody may be standing there; stuck HTLCs wait for blocks."""
