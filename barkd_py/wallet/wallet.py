@@ -274,7 +274,10 @@ class Wallet:
             self.server,
             self.chain,
             InvoiceSource(
-                self.server, LnurlClient(self._network, socks5_proxy=config.socks5_proxy), self._network
+                self.server,
+                LnurlClient(self._network, socks5_proxy=config.socks5_proxy),
+                self._network,
+                now=now,
             ),
             network=self._network,
             rules=SendRules(config.change_vtxo_split_factor, config.vtxo_exit_margin),

@@ -28,7 +28,7 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn
 from barkd_py.bitcoin.units import DUST_SAT, BlockRef, FeeRate, Network
-from barkd_py.chain.source import Confirmed, NotFound, TxStatus
+from barkd_py.chain.source import Confirmed, NotFound, Spend, TxStatus
 from barkd_py.errors import ChainUnavailable, ServerRejected, ServerUnavailable
 from barkd_py.server_rpc.api import (
     ArkoorCosignature,
@@ -49,12 +49,16 @@ INFO = replace(
 
 
 class StillChain:
-    """Blocks come when a test says so. unconfirmed: transactions that are not in one."""
+    """Blocks come when a test says so.
+
+    unconfirmed: transactions that are not in one. spends: what takes the outputs that are taken.
+    """
 
     def __init__(self, height: int = 200) -> None:
         self.height = height
         self.txs: dict[Txid, Tx] = {}
         self.unconfirmed: set[Txid] = set()
+        self.spends: dict[OutPoint, Txid] = {}
         self.is_away = False
 
     async def tip(self) -> BlockRef:
@@ -71,6 +75,11 @@ class StillChain:
     async def tx_status(self, txid: Txid) -> TxStatus:
         tip = await self.tip()
         return Confirmed(tip) if txid in self.txs and txid not in self.unconfirmed else NotFound()
+
+    async def spender(self, outpoint: OutPoint, *, since_height: int) -> Spend | None:
+        tip = await self.tip()
+        txid = self.spends.get(outpoint)
+        return None if txid is None else Spend(txid, Confirmed(tip))
 
     async def update_fee_rates(self) -> FeeRate:
         return FeeRate(250)

@@ -145,10 +145,23 @@ class ActionExecutor:
             await tx.actions.save(action_id, machine.kind, machine.encode(state), machine.reports(state))
         return state
 
-    async def begin(self, machine: Machine[S], action_id: str, prepare: Prepare[S], *, until: Until) -> None:
-        """`store_new`, then drive it. The lock is held before the row exists: nobody drives it first."""
+    async def begin(
+        self,
+        machine: Machine[S],
+        action_id: str,
+        prepare: Prepare[S],
+        *,
+        until: Until,
+        on_stored: Callable[[], None] | None = None,
+    ) -> None:
+        """`store_new`, then drive it. The lock is held before the row exists: nobody drives it first.
+
+        on_stored: called once the action is stored.
+        """
         async with self._locks.try_hold(action_id):
             await self.store_new(machine, action_id, prepare)
+            if on_stored is not None:
+                on_stored()
             await self._drive(machine, action_id, until)
 
     async def drive(self, machine: Machine[S], action_id: str, *, until: Until = Until.PARK) -> None:

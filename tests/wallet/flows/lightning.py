@@ -43,6 +43,10 @@ class Outside:
     async def settle(self, payment_hash: bytes) -> None:
         await self._post("/lightning/settle", {"payment_hash": payment_hash.hex()})
 
+    async def sweep(self) -> None:
+        """The Ark server looks at the chain, and takes what it may."""
+        await self._post("/sweep", {})
+
     async def advance(self, seconds: int) -> None:
         await self._post("/time", {"advance_seconds": seconds})
 

@@ -14,7 +14,7 @@ from barkd_py.daemon.loops import Daemon
 from barkd_py.errors import BarkdError, ServerRejected
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.exits.states import ExitFilter
-from barkd_py.wallet.lightning.send.sends import LightningSend, SendState
+from barkd_py.wallet.lightning.send.sends import HtlcsOnChain, LightningSend, SendState
 from barkd_py.wallet.movements import LIGHTNING_SEND, Movement, MovementStatus
 from barkd_py.wallet.payment_request import InvoiceDestination, parse_lightning_destination
 from tests.wallet.flows.conftest import Net, Owner
@@ -266,7 +266,9 @@ async def test_htlcs_that_the_server_keeps_are_taken_on_chain(
         return status.state.type == "claimable"
 
     await until(is_claimable)
-    assert (await driven(alice, payment_hash)).state is SendState.UNKNOWN
+    assert (await driven(alice, payment_hash)).state is SendState.REVOCATION_STUCK
+    with pytest.raises(HtlcsOnChain):
+        await pay(alice, text)
     assert alice.wallet.onchain is not None
     await alice.wallet.onchain.sync()
     onchain_before_sat = (await alice.wallet.onchain.balance()).total_sat
@@ -274,9 +276,58 @@ async def test_htlcs_that_the_server_keeps_are_taken_on_chain(
     await alice.wallet.exits.claim(None, parse_address(address, alice.wallet.network), FeeRate(1_000))
     await net.mine()
     await alice.wallet.onchain.sync()
+    await alice.wallet.exits.progress(FeeRate(1_000))
+    assert (await driven(alice, payment_hash)).state is SendState.UNKNOWN
     gained_sat = (await alice.wallet.onchain.balance()).total_sat - onchain_before_sat
     assert htlc_sat - 2_000 < gained_sat < htlc_sat
     assert await alice.spendable_sat() == before_sat - htlc_sat
+
+
+async def test_htlcs_that_the_server_takes_on_chain_were_paid_with(
+    net: Net, alice: Owner, outside: Outside
+) -> None:
+    """The payee is paid, and the server says nothing; so the HTLCs exit. It takes them with the preimage long
+    before they could be claimed, and the invoice is not paid a second time.
+    """
+    await alice.fund_onchain(100_000)
+    before_sat = await alice.spendable_sat()
+    text = await outside.invoice(AMOUNT_SAT, hold=True)
+    payment_hash = await pay(alice, text)
+    for rpc in ("CheckLightningPayment", "RequestLightningPayHtlcRevocation"):
+        net.fault(rpc, stage="before", kind="error", code="UNAVAILABLE", count=None)
+    await outside.settle(payment_hash)
+    await net.mine(247)
+    await alice.wallet.chain.fetch_tip()
+    assert (await driven(alice, payment_hash)).state is SendState.REVOCATION_STUCK
+    await net.mine(3)
+    await alice.wallet.chain.fetch_tip()
+    await driven(alice, payment_hash)
+    (exit_,) = await alice.wallet.exits.statuses(ExitFilter.ALL)
+
+    async def is_on_chain() -> bool:
+        await net.mine()
+        await alice.wallet.chain.fetch_tip()
+        await alice.wallet.exits.progress(FeeRate(1_000))
+        (status,) = await alice.wallet.exits.statuses(ExitFilter.ALL)
+        return status.state.type == "awaiting-delta"
+
+    await until(is_on_chain)
+    with pytest.raises(HtlcsOnChain):
+        await pay(alice, text)
+
+    async def is_paid() -> bool:
+        await net.mine()
+        await outside.sweep()
+        await alice.wallet.chain.fetch_tip()
+        return (await driven(alice, payment_hash)).state is SendState.PAID
+
+    await until(is_paid)
+    assert (await alice.wallet.exits.status(exit_.vtxo_id)).state.type == "awaiting-delta"
+    with pytest.raises(BarkdError, match="Invoice has already been paid"):
+        await pay(alice, text)
+    paid = await movement(alice)
+    assert (paid.status, paid.exited_vtxos) == (MovementStatus.SUCCESSFUL, (exit_.vtxo_id,))
+    assert paid.effective_balance_sat == await alice.spendable_sat() - before_sat
 
 
 async def test_an_expired_invoice_costs_nothing(alice: Owner, outside: Outside) -> None:

@@ -18,6 +18,9 @@ from barkd_py.errors import BarkdError
 from barkd_py.wallet.actions.executor import ActionExecutor
 from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.balance import Balance, BalanceReader
+from barkd_py.wallet.exits.payloads import encode_state
+from barkd_py.wallet.exits.rows import apply_consequences, row_after
+from barkd_py.wallet.exits.states import ExitState
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import send_action_id
 from barkd_py.wallet.lightning.send.invoices import InvoiceSource
@@ -26,10 +29,11 @@ from barkd_py.wallet.lightning.send.machine import LightningSendMachine
 from barkd_py.wallet.lightning.send.sends import LightningSends, SendRules
 from barkd_py.wallet.lightning.send.states import FORMAT, State
 from barkd_py.wallet.locks import NamedLocks
-from barkd_py.wallet.movements import LIGHTNING_SEND, Movement
+from barkd_py.wallet.movements import EXIT_START, LIGHTNING_SEND, Movement, MovementUpdate
 from barkd_py.wallet.payment_request import InvoiceDestination
 from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Transaction
+from barkd_py.wallet.store.exits import ExitRow
 from barkd_py.wallet.store.properties import WalletProperties
 from barkd_py.wallet.vtxos import NewVtxo, Spendable, StateKind, WalletVtxo
 from tests.fakes.pay_server import PayServer
@@ -41,6 +45,8 @@ THRESHOLD = 12
 EXIT_MARGIN = 12
 COIN_EXPIRY_HEIGHT = 1_000
 PREIMAGE = b"\x61" * 32
+# When the invoices for offers were written.
+OFFERED_AT = 1_700_000_000
 PAYEE_SECRET = SecretKey(b"\x62" * 32)
 
 
@@ -124,6 +130,24 @@ class Payer:
         async with self.store.transaction() as tx:
             await tx.vtxos.mark_exited(vtxo_ids)
 
+    async def exit(self, vtxo_id: VtxoId, state: ExitState) -> None:
+        """What the exits do when one has come so far; the first time makes its movement."""
+        async with self.store.transaction() as tx:
+            row = await tx.exits.find(vtxo_id)
+            if row is None:
+                amount_sat = (await tx.vtxos.get(vtxo_id)).amount_sat
+                movement = await tx.movements.create(
+                    EXIT_START, MovementUpdate(effective_balance_sat=-amount_sat, input_vtxos=(vtxo_id,))
+                )
+                row = ExitRow(vtxo_id, state.type, encode_state(state), "[]", movement.id)
+            row = row_after(row, state, ())
+            await tx.exits.save(row)
+            await apply_consequences(tx, row, state)
+
+    async def exit_movements(self) -> Sequence[Movement]:
+        async with self.store.read() as tx:
+            return [each for each in await tx.movements.list() if each.subsystem == EXIT_START]
+
     async def add_coin(self, amount_sat: int = 100_000, expiry_height: int = COIN_EXPIRY_HEIGHT) -> VtxoId:
         """A spendable VTXO, which the server knows."""
         key = await self.keychain.reserve()
@@ -196,7 +220,7 @@ async def open_payer(
         keychain,
         asked,
         chain,
-        InvoiceSource(asked, LnurlClient(network, transport=transport), network),
+        InvoiceSource(asked, LnurlClient(network, transport=transport), network, now=lambda: OFFERED_AT),
         network=network,
         rules=SendRules(change_split_factor=2, exit_margin=EXIT_MARGIN),
         wakeup=asyncio.Event(),

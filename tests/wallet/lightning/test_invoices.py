@@ -28,7 +28,7 @@ from tests.bitcoin.test_bolt12_invoice import (
 )
 from tests.fakes.pay_server import PayServer
 from tests.support.vectors import Case, params
-from tests.wallet.lightning.payer import PREIMAGE, Payer, bolt11, open_payer
+from tests.wallet.lightning.payer import OFFERED_AT, PREIMAGE, Payer, bolt11, open_payer
 from tests.wallet.lightning.test_send import HASH
 
 AMOUNT_SAT = AMOUNT_MSAT // 1000
@@ -139,6 +139,19 @@ async def test_a_server_that_brings_another_invoice_is_not_paid(
     assert chain_text(raised.value).startswith(f"invalid BOLT12 invoice received from offer: {problem}")
     assert payer.server.attempts == {}
     assert await payer.movements() == []
+
+
+async def test_an_old_invoice_for_an_offer_is_not_paid(payer: Payer) -> None:
+    """The payee may have been paid long ago, and the server may have the preimage."""
+    created = OFFERED_AT - 7_200
+    payer.server.offer_invoice = signed(invoice_records(t168=HASH, t164=truncated_u64(created)))
+    with pytest.raises(BarkdError) as raised:
+        await pay_offer(payer)
+    assert chain_text(raised.value) == "invalid BOLT12 invoice received from offer: invoice has expired"
+    assert payer.server.attempts == {}
+    assert await payer.movements() == []
+    payer.server.offer_invoice = signed(invoice_records(t168=HASH, t164=truncated_u64(created + 1)))
+    assert await pay_offer(payer) == HASH
 
 
 async def test_an_invoice_of_another_network_is_not_paid(payer: Payer) -> None:

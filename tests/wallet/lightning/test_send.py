@@ -11,6 +11,7 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, ServerRejected, ServerUnavailable, chain_text
 from barkd_py.server_rpc.api import LightningFailureReason, PaymentSucceeded
+from barkd_py.wallet.lightning.ids import send_action_id
 from barkd_py.wallet.lightning.send.sends import PaymentInProgress
 from barkd_py.wallet.lightning.send.states import MAX_LOST, Initiated, Locked, Revocable, Stuck
 from barkd_py.wallet.lightning.send.terms import CannotCoverLightningPayment
@@ -464,10 +465,7 @@ async def test_htlcs_that_the_server_keeps_exit_before_they_expire(payer: Payer)
     await payer.drive()
     assert await payer.name() == "revocation-stuck"
     assert payer.exits.started == list(htlc_ids)
-    await payer.mark_exited(htlc_ids)
-    await payer.drive()
-    assert await payer.state() is None
-    assert await payer.vtxos(StateKind.LOCKED) == ()
+    assert (await payer.sends.find(HASH)).state.value == "revocation-stuck"
 
 
 async def test_what_is_exiting_may_still_be_paid(payer: Payer) -> None:
@@ -516,14 +514,41 @@ async def test_what_cannot_exit_waits_for_the_server(payer: Payer) -> None:
     await assert_refunded(payer)
 
 
-async def test_htlcs_that_somebody_put_on_the_chain_end_the_payment(payer: Payer) -> None:
+async def test_a_tip_that_is_not_known_does_not_start_the_count_of_silence(payer: Payer) -> None:
+    await payer.pay()
+    state = await payer.state()
+    assert isinstance(state, Initiated)
+    payer.server.away |= {"check_lightning_payment", "request_lightning_pay_htlc_revocation"}
+    payer.server.chain.height = state.payment.htlc_expiry_height - 11
+    with pytest.raises(ServerUnavailable):
+        await payer.drive()
+    async with payer.store.transaction() as tx:  # the silence begins anew
+        row = await tx.actions.find(send_action_id(HASH))
+        assert row is not None
+        stuck = payer.machine.encode(Stuck(state.payment, state.htlc_ids))
+        await tx.actions.save(row.id, row.kind, stuck, state.htlc_ids)
+    payer.server.chain.is_away = True
+    with pytest.raises(ServerUnavailable):
+        await payer.drive()
+    payer.server.chain.is_away = False
+    with pytest.raises(ServerUnavailable):
+        await payer.drive()
+    assert payer.exits.started == []
+    stuck_now = await payer.state()
+    assert isinstance(stuck_now, Stuck)
+    assert stuck_now.silent_since_height == payer.server.chain.height
+
+
+async def test_htlcs_that_somebody_put_on_the_chain_are_followed_there(payer: Payer) -> None:
     await stuck_at(payer, 50)
     with pytest.raises(ServerRejected):
         await payer.drive()
     htlc_ids = payer.server.attempt(HASH).htlc_ids
     await payer.mark_exited(htlc_ids)
     await payer.drive()
-    assert await payer.state() is None
+    state = await payer.state()
+    assert isinstance(state, Stuck)
+    assert state.exiting == htlc_ids
     movement = await payer.movement()
     assert (movement.status, movement.effective_balance_sat) == (MovementStatus.FAILED, 0)
     assert movement.exited_vtxos == htlc_ids

@@ -11,7 +11,7 @@ import pytest
 
 from barkd_py.errors import BarkdError
 from barkd_py.wallet.lightning.ids import send_action_id
-from barkd_py.wallet.lightning.send.states import Initiated
+from barkd_py.wallet.lightning.send.states import Initiated, Stuck
 from barkd_py.wallet.movements import MovementStatus
 from tests.fakes.pay_server import PayServer
 from tests.wallet.flows.crashes import Crash, Twice, When
@@ -232,4 +232,6 @@ async def test_exits_that_were_started_are_not_forgotten(sqlite_database: str, p
         assert (await payer.balance()).pending_lightning_send_sat == AMOUNT_SAT + FEE_SAT
         await payer.mark_exited(exits.started)
         await payer.drive()
-        assert await payer.state() is None
+        stuck = await payer.state()
+        assert isinstance(stuck, Stuck)
+        assert list(stuck.exiting) == exits.started

@@ -2,12 +2,16 @@
 
 An invoice stands for itself. For an offer the Ark server fetches one, which is then proven to be for that
 very offer and amount; for a Lightning address or LNURL the payee's service is asked. Whatever the way, the
-network must be the wallet's. Whether an invoice has expired is the payee's business: their node refuses it.
+network must be the wallet's. Whether an invoice that the payer names has expired is the payee's business:
+their node refuses it. One that the server brings for an offer must be fresh: an old one may be paid already,
+by somebody else, and the server may have its preimage.
 
 Source: protocol sheet 05 §4.1, §4.2.
 """
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -83,6 +87,11 @@ class BadOfferInvoice(ProtocolViolation):
         super().__init__("invalid BOLT12 invoice received from offer")
 
 
+class ExpiredInvoice(BarkdError):
+    def __init__(self) -> None:
+        super().__init__("invoice has expired")
+
+
 class LightningAddressFailed(BarkdError):
     """The cause says why there is no invoice."""
 
@@ -150,12 +159,20 @@ def offer_amount_sat(offer: Offer, user_sat: int | None) -> int:
 
 
 class InvoiceSource:
-    """Gets invoices for destinations."""
+    """Gets invoices for destinations. now: Unix seconds."""
 
-    def __init__(self, server: ArkServerApi, lnurl: LnurlClient, network: Network) -> None:
+    def __init__(
+        self,
+        server: ArkServerApi,
+        lnurl: LnurlClient,
+        network: Network,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._server = server
         self._lnurl = lnurl
         self._network = network
+        self._now = now
 
     async def order(
         self, destination: LightningDestination, amount_sat: int | None, comment: str | None
@@ -203,6 +220,8 @@ class InvoiceSource:
             invoice.verify(offer, requested_sat * 1000)
         except (InvalidBolt12Invoice, UnexpectedBolt12Invoice) as error:
             raise BadOfferInvoice from error
+        if invoice.expires_at <= self._now():
+            raise BadOfferInvoice from ExpiredInvoice()
         return Order(invoice, requested_sat, PaymentMethod(PaymentMethodKind.OFFER, offer.text))
 
     async def _order_of_service(

@@ -37,9 +37,8 @@ from barkd_py.wallet.actions.failures import StillPending, Unworkable, is_final
 from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.arkoor.package import RequestCosign, cosign_package, is_refused
-from barkd_py.wallet.exits.payloads import decode_state as decode_exit
-from barkd_py.wallet.exits.states import Canceled
 from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.lightning.send.on_chain import Fate, HtlcWatch
 from barkd_py.wallet.lightning.send.states import (
     FORMAT,
     Answer,
@@ -68,7 +67,7 @@ from barkd_py.wallet.lightning.send.writes import (
 from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxos import UNSPENT
+from barkd_py.wallet.vtxos import UNSPENT, StateKind
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +111,7 @@ class LightningSendMachine:
         self._threshold = threshold
         self._exit_margin = exit_margin
         self._start_exit = start_exit
+        self._watch = HtlcWatch(store, chain)
         self._preimages: dict[bytes, bytes] = {}
 
     def encode(self, state: State) -> str:
@@ -291,7 +291,8 @@ class LightningSendMachine:
 
     def _settle(self, state: WithHtlcs, preimage: bytes) -> Done:
         self._preimages.pop(state.payment.payment_hash, None)
-        return Done(write_paid(state.payment, state.htlc_ids, preimage))
+        returned_sat = state.returned_sat if isinstance(state, Stuck) else 0
+        return Done(write_paid(state.payment, state.htlc_ids, preimage, returned_sat=returned_sat))
 
     # --- Revocable, Stuck
 
@@ -301,15 +302,19 @@ class LightningSendMachine:
         if preimage is not None:
             return self._settle(state, preimage)
         if isinstance(state, Stuck) and state.exiting:
-            return await self._watch_exits(state)
+            return await self._follow_exits(state)
         async with self._store.read() as tx:
-            htlcs = [vtxo for vtxo in await tx.vtxos.get_many(state.htlc_ids) if vtxo.state.kind in UNSPENT]
-        if not htlcs:  # they are on the chain, whoever put them there
+            vtxos = await tx.vtxos.get_many(state.htlc_ids)
+        htlcs = [vtxo for vtxo in vtxos if vtxo.state.kind in UNSPENT]
+        on_chain = tuple(vtxo.id for vtxo in vtxos if vtxo.state.kind is StateKind.EXITED)
+        if not htlcs and on_chain:  # whoever put them there
+            return Next(Stuck(payment, state.htlc_ids, exiting=on_chain), write_exits(payment, on_chain))
+        if not htlcs:
             return Done(write_exits(payment, state.htlc_ids))
         total_sat = sum(htlc.amount_sat for htlc in htlcs)
         destination = ArkoorDestination(total_sat, PubkeyPolicy(payment.revocation_pubkey))
         try:
-            vtxos = await cosign_package(
+            revoked = await cosign_package(
                 self._store,
                 self._keychain,
                 self._server,
@@ -317,7 +322,7 @@ class LightningSendMachine:
                 (destination,),
                 request=self._server.request_lightning_pay_htlc_revocation,
             )
-            await self._anchors.validate(vtxos)
+            await self._anchors.validate(revoked)
         except StoreError:
             raise
         except BarkdError as error:
@@ -325,7 +330,11 @@ class LightningSendMachine:
             if preimage is not None:
                 return self._settle(state, preimage)
             return await self._not_taken_back(state, answer, error)
-        return Done(write_taken_back(payment, state.htlc_ids, vtxos, self._registration.wake_at_commit))
+        htlc_ids = [htlc.id for htlc in htlcs]
+        writes = write_taken_back(payment, htlc_ids, revoked, on_chain, self._registration.wake_at_commit)
+        if not on_chain:
+            return Done(writes)
+        return Next(Stuck(payment, state.htlc_ids, exiting=on_chain, returned_sat=total_sat), writes)
 
     async def _not_taken_back(
         self, state: Revocable | Stuck, answer: Answer, error: BarkdError
@@ -335,7 +344,7 @@ class LightningSendMachine:
         since = None
         if answer is Answer.SILENT:
             before = state.silent_since_height if isinstance(state, Stuck) else None
-            since = tip_height if before is None else before
+            since = before or tip_height or None  # an unknown tip starts nothing
         stuck = Stuck(state.payment, state.htlc_ids, since)
         if must_exit(stuck, answer, tip_height=tip_height, exit_margin=self._exit_margin):
             return await self._exit(stuck, error)
@@ -363,17 +372,21 @@ class LightningSendMachine:
         writes = write_exits(state.payment, exiting)
         return Park(replace(state, exiting=tuple(exiting)), STUCK_POLL_SECS, writes=writes)
 
-    async def _watch_exits(self, state: Stuck) -> Outcome[State]:
-        """Done when they are on the chain; what could not exit is lost then. If one is canceled, the server
-        is asked again.
+    async def _follow_exits(self, state: Stuck) -> Outcome[State]:
+        """Until every output is spent the server may take it with the preimage, so the payment is not over,
+        and its invoice is not paid again. Where an HTLC is lost that is so for good. If an exit is canceled,
+        the server is asked again.
         """
-        async with self._store.read() as tx:
-            vtxos = await tx.vtxos.get_many(state.exiting)
-            rows = [await tx.exits.find(htlc_id) for htlc_id in state.exiting]
-        if any(row is not None and isinstance(decode_exit(row.state), Canceled) for row in rows):
+        sight = await self._watch.look(state.payment, state.exiting)
+        if sight.preimage is not None:
+            log.warning("Lightning send: the server took the HTLCs with the preimage: it was paid")
+            return self._settle(state, sight.preimage)
+        if Fate.CALLED_OFF in sight.fates:
             return Park(replace(state, exiting=()), STUCK_POLL_SECS)
-        if any(vtxo.state.kind in UNSPENT for vtxo in vtxos):
+        if Fate.OPEN in sight.fates:
             return Park(state, STUCK_POLL_SECS)
+        if Fate.LOST in sight.fates:
+            return Park(state, STUCK_POLL_SECS, writes=write_spent(state.htlc_ids))
         return Done(write_spent(state.htlc_ids))
 
     # --- shared

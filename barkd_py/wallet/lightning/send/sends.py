@@ -101,6 +101,17 @@ class PaymentInProgress(BarkdError):
         super().__init__("Payment operation already in progress for this invoice")
 
 
+class HtlcsOnChain(PaymentInProgress):
+    """An earlier payment of this invoice has failed for us, but the server can still make it a success."""
+
+    def __init__(self) -> None:
+        BarkdError.__init__(
+            self,
+            "Payment operation already in progress for this invoice: its HTLCs are being taken on chain, "
+            "where the server may still claim them with the preimage",
+        )
+
+
 class PaymentNotMade(BarkdError):
     """The payment failed; what it cost is in the history."""
 
@@ -110,6 +121,23 @@ class PaymentNotMade(BarkdError):
 
 class _AlreadyStarted(BarkdError):
     """There is a payment of this hash. Nothing was stored."""
+
+
+class _Turn:
+    """A lock that is held until its holder has ended the turn; once more is no harm."""
+
+    def __init__(self, lock: asyncio.Lock) -> None:
+        self._lock: asyncio.Lock | None = lock
+
+    @classmethod
+    async def of(cls, lock: asyncio.Lock) -> "_Turn":
+        await lock.acquire()
+        return cls(lock)
+
+    def end(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +204,8 @@ class LightningSends:
         """See `daemon.wallet_api.LightningApi`. The payment goes on if the caller is cancelled.
 
         Raises what `InvoiceSource.order` and `Order.payable_sat` raise, AlreadyPaid, PaymentInProgress,
-        CannotCoverLightningPayment, AbsurdFee; the server's refusal; StillPending; PaymentNotMade if waiting.
+        HtlcsOnChain, CannotCoverLightningPayment, AbsurdFee; the server's refusal; StillPending;
+        PaymentNotMade if waiting.
         """
         order = await self._invoices.order(destination, amount_sat, comment)
         action_id = send_action_id(order.payment_hash)
@@ -210,9 +239,12 @@ class LightningSends:
             log.info("%s: %s", task.get_name(), chain_text(error))
 
     async def _pay(self, action_id: str, order: Order, retry_for_secs: int | None, until: Until) -> None:
-        async with self._store.read() as tx:
-            await _check_not_paid(tx, order.payment_hash)
-            row = await tx.actions.find(action_id)
+        row = await self._unpaid(action_id, order.payment_hash)
+        if row is not None and self._is_on_chain(row):
+            await self._executor.drive(self._machine, action_id)  # it may be over
+            row = await self._unpaid(action_id, order.payment_hash)
+            if row is not None and self._is_on_chain(row):
+                raise HtlcsOnChain
         if row is None:
             try:
                 await self._begin_in_turn(action_id, order, retry_for_secs, until)
@@ -221,6 +253,16 @@ class LightningSends:
             else:
                 return
         await self._executor.drive(self._machine, action_id, until=until)
+
+    async def _unpaid(self, action_id: str, payment_hash: bytes) -> ActionCheckpoint | None:
+        """The payment under way, if there is one. Raises AlreadyPaid."""
+        async with self._store.read() as tx:
+            await _check_not_paid(tx, payment_hash)
+            return await tx.actions.find(action_id)
+
+    def _is_on_chain(self, row: ActionCheckpoint) -> bool:
+        state = self._machine.decode(row.payload)
+        return isinstance(state, Stuck) and bool(state.exiting)
 
     async def _begin_in_turn(
         self, action_id: str, order: Order, retry_for_secs: int | None, until: Until
@@ -236,19 +278,25 @@ class LightningSends:
                 raise
         else:
             return
-        async with self._change_queue:  # one after the other, so that each change is looked at once
-            await self._begin_with_change(action_id, order, retry_for_secs, until)
+        turn = await _Turn.of(
+            self._change_queue
+        )  # one after the other, so that each change is looked at once
+        try:
+            await self._begin_with_change(action_id, order, retry_for_secs, until, turn)
+        finally:
+            turn.end()
 
     async def _begin_with_change(
-        self, action_id: str, order: Order, retry_for_secs: int | None, until: Until
+        self, action_id: str, order: Order, retry_for_secs: int | None, until: Until, turn: "_Turn"
     ) -> None:
+        """The turn is over once the payment has its inputs."""
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + self._change_wait_secs
         while True:
             others = [self._paying[other] for other in self._begun]
             left_secs = give_up_at - clock()
             try:
-                await self._begin(action_id, order, retry_for_secs, until)
+                await self._begin(action_id, order, retry_for_secs, until, on_stored=turn.end)
             except CannotCoverLightningPayment:
                 if not others or left_secs <= 0:
                     raise
@@ -256,7 +304,15 @@ class LightningSends:
                 return
             await asyncio.wait(others, timeout=left_secs, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _begin(self, action_id: str, order: Order, retry_for_secs: int | None, until: Until) -> None:
+    async def _begin(
+        self,
+        action_id: str,
+        order: Order,
+        retry_for_secs: int | None,
+        until: Until,
+        *,
+        on_stored: Callable[[], None] | None = None,
+    ) -> None:
         """Raises _AlreadyStarted."""
         info = await self._server.info()
         tip = await self._chain.tip()
@@ -272,7 +328,7 @@ class LightningSends:
             return Locked(payment)
 
         try:
-            await self._executor.begin(self._machine, action_id, prepare, until=until)
+            await self._executor.begin(self._machine, action_id, prepare, until=until, on_stored=on_stored)
         except LockBusy:  # an earlier payment of this invoice is ending just now
             raise PaymentInProgress from None
         finally:

@@ -7,7 +7,7 @@
               ├───────────────────────▶ Revocable ◀─ failed, late, ─┘
               │                          │  │        never heard of
               ▼                          │  │
-        done: undone       revoked ◀─────┘  └── not revoked ──▶ Stuck ── on the chain ──▶ done: failed
+        done: undone       revoked ◀─────┘  └── not revoked ──▶ Stuck ── claimed on chain ──▶ done: failed
                                                                   │
                                                         revoked or paid after all
 
@@ -139,15 +139,18 @@ class Revocable:
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """The server did not give the HTLCs back. It is asked again, until they are on the chain.
+    """The server did not give the HTLCs back. It is asked again, until they exit.
 
-    silent_since_height: the tip when it stopped answering. exiting: those whose exits are started.
+    silent_since_height: the tip when it stopped answering. exiting: those whose exits are started; as long
+    as an output of them is left, the server may take it and the payment is made after all. returned_sat: what
+    came back of the others.
     """
 
     payment: Payment
     htlc_ids: tuple[VtxoIdText, ...]
     silent_since_height: int | None = None
     exiting: tuple[VtxoIdText, ...] = ()
+    returned_sat: int = 0
     type: Literal["stuck"] = "stuck"
 
 

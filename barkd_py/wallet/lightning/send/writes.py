@@ -6,13 +6,14 @@ has another one. Source: protocol sheet 05 §4.7, §4.8, §4.13.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.wallet.actions.executor import Writes
 from barkd_py.wallet.lightning.send.states import Payment
 from barkd_py.wallet.movements import MovementStatus, MovementUpdate
 from barkd_py.wallet.store import Transaction
-from barkd_py.wallet.vtxos import ActionHolder, Locked, NewVtxo, Spendable
+from barkd_py.wallet.vtxos import ActionHolder, Locked, NewVtxo, Spendable, StateKind
 
 Wake = Callable[[], None]
 """Has the server learn of new VTXOs after the commit."""
@@ -48,15 +49,21 @@ def write_failed(payment: Payment) -> Writes:
     return write
 
 
-def write_paid(payment: Payment, htlc_ids: Sequence[VtxoId], preimage: bytes) -> Writes:
-    """preimage: proven."""
+def write_paid(
+    payment: Payment, htlc_ids: Sequence[VtxoId], preimage: bytes, *, returned_sat: int = 0
+) -> Writes:
+    """preimage: proven. returned_sat: what the server gave back nevertheless.
+
+    HTLCs on the chain are what was paid with: their exits are no movements of their own any more.
+    """
     assert payment.is_preimage(preimage), "looked at before"
 
     async def write(tx: Transaction) -> None:
         await tx.lightning.record_paid(payment.payment_hash, preimage)
         await tx.vtxos.steal_spent(htlc_ids)
+        await _forget_exits(tx, htlc_ids)
         update = MovementUpdate(
-            effective_balance_sat=-payment.htlc_sat,
+            effective_balance_sat=returned_sat - payment.htlc_sat,
             offchain_fee_sat=payment.fee_sat,
             metadata={"payment_preimage": preimage.hex()},
         )
@@ -65,19 +72,35 @@ def write_paid(payment: Payment, htlc_ids: Sequence[VtxoId], preimage: bytes) ->
     return write
 
 
+async def _forget_exits(tx: Transaction, htlc_ids: Sequence[VtxoId]) -> None:
+    for htlc in await tx.vtxos.get_many(htlc_ids):
+        row = await tx.exits.find(htlc.id)
+        if htlc.state.kind is not StateKind.EXITED or row is None or row.movement_id is None:
+            continue
+        update = MovementUpdate(effective_balance_sat=0)
+        await tx.movements.finish_with_update(row.movement_id, MovementStatus.FAILED, update)
+        await tx.exits.save(replace(row, movement_id=None))
+
+
 def write_taken_back(
-    payment: Payment, htlc_ids: Sequence[VtxoId], vtxos: Sequence[Vtxo], wake: Wake
+    payment: Payment,
+    htlc_ids: Sequence[VtxoId],
+    vtxos: Sequence[Vtxo],
+    exited_ids: Sequence[VtxoId],
+    wake: Wake,
 ) -> Writes:
-    """The HTLCs are spent, into VTXOs of ours."""
-    missing_sat = payment.htlc_sat - sum(vtxo.amount_sat for vtxo in vtxos)
+    """These HTLCs are spent, into VTXOs of ours. exited_ids: the others, which are on the chain."""
 
     async def write(tx: Transaction) -> None:
+        exited_sat = sum(htlc.amount_sat for htlc in await tx.vtxos.get_many(exited_ids))
+        missing_sat = payment.htlc_sat - exited_sat - sum(vtxo.amount_sat for vtxo in vtxos)
         await tx.vtxos.steal_spent(htlc_ids)
         await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in vtxos)
         update = MovementUpdate(
             effective_balance_sat=-missing_sat,
             offchain_fee_sat=missing_sat,
             output_vtxos=tuple(vtxo.id for vtxo in vtxos),
+            exited_vtxos=tuple(exited_ids),
         )
         await tx.movements.finish_with_update(payment.movement_id, MovementStatus.FAILED, update)
         wake()
