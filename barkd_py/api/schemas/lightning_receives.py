@@ -35,4 +35,5 @@ class LightningReceiveInfo(Schema):
     settled_at: str | None = None
     preimage_revealed_at: str | None = None
     finished_at: str | None = None
+    """When it was over. Without `settled_at`: neither the server nor the chain paid."""
     htlc_vtxos: list[WalletVtxoInfo]

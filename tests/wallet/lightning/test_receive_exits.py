@@ -15,7 +15,7 @@ from barkd_py.bitcoin.units import BlockRef
 from barkd_py.errors import BarkdError, ServerUnavailable
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.exits.payloads import encode_state
-from barkd_py.wallet.exits.states import Claimed
+from barkd_py.wallet.exits.states import Claimed, ClaimInProgress
 from barkd_py.wallet.lightning import poller
 from barkd_py.wallet.lightning.receive import machine
 from barkd_py.wallet.lightning.receive.errors import (
@@ -59,9 +59,12 @@ async def put_exits(
     receiver: Receiver, kind: str, *, on_chain: bool, claim_txid: Txid = OUR_CLAIM.txid
 ) -> None:
     """All exits are at this state. claim_txid: what has claimed them; by itself, we did."""
+    block = BlockRef(300, BlockHash(bytes(32)))
     state = json.dumps({})
     if kind == "claimed":
-        state = encode_state(Claimed(300, claim_txid, BlockRef(300, BlockHash(bytes(32)))))
+        state = encode_state(Claimed(300, claim_txid, block))
+    elif kind == "claim-in-progress":
+        state = encode_state(ClaimInProgress(300, block, claim_txid))
     async with receiver.store.transaction() as tx:
         for vtxo in await tx.vtxos.list(None):
             if vtxo.policy_kind != "server-htlc-receive-v1":
@@ -72,7 +75,7 @@ async def put_exits(
             if movement_id is None:
                 movement_id = (await tx.movements.create(EXIT_START, update)).id
             await tx.exits.save(ExitRow(vtxo.id, kind, state, "[]", movement_id))
-            if kind == "claimed" and claim_txid == OUR_CLAIM.txid:
+            if kind in ("claimed", "claim-in-progress") and claim_txid == OUR_CLAIM.txid:
                 await tx.exits.save_claim(OUR_CLAIM)
             if on_chain:
                 await tx.vtxos.mark_exited([vtxo.id])
@@ -321,6 +324,18 @@ async def test_what_was_shown_is_claimed_however_late(receiver: Receiver) -> Non
     receiver.server.chain.height += DISCLOSE_SLACK + 100
     await receiver.drive(payment_hash)
     assert len(receiver.exits.claimed) == 2
+
+
+@pytest.mark.parametrize("kind", ["claim-in-progress", "claimed"])
+async def test_a_user_who_claims_has_shown_it(receiver: Receiver, kind: str) -> None:
+    """It is not abandoned after that, though the wallet itself would not have claimed it so late."""
+    payment_hash = await seen_on_chain(receiver, DISCLOSE_SLACK + 1)
+    await put_exits(receiver, kind, on_chain=True)
+    await receiver.drive(payment_hash)
+    await put_exits(receiver, "claimed", on_chain=True)
+    await receiver.drive(payment_hash)
+    assert (await receiver.movement()).exited_vtxos != ()
+    assert (await receiver.receives.find(payment_hash)).state == "settled"
 
 
 async def test_a_secret_is_not_shown_for_a_part(sqlite_database: str, server: ReceiveServer) -> None:

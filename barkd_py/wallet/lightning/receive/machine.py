@@ -48,7 +48,7 @@ from barkd_py.wallet.actions.failures import is_final
 from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.arkoor.package import cosign_package
 from barkd_py.wallet.exits.payloads import decode_state as decode_exit
-from barkd_py.wallet.exits.states import Claimed
+from barkd_py.wallet.exits.states import Claimed, ClaimInProgress
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.receive.errors import (
     AlreadySettled,
@@ -122,6 +122,7 @@ class ReceiveSettings:
 # How the stored kinds of exits end, and the one that calls for a claim. Source: `exits.states`.
 _CLAIMABLE = "claimable"
 _SWEPT = "vtxo-swept"
+_CLAIM_IN_PROGRESS = "claim-in-progress"
 _CLAIMED = "claimed"
 _OVER = frozenset({_CLAIMED, _SWEPT})
 _NOT_EXITING = frozenset({"canceled", "vtxo-already-spent", _SWEPT})
@@ -131,8 +132,8 @@ _NOT_EXITING = frozenset({"canceled", "vtxo-already-spent", _SWEPT})
 class _Htlc:
     """A granted VTXO as it is now.
 
-    exit: the kind of its exit's state, if there was ever one. claim_txid: what has taken it on the chain,
-    whoever made that.
+    exit: the kind of its exit's state, if there was ever one. claim_txid: what takes it, or has taken it, on
+    the chain, whoever made that.
     """
 
     stored: WalletVtxo
@@ -402,6 +403,8 @@ class LightningReceiveMachine:
         """Decide to send the first claim, which shows the preimage to everybody; not before all can be
         claimed, and not if the server could be first.
         """
+        if await self._is_claimed(htlcs):  # the user was faster
+            return Next(replace(state, is_sent=True))
         tip = await self._chain.fetch_tip()
         wanted = [htlc for htlc in htlcs if htlc.is_on_chain or htlc.can_exit]
         window = self._settings.window
@@ -440,14 +443,19 @@ class LightningReceiveMachine:
         """Whether what has spent it is a claim of this wallet: by its own books, or else by the preimage in
         it, for the server takes an HTLC without.
         """
-        if htlc.claim_txid is None:
+        if htlc.claim_txid is None or htlc.exit != _CLAIMED:
             return False
-        async with self._store.read() as tx:
-            if await tx.exits.find_claim(htlc.claim_txid) is not None:
-                return True
+        if await self._is_claimed([htlc]):
+            return True
         claim = await self._chain.get_tx(htlc.claim_txid)
         inputs = () if claim is None else claim.inputs
         return any(preimage.data in each.witness for each in inputs if each.prevout == htlc.body.point)
+
+    async def _is_claimed(self, htlcs: Sequence[_Htlc]) -> bool:
+        """Whether this wallet has claimed any, which has shown the preimage."""
+        txids = [htlc.claim_txid for htlc in htlcs if htlc.claim_txid is not None]
+        async with self._store.read() as tx:
+            return any([await tx.exits.find_claim(txid) is not None for txid in txids])
 
     # --- Delivering
 
@@ -482,10 +490,13 @@ class LightningReceiveMachine:
 
 
 def _claim_txid(row: ExitRow | None) -> Txid | None:
-    if row is None or row.kind != _CLAIMED:
+    if row is None or row.kind not in (_CLAIM_IN_PROGRESS, _CLAIMED):
         return None
-    state = decode_exit(row.state)
-    return state.txid if isinstance(state, Claimed) else None
+    match decode_exit(row.state):
+        case Claimed(txid=txid) | ClaimInProgress(claim_txid=txid):
+            return txid
+        case _:
+            return None
 
 
 def _taken_by_others(htlcs: Sequence[_Htlc], ours: Sequence[VtxoId]) -> Sequence[VtxoId]:
