@@ -29,9 +29,7 @@ from typing import assert_never
 
 from barkd_py.ark.address import ArkAddress
 from barkd_py.ark.lightning_receive import ClaimWindow, Preimage
-from barkd_py.ark.validation import is_standard
 from barkd_py.ark.vtxo import Vtxo, VtxoId
-from barkd_py.bitcoin.tx import Txid
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import (
     BarkdError,
@@ -47,8 +45,6 @@ from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park, 
 from barkd_py.wallet.actions.failures import is_final
 from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.arkoor.package import cosign_package
-from barkd_py.wallet.exits.payloads import decode_state as decode_exit
-from barkd_py.wallet.exits.states import Claimed, ClaimInProgress
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.receive.errors import (
     AlreadySettled,
@@ -68,6 +64,7 @@ from barkd_py.wallet.lightning.receive.history import (
     settled,
     spent,
 )
+from barkd_py.wallet.lightning.receive.htlcs import CLAIMABLE, Htlc, Htlcs, taken_by_others
 from barkd_py.wallet.lightning.receive.states import (
     FORMAT,
     AwaitingPayment,
@@ -80,8 +77,6 @@ from barkd_py.wallet.lightning.receive.states import (
 from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.store.exits import ExitRow
-from barkd_py.wallet.vtxos import StateKind, WalletVtxo
 
 log = logging.getLogger(__name__)
 
@@ -119,45 +114,6 @@ class ReceiveSettings:
     claim_retries: int
 
 
-# How the stored kinds of exits end, and the one that calls for a claim. Source: `exits.states`.
-_CLAIMABLE = "claimable"
-_SWEPT = "vtxo-swept"
-_CLAIM_IN_PROGRESS = "claim-in-progress"
-_CLAIMED = "claimed"
-_OVER = frozenset({_CLAIMED, _SWEPT})
-_NOT_EXITING = frozenset({"canceled", "vtxo-already-spent", _SWEPT})
-
-
-@dataclass(frozen=True, slots=True)
-class _Htlc:
-    """A granted VTXO as it is now.
-
-    exit: the kind of its exit's state, if there was ever one. claim_txid: what takes it, or has taken it, on
-    the chain, whoever made that.
-    """
-
-    stored: WalletVtxo
-    body: Vtxo
-    exit: str | None
-    claim_txid: Txid | None
-
-    @property
-    def is_on_chain(self) -> bool:
-        return self.stored.state.kind is StateKind.EXITED
-
-    @property
-    def can_exit(self) -> bool:
-        """Grants may contain dust, which only the server can turn into money."""
-        return is_standard(self.body)
-
-    def is_over(self, tip_height: int) -> bool:
-        """Whether nothing will come of it any more, or everything has."""
-        if self.exit in _OVER or self.stored.state.kind is StateKind.SPENT:
-            return True
-        is_exiting = self.exit is not None and self.exit not in _NOT_EXITING
-        return not is_exiting and not self.is_on_chain and tip_height >= self.body.expiry_height
-
-
 class LightningReceiveMachine:
     """The steps of a payment that comes in. now: Unix seconds."""
 
@@ -185,6 +141,7 @@ class LightningReceiveMachine:
         self._settings = settings
         self._exits = exits
         self._now = now
+        self._htlcs = Htlcs(store, chain)
         self._grants = Grants(store, keychain, server, chain, anchors, settings.window)
         self._complaints: set[str] = set()
 
@@ -264,7 +221,7 @@ class LightningReceiveMachine:
 
     async def _release(self, action_id: str, state: HtlcsReady) -> Outcome[ReceiveState]:
         """Decide to release the preimage; it is not sent before the decision is stored."""
-        htlcs = await self._htlcs(state.htlc_ids)
+        htlcs = await self._htlcs.read(state.htlc_ids)
         tip = await self._chain.fetch_tip()
         if any(htlc.is_on_chain for htlc in htlcs):
             # Somebody has put them on the chain. There we can take them, if there is time.
@@ -281,7 +238,7 @@ class LightningReceiveMachine:
             return Failed(error, abandoned(action_id, state.htlc_ids))
         return Next(self._revealed(state, is_on_chain=False))
 
-    def _can_take(self, htlc: _Htlc, tip_height: int) -> bool:
+    def _can_take(self, htlc: Htlc, tip_height: int) -> bool:
         """Whether there is time for an HTLC VTXO that is on the chain, or follows the others there."""
         window = self._settings.window
         if htlc.is_on_chain:
@@ -297,7 +254,7 @@ class LightningReceiveMachine:
     # --- PreimageRevealed
 
     async def _claim(self, action_id: str, state: PreimageRevealed) -> Outcome[ReceiveState]:
-        htlcs = await self._htlcs(state.htlc_ids)
+        htlcs = await self._htlcs.read(state.htlc_ids)
         if any(htlc.is_on_chain for htlc in htlcs):
             if not state.is_sent:
                 return await self._disclose_on_chain(action_id, state, htlcs)
@@ -321,7 +278,7 @@ class LightningReceiveMachine:
         delivering = Delivering(state.terms, tuple(vtxos), state.revealed_at)
         return Next(delivering, writes=spent(state.htlc_ids))
 
-    async def _request_claim(self, state: PreimageRevealed, htlcs: Sequence[_Htlc]) -> Sequence[Vtxo]:
+    async def _request_claim(self, state: PreimageRevealed, htlcs: Sequence[Htlc]) -> Sequence[Vtxo]:
         """What the HTLC VTXOs become, cosigned, registered and proven; the preimage is out now."""
         terms = state.terms
         vtxos = await cosign_package(
@@ -339,7 +296,7 @@ class LightningReceiveMachine:
         return vtxos
 
     async def _after_failed_claim(
-        self, action_id: str, state: PreimageRevealed, htlcs: Sequence[_Htlc], error: BarkdError
+        self, action_id: str, state: PreimageRevealed, htlcs: Sequence[Htlc], error: BarkdError
     ) -> Outcome[ReceiveState]:
         """Try again, and see to it that the HTLC VTXOs are on the chain before it is too late."""
         payment = state.terms.payment_hash.hex()
@@ -355,7 +312,7 @@ class LightningReceiveMachine:
             if all(htlc.is_over(tip.height) for htlc in htlcs):
                 lost = HtlcsLost(state.terms.payment_hash)
                 lost.__cause__ = error
-                return Failed(lost, exited(action_id, state, (), 0, lost=_taken_by_others(htlcs, ())))
+                return Failed(lost, exited(action_id, state, (), 0, lost=taken_by_others(htlcs, ())))
             if any(not self._settings.window.is_open(htlc.body, tip.height) for htlc in htlcs):
                 started = await self._start_exits(state, htlcs, tip.height)
                 state = replace(state, is_exiting=state.is_exiting or started)
@@ -367,7 +324,7 @@ class LightningReceiveMachine:
             return Park(state, error=exhausted)
         return Park(state, RETRY_SECS, error)
 
-    async def _start_exits(self, state: PreimageRevealed, htlcs: Sequence[_Htlc], tip_height: int) -> bool:
+    async def _start_exits(self, state: PreimageRevealed, htlcs: Sequence[Htlc], tip_height: int) -> bool:
         """Whether any is under way now. Where an exit cannot win any more it would only cost."""
         is_any = False
         for htlc in htlcs:
@@ -398,38 +355,40 @@ class LightningReceiveMachine:
             log.error("%s", text)
 
     async def _disclose_on_chain(
-        self, action_id: str, state: PreimageRevealed, htlcs: Sequence[_Htlc]
+        self, action_id: str, state: PreimageRevealed, htlcs: Sequence[Htlc]
     ) -> Outcome[ReceiveState]:
         """Decide to send the first claim, which shows the preimage to everybody; not before all can be
         claimed, and not if the server could be first.
         """
-        if await self._is_claimed(htlcs):  # the user was faster
+        if await self._htlcs.are_claimed(htlcs):  # the user was faster
             return Next(replace(state, is_sent=True))
         tip = await self._chain.fetch_tip()
         wanted = [htlc for htlc in htlcs if htlc.is_on_chain or htlc.can_exit]
         window = self._settings.window
         if any(htlc.is_over(tip.height) or not window.can_disclose(htlc.body, tip.height) for htlc in wanted):
             return Failed(WindowClosed(), abandoned(action_id, state.htlc_ids))
-        if all(htlc.exit == _CLAIMABLE for htlc in wanted):
+        if all(htlc.exit == CLAIMABLE for htlc in wanted):
             return Next(replace(state, is_sent=True))
         await self._start_exits(state, htlcs, tip.height)
         return Park(state, EXIT_LOOK_SECS)
 
     async def _follow_exits(
-        self, action_id: str, state: PreimageRevealed, htlcs: Sequence[_Htlc]
+        self, action_id: str, state: PreimageRevealed, htlcs: Sequence[Htlc]
     ) -> Outcome[ReceiveState]:
         """Some are on the chain, so the server cannot cosign them any more: take all of them there."""
         state = replace(state, is_exiting=True)
         tip = await self._chain.tip()
         if all(htlc.is_over(tip.height) or not (htlc.is_on_chain or htlc.can_exit) for htlc in htlcs):
-            taken = [htlc.stored for htlc in htlcs if await self._is_taken_by_us(htlc, state.terms.preimage)]
+            taken = [
+                htlc.stored for htlc in htlcs if await self._htlcs.is_taken_by_us(htlc, state.terms.preimage)
+            ]
             ids, amount_sat = [vtxo.id for vtxo in taken], sum(vtxo.amount_sat for vtxo in taken)
-            writes = exited(action_id, state, ids, amount_sat, lost=_taken_by_others(htlcs, ids))
+            writes = exited(action_id, state, ids, amount_sat, lost=taken_by_others(htlcs, ids))
             if not taken:
                 return Failed(HtlcsLost(state.terms.payment_hash), writes)
             return Done(writes)
         await self._start_exits(state, htlcs, tip.height)
-        claimable = [htlc.stored.id for htlc in htlcs if htlc.exit == _CLAIMABLE]
+        claimable = [htlc.stored.id for htlc in htlcs if htlc.exit == CLAIMABLE]
         if claimable:
             try:
                 await self._exits.claim(claimable)
@@ -438,24 +397,6 @@ class LightningReceiveMachine:
             except BarkdError as error:
                 return Park(state, EXIT_LOOK_SECS, error)
         return Park(state, EXIT_LOOK_SECS)
-
-    async def _is_taken_by_us(self, htlc: _Htlc, preimage: Preimage) -> bool:
-        """Whether what has spent it is a claim of this wallet: by its own books, or else by the preimage in
-        it, for the server takes an HTLC without.
-        """
-        if htlc.claim_txid is None or htlc.exit != _CLAIMED:
-            return False
-        if await self._is_claimed([htlc]):
-            return True
-        claim = await self._chain.get_tx(htlc.claim_txid)
-        inputs = () if claim is None else claim.inputs
-        return any(preimage.data in each.witness for each in inputs if each.prevout == htlc.body.point)
-
-    async def _is_claimed(self, htlcs: Sequence[_Htlc]) -> bool:
-        """Whether this wallet has claimed any, which has shown the preimage."""
-        txids = [htlc.claim_txid for htlc in htlcs if htlc.claim_txid is not None]
-        async with self._store.read() as tx:
-            return any([await tx.exits.find_claim(txid) is not None for txid in txids])
 
     # --- Delivering
 
@@ -475,33 +416,6 @@ class LightningReceiveMachine:
         if len(errors) < len(mailboxes):
             return Done(delivered(action_id, state))
         return Park(state, DELIVERY_RETRY_SECS, errors[0] if errors else NoMailbox())
-
-    # ---
-
-    async def _htlcs(self, vtxo_ids: Sequence[VtxoId]) -> Sequence[_Htlc]:
-        async with self._store.read() as tx:
-            stored = await tx.vtxos.get_many(vtxo_ids)
-            bodies = await tx.vtxos.bodies(vtxo_ids)
-            exits = [await tx.exits.find(vtxo_id) for vtxo_id in vtxo_ids]
-        return [
-            _Htlc(vtxo, body, None if row is None else row.kind, _claim_txid(row))
-            for vtxo, body, row in zip(stored, bodies, exits, strict=True)
-        ]
-
-
-def _claim_txid(row: ExitRow | None) -> Txid | None:
-    if row is None or row.kind not in (_CLAIM_IN_PROGRESS, _CLAIMED):
-        return None
-    match decode_exit(row.state):
-        case Claimed(txid=txid) | ClaimInProgress(claim_txid=txid):
-            return txid
-        case _:
-            return None
-
-
-def _taken_by_others(htlcs: Sequence[_Htlc], ours: Sequence[VtxoId]) -> Sequence[VtxoId]:
-    """Those whose exits are over and brought nothing."""
-    return [htlc.stored.id for htlc in htlcs if htlc.exit in _OVER and htlc.stored.id not in ours]
 
 
 def _without_preimage(error: BarkdError, preimage: Preimage) -> BarkdError:
