@@ -628,6 +628,29 @@ async def test_payments_wait_for_the_change_of_others(payer: Payer) -> None:
     await payer.assert_even(COIN_SAT - 3 * (AMOUNT_SAT + FEE_SAT))
 
 
+async def test_whoever_waits_for_the_end_does_not_hold_up_the_others(payer: Payer) -> None:
+    """The first leaves two pieces of change. The second takes one, and is under way for long."""
+
+    async def slow(payment_hash: bytes) -> object:
+        await asyncio.sleep(0.01)  # there are no pauses between the looks
+        return await payer.server.check_lightning_payment(payment_hash)
+
+    payer.liar.answers["check_lightning_payment"] = slow
+    orders = [(10_000, b"\x01" * 32), (40_000, b"\x02" * 32), (40_000, b"\x03" * 32)]
+    first, second, third = [
+        asyncio.create_task(payer.pay(bolt11(amount_sat, preimage), wait=preimage[0] == 2))
+        for amount_sat, preimage in orders
+    ]
+    await asyncio.wait_for(asyncio.gather(first, third), 60)
+    assert not second.done()
+    for _, preimage in orders:
+        payer.server.settle(preimage)
+    await asyncio.wait_for(second, 60)
+    await payer.sends.poller.drive_all()
+    async with payer.store.read() as tx:
+        assert await tx.actions.list() == ()
+
+
 async def test_nobody_waits_for_change_that_is_too_little(payer: Payer) -> None:
     big, second = bolt11(90_000), bolt11(preimage=b"\x67" * 32)
     results = await asyncio.gather(payer.pay(big), payer.pay(second), return_exceptions=True)

@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 WAIT_SECS = 60.0
 # How long a payment waits for the change of others. Theirs takes a few calls of the server.
 CHANGE_WAIT_SECS = 10.0
+CHANGE_LOOK_SECS = 0.5
 MAX_RETRY_FOR_SECS = 2**32 - 1
 
 STUCK_LOOK_SECS = 30.0
@@ -302,7 +303,8 @@ class LightningSends:
                     raise
             else:
                 return
-            await asyncio.wait(others, timeout=left_secs, return_when=asyncio.FIRST_COMPLETED)
+            pause_secs = min(left_secs, CHANGE_LOOK_SECS)  # whoever waits for the end has its change earlier
+            await asyncio.wait(others, timeout=pause_secs, return_when=asyncio.FIRST_COMPLETED)
 
     async def _begin(
         self,
