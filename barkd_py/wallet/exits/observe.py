@@ -399,6 +399,7 @@ async def observe(
 ) -> Observation:
     """Look at these exits. Raises TipRetrievalFailure: nothing is known then."""
     tip = await fetch_tip(chain)
+    found: dict[Txid, KnownChild] = {}  # by any of the looks: the memory keeps the next one from asking again
     for _ in range(MAX_LOOKS):
         try:
             await memory.move_to(chain, tip)
@@ -413,9 +414,10 @@ async def observe(
             raise
         finally:
             await look.close()
+        found |= look.found
         if now == tip:
             by_id = {subject.vtxo_id: view for subject, view in zip(subjects, views, strict=True)}
-            return Observation(tip, by_id, look.found, look.troubles)
+            return Observation(tip, by_id, found, look.troubles)
         tip = now
     raise TipRetrievalFailure("blocks come faster than the exits can be looked at")
 

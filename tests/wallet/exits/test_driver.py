@@ -430,6 +430,28 @@ async def test_a_foreign_child_that_pays_enough_is_accepted(either_world: World)
     assert "broadcast_package" not in world.chain.calls
 
 
+async def test_a_foreign_child_is_remembered_though_a_block_comes_during_the_look(world: World) -> None:
+    await world.fund(50_000)
+    vtxo = await world.mint.board(100_000)
+    (exit_tx,) = vtxo.exit_transactions()
+    stranger = Stranger()
+    coin = await stranger.fund(world.node, 20_000)
+    child = await broadcast_with_foreign_child(world, stranger, coin, exit_tx, 9_000)
+    await world.mine()
+    vtxo_id = await exit_of(world, vtxo)
+
+    async def mine_first(txid: Txid, ask: Ask) -> TxStatus:
+        world.chain.answer_status = None
+        await world.mine()
+        return await ask()
+
+    world.chain.answer_status = mine_first
+    await world.exits.tick()
+    package = (await world.status(vtxo_id)).packages[0]
+    assert package.child is not None
+    assert package.child.tx == child
+
+
 async def test_a_foreign_child_that_pays_too_little_is_replaced(world: World) -> None:
     await world.fund(50_000)
     vtxo = await world.mint.board(100_000)
