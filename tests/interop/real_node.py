@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import httpx
 import pytest
 
 from barkd_py.bitcoin.units import FeeRate
@@ -37,13 +38,26 @@ class RunningBitcoind:
     @asynccontextmanager
     async def node(self) -> AsyncIterator[BitcoindNode]:
         rpc = BitcoindRpc(self.url, self.cookie)
-        genesis = await rpc.call("getblock", await rpc.call("getblockhash", 0), 0)
-        # the process is not ours to stop
-        process = BitcoindProcess(cast(Process, None), rpc, self.version)
-        node = BitcoindNode(process, ChainIndex(bytes.fromhex(genesis)))
-        await node.refresh()
-        yield node
-        await rpc.close()
+        try:
+            genesis = await rpc.call("getblock", await rpc.call("getblockhash", 0), 0)
+            # the process is not ours to stop
+            process = BitcoindProcess(cast(Process, None), rpc, self.version)
+            node = BitcoindNode(process, ChainIndex(bytes.fromhex(genesis)))
+            await node.refresh()
+            yield node
+        finally:
+            await rpc.close()
+
+
+def _answers(rpc_port: int, cookie: Path) -> bool:
+    """Whether it is past loading its files; until then it refuses everything."""
+    try:
+        user, _, password = cookie.read_text().partition(":")
+        question = {"method": "getblockcount", "params": [], "id": 1}
+        answer = httpx.post(f"http://127.0.0.1:{rpc_port}/", json=question, auth=(user, password))
+        return answer.status_code == 200
+    except (OSError, httpx.TransportError):
+        return False
 
 
 @contextmanager
@@ -61,7 +75,7 @@ def running_bitcoind(executable: str, datadir: Path) -> Iterator[RunningBitcoind
     process = subprocess.Popen([executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not cookie.exists():
+        while not _answers(rpc_port, cookie):
             assert process.poll() is None, "bitcoind ended"
             assert time.monotonic() < deadline, "bitcoind does not start"
             time.sleep(0.05)
