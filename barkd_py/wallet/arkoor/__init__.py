@@ -1,0 +1,1 @@
+"""Payments to Ark addresses. `sends` is the flow; `package` is the cosigning that other flows use too."""

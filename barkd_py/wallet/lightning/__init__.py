@@ -1,6 +1,5 @@
-"""Lightning payments: what is asked of them, and where money can be sent over it.
+"""Lightning payments, one room for each direction (`send`, `receive`), and what both need.
 
-The payments themselves are actions (`send.machine`, `receive.machine`).
-Here is what surrounds them: `service` is what others call, `sends` and `receives` start and look up payments,
-`invoices` and `lnurl` get an invoice from a destination that is none.
+`service` is what others call, `poller` drives what is under way, `on_chain` takes to the chain what the server
+does not pay, `ids` names the actions.
 """

@@ -1,0 +1,1 @@
+"""Being paid over Lightning: `receives` makes invoices and finds receives, `machine` drives one."""

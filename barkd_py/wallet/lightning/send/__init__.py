@@ -1,0 +1,1 @@
+"""Paying over Lightning: `sends` starts and finds payments, `machine` drives one."""
