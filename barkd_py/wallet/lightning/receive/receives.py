@@ -1,7 +1,7 @@
 """Payments that come in over Lightning: making invoices, looking at them, canceling them, driving them.
 
 An invoice is given out only after it was verified and the preimage is stored with a key of ours. What becomes
-of it then is `actions.lightning_receive`.
+of it then is decided by `machine`.
 
 Who drives: the mailbox, when the server says that a payment has come; a sync; and `poll`, which the daemon
 calls about once a second, because a server tells of a payment hash only once. An invoice is looked at often
