@@ -37,9 +37,10 @@ async def barkd(*arguments: str, fails: bool = False) -> str:
 
 
 async def report_of(daemon: Daemon) -> Any:
-    return await eventually(
-        lambda: daemon.get("/wallet/recovery"), lambda got: got["state"] == "finished", within_secs=120
-    )
+    async def ask() -> Any:
+        return (await daemon.http.get("/wallet/recovery")).json()  # without a state before it has begun
+
+    return await eventually(ask, lambda got: got.get("state") == "finished", within_secs=120)
 
 
 async def test_a_kill_in_the_middle_of_a_recovery(

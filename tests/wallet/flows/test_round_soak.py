@@ -25,7 +25,11 @@ def server_settings() -> ServerSettings:
 async def test_rounds_with_random_faults(net: Net, alice: Owner, bob: Owner) -> None:
     await bob.board(300_000)
     soak = Soak(net, [alice, bob], seed=int(os.environ.get("BARKD_SOAK_SEED", SEED)))
-    report = await soak.run(int(os.environ.get("BARKD_SOAK_ROUNDS", SHORT_ROUNDS)))
+    nb_rounds = int(os.environ.get("BARKD_SOAK_ROUNDS", SHORT_ROUNDS))
+    report = await soak.run(nb_rounds)
     print(report)
     assert report.counts["RoundFinished"] > 0
     assert report.counts["refreshes successful"] > 0
+    if nb_rounds >= 50:  # fewer may be lucky
+        assert report.counts["client died"] > 0
+        assert report.counts["faults of the server that struck"] > 0
