@@ -31,7 +31,6 @@ from pydantic import Field, TypeAdapter
 
 from barkd_py.ark.address import ArkAddress
 from barkd_py.ark.arkoor import ArkoorDestination, ChangeToDestination, plan_outputs
-from barkd_py.ark.attestations import attest, vtxo_status_message
 from barkd_py.ark.mailbox import decode_blinded_id
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
@@ -47,7 +46,7 @@ from barkd_py.errors import (
     StoreError,
     chain_text,
 )
-from barkd_py.server_rpc.api import ArkServerApi, StatusQuery, VtxoSpendState
+from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.actions.blame import blamed_inputs
 from barkd_py.wallet.actions.executor import (
     ActionExecutor,
@@ -61,7 +60,8 @@ from barkd_py.wallet.actions.executor import (
     Writes,
 )
 from barkd_py.wallet.actions.failures import StillPending, is_final
-from barkd_py.wallet.arkoor.package import cosign_package
+from barkd_py.wallet.actions.server_books import are_spendable
+from barkd_py.wallet.arkoor.package import cosign_package, is_refused
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.movements import (
     ARKOOR_SEND,
@@ -85,9 +85,6 @@ DELIVERY_RETRY_SECS = 60.0
 MAX_REFUSED_DELIVERIES = 5
 # How often the server's answer may be malformed or wrong before it is not asked again.
 MAX_BAD_ANSWERS = 5
-# A server's words, in a failure that reads as "try again", for: these amounts of these inputs were cosigned
-# before, to be paid to others. That is a refusal: this payment never was, and never will be.
-_CONFLICTING_SPEND = "is already spent"
 # How often other inputs are chosen because the server refused some.
 MAX_SELECTIONS = 20
 # How long a caller waits; upstream waits for ever.
@@ -217,7 +214,7 @@ class ArkoorSendMachine:
         except ProtocolViolation as error:
             return await self._after_bad_answer(action_id, state, error)
         except BarkdError as error:
-            if is_final(error) or _CONFLICTING_SPEND in chain_text(error):
+            if is_refused(error):
                 return Failed(error)  # the executor releases the inputs
             return Retry(error)
         recipient = PubkeyPolicy(state.recipient)
@@ -241,29 +238,11 @@ class ArkoorSendMachine:
         log.warning("arkoor send %s: bad answer of the server: %s", action_id, chain_text(error))
         if answers < MAX_BAD_ANSWERS:
             return Park(state, 1.0, error)
-        if await self._are_spendable(state.input_ids):
+        if await are_spendable(self._store, self._keychain, self._server, state.input_ids):
             return Failed(error)
         pending = StillPending("arkoor send")
         pending.__cause__ = error
         return Park(state, error=pending)
-
-    async def _are_spendable(self, vtxo_ids: Sequence[VtxoId]) -> bool:
-        """Whether the server says so of all of them; no if it does not answer."""
-        try:
-            async with self._store.read() as tx:
-                stored = await tx.vtxos.get_many(vtxo_ids)
-            keys = await self._keychain.secrets_for([vtxo.user_pubkey for vtxo in stored])
-            queries = [
-                StatusQuery(vtxo.id, attest(vtxo_status_message(vtxo.id), key))
-                for vtxo, key in zip(stored, keys, strict=True)
-            ]
-            states = await self._server.get_vtxo_statuses(queries)
-        except StoreError:
-            raise
-        except BarkdError as error:
-            log.warning("the state of inputs is not known: %s", chain_text(error))
-            return False
-        return all(states.get(vtxo_id) is VtxoSpendState.SPENDABLE for vtxo_id in vtxo_ids)
 
     # --- Delivering
 
