@@ -10,7 +10,7 @@ from barkd_py.config import WalletConfig
 from barkd_py.wallet.conflicts import FINAL_CONFIRMATIONS
 from barkd_py.wallet.rounds.machine import MAX_FAILURES
 from barkd_py.wallet.rounds.maintenance import QUIET_BLOCKS
-from barkd_py.wallet.selection import SOON_BLOCKS
+from barkd_py.wallet.vtxos.selection import SOON_BLOCKS
 
 ROOT = Path(__file__).parent.parent
 PAGE = re.sub(r"\s+", " ", (ROOT / "docs" / "rounds.md").read_text())

@@ -27,7 +27,7 @@ from barkd_py.wallet.notifications import Notifications
 from barkd_py.wallet.offboards.terms import OffboardTarget
 from barkd_py.wallet.recovery.report import RecoveryReport
 from barkd_py.wallet.rounds.states import RoundInfo
-from barkd_py.wallet.vtxos import WalletVtxo
+from barkd_py.wallet.vtxos.states import WalletVtxo
 
 
 class Balance(Protocol):

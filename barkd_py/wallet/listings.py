@@ -19,7 +19,7 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.wallet.movements import Movement
 from barkd_py.wallet.notifications import WalletEvent
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxos import StateKind, WalletVtxo
+from barkd_py.wallet.vtxos.states import StateKind, WalletVtxo
 
 T = TypeVar("T")
 

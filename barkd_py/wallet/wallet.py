@@ -43,7 +43,6 @@ from barkd_py.server_rpc.connection import ConnectionSettings
 from barkd_py.version import USER_AGENT
 from barkd_py.wallet.actions.executor import ActionExecutor
 from barkd_py.wallet.addresses import Addresses
-from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.arkoor.sends import ArkoorSendMachine, ArkoorSends
 from barkd_py.wallet.balance import Balance, BalanceReader
 from barkd_py.wallet.boards.boards import (
@@ -67,24 +66,25 @@ from barkd_py.wallet.lightning.send.sends import LightningSends, SendRules
 from barkd_py.wallet.lightning.service import Lightning
 from barkd_py.wallet.listings import HistoryListing, VtxoListing
 from barkd_py.wallet.locks import NamedLocks
-from barkd_py.wallet.mailbox import Mailbox
+from barkd_py.wallet.mailbox.reader import Mailbox
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
 from barkd_py.wallet.offboards.machine import OffboardMachine
 from barkd_py.wallet.offboards.offboards import Offboards
-from barkd_py.wallet.payment_options import PaymentRequest, parse_payment_request
+from barkd_py.wallet.payments.options import PaymentRequest, parse_payment_request
 from barkd_py.wallet.recovery.evidence import Evidence
 from barkd_py.wallet.recovery.freshness import Staleness, look
 from barkd_py.wallet.recovery.ledger import Ledger
 from barkd_py.wallet.recovery.service import Recovery
-from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.rounds.rounds import Rounds
 from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.onchain import OnchainTables
 from barkd_py.wallet.store.properties import WalletProperties
-from barkd_py.wallet.vtxo_import import VtxoImport
-from barkd_py.wallet.vtxos import UNSPENT, StateKind, WalletVtxo
+from barkd_py.wallet.vtxos.anchors import Anchors
+from barkd_py.wallet.vtxos.importing import VtxoImport
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.states import UNSPENT, StateKind, WalletVtxo
 
 log = logging.getLogger(__name__)
 

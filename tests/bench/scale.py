@@ -13,7 +13,7 @@ from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.wallet.arkoor.sends import ArkoorSendMachine, Cosigning
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxos import ActionHolder, WalletVtxo
+from barkd_py.wallet.vtxos.states import ActionHolder, WalletVtxo
 from tests.bench.daemons import cpu_ms, first_balance, memory_mb
 from tests.bench.report import OURS, Report
 from tests.bench.rows import add_movements, add_vtxos

@@ -24,7 +24,7 @@ from barkd_py.wallet.lightning.send.invoices import LightningDestination, Order
 from barkd_py.wallet.lightning.send.sends import LightningSend, SendState
 from barkd_py.wallet.lightning.send.terms import PayEstimate
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
-from barkd_py.wallet.payment_request import InvoiceDestination
+from barkd_py.wallet.payments.request import InvoiceDestination
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, Noti
 from barkd_py.wallet.recovery.report import RecoveryReport
 from barkd_py.wallet.recovery.service import NoRecovery
 from barkd_py.wallet.store.recovery import RecoveryEntry, RecoveryOutcome
-from barkd_py.wallet.vtxos import Exited, Spendable, Spent, UnknownVtxo, VtxoState, WalletVtxo
+from barkd_py.wallet.vtxos.states import Exited, Spendable, Spent, UnknownVtxo, VtxoState, WalletVtxo
 from tests.fakes.lightning import FakeLightning
 from tests.fakes.rounds import FakeOffboards, FakeRounds
 

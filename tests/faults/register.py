@@ -152,7 +152,7 @@ REGISTER: dict[str, Line] = {
         "tweaks of ancestors are opaque; what hangs on others is refreshed",
         (
             _VALID + "test_a_payment_to_us_signed_by_nobody_we_know_validates",
-            "wallet/test_selection.py::test_when_a_vtxo_must_or_should_be_refreshed",
+            "wallet/vtxos/test_selection.py::test_when_a_vtxo_must_or_should_be_refreshed",
         ),
     ),
     "01.11": Line(
@@ -340,7 +340,7 @@ REGISTER: dict[str, Line] = {
     "05.1": Line(
         "invoices: signature, network, amount, and the offer they answer",
         (
-            "wallet/test_payment_request.py::test_an_invoice_with_a_wrong_signature_is_none",
+            "wallet/payments/test_request.py::test_an_invoice_with_a_wrong_signature_is_none",
             "bitcoin/test_bolt11.py::test_every_changed_character_is_noticed",
             *_BOLT12_OF_THE_OFFER,
         ),
@@ -480,7 +480,7 @@ REGISTER: dict[str, Line] = {
     ),
     "07.4": Line(
         "bitcoin addresses are of this network",
-        ("wallet/test_payment_request.py::test_the_network_of_a_bitcoin_address_is_checked",),
+        ("wallet/payments/test_request.py::test_the_network_of_a_bitcoin_address_is_checked",),
     ),
     "07.5": Line("a receive's invoice is what was asked for", _BAD_INVOICE),
     "07.6": Line(
@@ -603,7 +603,7 @@ REGISTER: dict[str, Line] = {
     "09.5": Line(
         "one coin, one taker", ("wallet/store/test_vtxos.py::test_of_many_rivals_one_gets_the_coin",)
     ),
-    "09.6": Line("exited is for good", ("wallet/test_vtxos.py::test_nothing_leaves_exited",)),
+    "09.6": Line("exited is for good", ("wallet/vtxos/test_states.py::test_nothing_leaves_exited",)),
     "09.7": Line("rounds that the daemon joins by itself", _BAD_PROPOSAL),
     "09.8": Line("another server key stops everything but exits", _OTHER_SERVER),
     "09.9": Line(

@@ -39,8 +39,8 @@ from barkd_py.errors import BarkdError
 from barkd_py.server_rpc import convert
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from barkd_py.server_rpc.protos import mailbox_server_pb2 as mb
-from barkd_py.wallet.bip321 import Bip321Uri
-from barkd_py.wallet.payment_request import decode_lnurl, parse_destination
+from barkd_py.wallet.payments.bip321 import Bip321Uri
+from barkd_py.wallet.payments.request import decode_lnurl, parse_destination
 from tests.support.vectors import cases, load
 
 DOCUMENTED = (BarkdError, ValueError, BodyRejected, ParameterRejected)

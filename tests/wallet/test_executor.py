@@ -23,7 +23,7 @@ from barkd_py.wallet.locks import LockBusy, NamedLocks
 from barkd_py.wallet.movements import ARKOOR_SEND
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxos import ActionHolder, Spendable
+from barkd_py.wallet.vtxos.states import ActionHolder, Spendable
 from tests.wallet.samples import insert, make_vtxo, states
 
 ID = "0123456789abcdef0123456789abcdef"

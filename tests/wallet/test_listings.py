@@ -12,7 +12,7 @@ from barkd_py.wallet.listings import HistoryListing, VtxoListing
 from barkd_py.wallet.movements import BOARD, MovementStatus, MovementUpdate
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.tables import vtxo as vtxo_table
-from barkd_py.wallet.vtxos import UNSPENT, NewVtxo, Spendable, StateKind, VtxoStateConflict
+from barkd_py.wallet.vtxos.states import UNSPENT, NewVtxo, Spendable, StateKind, VtxoStateConflict
 from tests.wallet.samples import Clock, insert, make_id, make_vtxo
 
 EVERY = frozenset(StateKind)

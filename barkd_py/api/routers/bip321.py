@@ -15,7 +15,7 @@ from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.units import Network
 from barkd_py.daemon.wallet_api import WalletApi
 from barkd_py.errors import BarkdError
-from barkd_py.wallet.bip321 import ArkInstruction, Bip321Uri, NotUpperCase
+from barkd_py.wallet.payments.bip321 import ArkInstruction, Bip321Uri, NotUpperCase
 
 router = new_router("/wallet", "wallet")
 

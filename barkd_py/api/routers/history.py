@@ -21,7 +21,7 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.daemon.wallet_api import WalletApi
 from barkd_py.errors import InvalidInput, NotFound, chain_text
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
-from barkd_py.wallet.payment_request import decode_lnurl, is_invoice, is_lightning_address, is_offer
+from barkd_py.wallet.payments.request import decode_lnurl, is_invoice, is_lightning_address, is_offer
 
 router = new_router("/history", "history")
 

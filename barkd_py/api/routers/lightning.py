@@ -10,7 +10,7 @@ from barkd_py.api.values import payment_hash_of
 from barkd_py.daemon.wallet_api import WalletApi
 from barkd_py.errors import BarkdError, InvalidInput, chain_text
 from barkd_py.wallet.lightning.send.invoices import LightningDestination
-from barkd_py.wallet.payment_request import (
+from barkd_py.wallet.payments.request import (
     InvoiceDestination,
     LightningAddressDestination,
     LnurlDestination,

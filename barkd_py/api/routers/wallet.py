@@ -37,7 +37,7 @@ from barkd_py.errors import (
     StateConflict,
     chain_text,
 )
-from barkd_py.wallet.payment_request import (
+from barkd_py.wallet.payments.request import (
     ArkadeDestination,
     ArkDestination,
     BitcoinDestination,

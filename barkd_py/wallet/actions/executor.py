@@ -31,7 +31,7 @@ from barkd_py.errors import BarkdError, ServerError, causes, chain_text
 from barkd_py.wallet.locks import LockBusy, NamedLocks
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxos import ActionHolder
+from barkd_py.wallet.vtxos.states import ActionHolder
 
 log = logging.getLogger(__name__)
 

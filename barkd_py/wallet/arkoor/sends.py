@@ -71,12 +71,12 @@ from barkd_py.wallet.movements import (
     PaymentMethod,
     PaymentMethodKind,
 )
-from barkd_py.wallet.registration import Registration
-from barkd_py.wallet.selection import SelectionLimits, select
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.store.payloads import HexBytes, PayloadFormat, PublicKeyHex, VtxoHex, VtxoIdText
-from barkd_py.wallet.vtxos import ActionHolder, Locked, NewVtxo, Spendable, StateKind
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.selection import SelectionLimits, select
+from barkd_py.wallet.vtxos.states import ActionHolder, Locked, NewVtxo, Spendable, StateKind
 
 log = logging.getLogger(__name__)
 

@@ -47,11 +47,11 @@ from barkd_py.wallet.actions.executor import ActionExecutor, Done, Next, Outcome
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import BOARD, MovementStatus, MovementUpdate
-from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.store.payloads import PayloadFormat, TxHex, VtxoIdText
-from barkd_py.wallet.vtxos import Exited, Locked, MovementHolder, NewVtxo, Release, Spent
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.states import Exited, Locked, MovementHolder, NewVtxo, Release, Spent
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from barkd_py.wallet.movements import (
 )
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.exits import ExitRow
-from barkd_py.wallet.vtxos import Locked, MovementHolder, Spendable, StateKind, UnknownVtxo, WalletVtxo
+from barkd_py.wallet.vtxos.states import Locked, MovementHolder, Spendable, StateKind, UnknownVtxo, WalletVtxo
 
 log = logging.getLogger(__name__)
 

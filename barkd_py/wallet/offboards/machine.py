@@ -38,10 +38,10 @@ from barkd_py.wallet.offboards.states import (
     decode_offboard,
     encode_offboard,
 )
-from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxos import ActionHolder, Locked, NewVtxo, Release
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.states import ActionHolder, Locked, NewVtxo, Release
 
 log = logging.getLogger(__name__)
 

@@ -48,9 +48,9 @@ from barkd_py.wallet.offboards.terms import (
     plan_whole,
     whole_estimate,
 )
-from barkd_py.wallet.selection import FeeSelection
 from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.vtxos import ActionHolder, StateKind, WalletVtxo
+from barkd_py.wallet.vtxos.selection import FeeSelection
+from barkd_py.wallet.vtxos.states import ActionHolder, StateKind, WalletVtxo
 
 log = logging.getLogger(__name__)
 

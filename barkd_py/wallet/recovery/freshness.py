@@ -20,10 +20,10 @@ from barkd_py.chain.source import ChainSource, Confirmed
 from barkd_py.errors import BarkdError
 from barkd_py.server_rpc.api import ArkServerApi, RecoveryVtxoIds, VtxoSpendState
 from barkd_py.wallet.keychain import Keychain
-from barkd_py.wallet.mailbox_pages import MailboxReader
+from barkd_py.wallet.mailbox.pages import MailboxReader
 from barkd_py.wallet.recovery.evidence import Evidence
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxos import Spendable
+from barkd_py.wallet.vtxos.states import Spendable
 
 _BATCH = 100
 

@@ -23,7 +23,7 @@ from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.server_rpc.api import VtxoSpendState
 from barkd_py.wallet.store.recovery import RecoveryOutcome
-from barkd_py.wallet.vtxos import Exited, Locked, Spendable, Spent, VtxoState
+from barkd_py.wallet.vtxos.states import Exited, Locked, Spendable, Spent, VtxoState
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, NotFound, ProtocolViolation, chain_text
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.keychain import Keychain
-from barkd_py.wallet.mailbox_pages import MailboxReader
+from barkd_py.wallet.mailbox.pages import MailboxReader
 from barkd_py.wallet.recovery.evidence import Evidence, Sighting
 from barkd_py.wallet.recovery.judgement import Verdict, judge
 from barkd_py.wallet.recovery.ledger import Ledger
@@ -37,7 +37,7 @@ from barkd_py.wallet.recovery.report import RecoveryReport
 from barkd_py.wallet.recovery.xpub import MAX_PAGES, XpubSearch
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.recovery import RecoveryOutcome, RecoveryRun
-from barkd_py.wallet.vtxos import Locked, Spendable
+from barkd_py.wallet.vtxos.states import Locked, Spendable
 
 log = logging.getLogger(__name__)
 

@@ -49,7 +49,6 @@ from barkd_py.server_rpc.api import (
 )
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import ROUND_TIMEOUT_SECONDS, NamedLocks, round_lock_name
-from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.rounds import machine
 from barkd_py.wallet.rounds.machine import Effect, Observation
 from barkd_py.wallet.rounds.participation import (
@@ -81,7 +80,8 @@ from barkd_py.wallet.rounds.states import (
 )
 from barkd_py.wallet.rounds.swap import FundingTxDoubleSpent, SwapLimits, Swapper
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxos import WalletVtxo
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.states import WalletVtxo
 
 log = logging.getLogger(__name__)
 

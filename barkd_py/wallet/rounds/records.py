@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from barkd_py.wallet.movements import MovementStatus, MovementUpdate
-from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.rounds.participation import movement_update
 from barkd_py.wallet.rounds.states import (
     Canceled,
@@ -26,7 +25,8 @@ from barkd_py.wallet.rounds.states import (
 )
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.rounds import RoundRow
-from barkd_py.wallet.vtxos import MovementHolder, NewVtxo, Spendable
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.states import MovementHolder, NewVtxo, Spendable
 
 log = logging.getLogger(__name__)
 

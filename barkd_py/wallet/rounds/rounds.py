@@ -21,7 +21,6 @@ from barkd_py.server_rpc.api import ArkServerApi, RoundAttempt, RoundEvent
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import ROUND_REFRESH
-from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.rounds import machine
 from barkd_py.wallet.rounds.driver import RoundDriver
 from barkd_py.wallet.rounds.maintenance import select_inputs
@@ -53,10 +52,11 @@ from barkd_py.wallet.rounds.states import (
     encode_round,
 )
 from barkd_py.wallet.rounds.swap import SwapLimits
-from barkd_py.wallet.selection import RefreshRules
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.rounds import RoundRow
-from barkd_py.wallet.vtxos import Spendable, StateKind, WalletVtxo
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.selection import RefreshRules
+from barkd_py.wallet.vtxos.states import Spendable, StateKind, WalletVtxo
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from barkd_py.wallet.arkoor.sends import (
     ZeroAmount,
 )
 from barkd_py.wallet.movements import ARKOOR_SEND, Movement, MovementStatus
-from barkd_py.wallet.selection import NotEnoughVtxos
-from barkd_py.wallet.vtxos import Locked, StateKind
+from barkd_py.wallet.vtxos.selection import NotEnoughVtxos
+from barkd_py.wallet.vtxos.states import Locked, StateKind
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import ALICE, Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, Twice, When, opener

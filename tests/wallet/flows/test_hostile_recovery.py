@@ -30,13 +30,13 @@ from barkd_py.server_rpc.api import (
     XpubRecoveryPage,
 )
 from barkd_py.wallet.keychain import MAX_GAP_LIMIT
-from barkd_py.wallet.mailbox_pages import CheckpointsOutOfOrder, MailboxReader
+from barkd_py.wallet.mailbox.pages import CheckpointsOutOfOrder, MailboxReader
 from barkd_py.wallet.recovery.evidence import Evidence
 from barkd_py.wallet.recovery.ledger import Ledger
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
 from barkd_py.wallet.recovery.service import Recovery, RecoveryInterrupted
 from barkd_py.wallet.recovery.xpub import MAX_PAGES
-from barkd_py.wallet.vtxos import Locked, Spendable, Spent
+from barkd_py.wallet.vtxos.states import Locked, Spendable, Spent
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, When, opener

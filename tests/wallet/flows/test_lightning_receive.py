@@ -20,7 +20,7 @@ from barkd_py.wallet.movements import (
     MovementStatus,
     Subsystem,
 )
-from barkd_py.wallet.payment_request import InvoiceDestination
+from barkd_py.wallet.payments.request import InvoiceDestination
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
 

@@ -16,7 +16,7 @@ from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.exits.states import ExitFilter
 from barkd_py.wallet.lightning.send.sends import HtlcsOnChain, LightningSend, SendState
 from barkd_py.wallet.movements import LIGHTNING_SEND, Movement, MovementStatus
-from barkd_py.wallet.payment_request import InvoiceDestination, parse_lightning_destination
+from barkd_py.wallet.payments.request import InvoiceDestination, parse_lightning_destination
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
 

@@ -24,8 +24,8 @@ from barkd_py.server_rpc.api import (
     RoundParticipationCompleted,
     UnknownMessage,
 )
-from barkd_py.wallet.mailbox import MAX_ANCHOR_MISSES, AnchorNotFound, Mailbox
-from barkd_py.wallet.mailbox_pages import CheckpointsOutOfOrder, MailboxReader
+from barkd_py.wallet.mailbox.pages import CheckpointsOutOfOrder, MailboxReader
+from barkd_py.wallet.mailbox.reader import MAX_ANCHOR_MISSES, AnchorNotFound, Mailbox
 from barkd_py.wallet.movements import ARKOOR_RECEIVE
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import BOB, Net, Owner

@@ -22,7 +22,7 @@ from barkd_py.wallet.offboards.states import (
     Splitting,
     decode_offboard,
 )
-from barkd_py.wallet.vtxos import StateKind
+from barkd_py.wallet.vtxos.states import StateKind
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import between_offboards
 from tests.wallet.flows.offboards import (

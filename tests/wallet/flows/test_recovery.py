@@ -11,7 +11,7 @@ from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.errors import InsufficientFunds
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
-from barkd_py.wallet.vtxos import Locked, Spendable, Spent
+from barkd_py.wallet.vtxos.states import Locked, Spendable, Spent
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.rounds import round_of

@@ -9,7 +9,7 @@ from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.server_rpc.api import RoundFailed, RoundFinished, RoundParticipation
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.rounds.states import Delegated, Issued, Registered, SyncError, Waiting
-from barkd_py.wallet.selection import fee_infos
+from barkd_py.wallet.vtxos.selection import fee_infos
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import between
 from tests.wallet.flows.offboards import wealth_sat

@@ -7,7 +7,7 @@ from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.server_rpc.api import RoundFinished
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.rounds.states import Issued, Registered, Signed, Unconfirmed, Waiting
-from barkd_py.wallet.selection import fee_infos
+from barkd_py.wallet.vtxos.selection import fee_infos
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, refreshes, round_of, settle
 

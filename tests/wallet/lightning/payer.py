@@ -16,7 +16,6 @@ from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError
 from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.balance import Balance, BalanceReader
 from barkd_py.wallet.exits.payloads import encode_state
 from barkd_py.wallet.exits.rows import apply_consequences, row_after
@@ -30,12 +29,13 @@ from barkd_py.wallet.lightning.send.sends import LightningSends, SendRules
 from barkd_py.wallet.lightning.send.states import FORMAT, State
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import EXIT_START, LIGHTNING_SEND, Movement, MovementUpdate
-from barkd_py.wallet.payment_request import InvoiceDestination
-from barkd_py.wallet.registration import Registration
+from barkd_py.wallet.payments.request import InvoiceDestination
 from barkd_py.wallet.store import Transaction
 from barkd_py.wallet.store.exits import ExitRow
 from barkd_py.wallet.store.properties import WalletProperties
-from barkd_py.wallet.vtxos import NewVtxo, Spendable, StateKind, WalletVtxo
+from barkd_py.wallet.vtxos.anchors import Anchors
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.states import NewVtxo, Spendable, StateKind, WalletVtxo
 from tests.fakes.pay_server import PayServer
 from tests.wallet.flows.crashes import CrashingStore
 from tests.wallet.flows.liar import Doom, Liar

@@ -14,7 +14,6 @@ from barkd_py.bitcoin.bip32 import parse_mnemonic
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.units import Network
 from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.balance import Balance, BalanceReader
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import receive_action_id
@@ -27,10 +26,11 @@ from barkd_py.wallet.lightning.receive.receives import LightningReceives
 from barkd_py.wallet.lightning.receive.states import FORMAT, ReceiveState
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import LIGHTNING_RECEIVE, Movement
-from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.properties import WalletProperties
-from barkd_py.wallet.vtxos import NewVtxo, Spendable, StateKind, WalletVtxo
+from barkd_py.wallet.vtxos.anchors import Anchors
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.states import NewVtxo, Spendable, StateKind, WalletVtxo
 from tests.fakes.lightning_server import ReceiveServer
 from tests.wallet.flows.crashes import CrashingStore
 from tests.wallet.flows.liar import Doom, Liar

@@ -12,7 +12,7 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, ServerRejected, chain_text
 from barkd_py.wallet.lightning.send.invoices import Order, payment_amount_sat
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
-from barkd_py.wallet.payment_request import (
+from barkd_py.wallet.payments.request import (
     LightningAddressDestination,
     LnurlDestination,
     OfferDestination,

@@ -13,7 +13,7 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import chain_text
 from barkd_py.wallet.lightning.send.lnurl import MAX_ANSWER_BYTES, LnurlClient, LnurlFailed
-from barkd_py.wallet.payment_request import LightningAddressDestination
+from barkd_py.wallet.payments.request import LightningAddressDestination
 from tests.wallet.lightning.payer import bolt11
 
 URL = "https://service.example/.well-known/lnurlp/alice"

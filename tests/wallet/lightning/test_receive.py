@@ -32,7 +32,7 @@ from barkd_py.wallet.lightning.receive.states import (
     revealed_preimage,
 )
 from barkd_py.wallet.movements import MovementStatus, PaymentMethodKind
-from barkd_py.wallet.vtxos import StateKind
+from barkd_py.wallet.vtxos.states import StateKind
 from tests.fakes.lightning_server import ReceiveServer
 from tests.wallet.lightning.receiver import Receiver, open_receiver
 

@@ -26,7 +26,7 @@ from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.lightning.receive.errors import AlreadySettled
 from barkd_py.wallet.lightning.receive.receives import UnreadableInvoice
 from barkd_py.wallet.lightning.receive.states import PreimageRevealed
-from barkd_py.wallet.vtxos import StateKind
+from barkd_py.wallet.vtxos.states import StateKind
 from tests.fakes.lightning_server import NODE_SECRET, ReceiveServer
 from tests.wallet.lightning.receiver import Receiver
 from tests.wallet.lightning.test_receive import FEE_SAT, assert_paid

@@ -19,7 +19,7 @@ from barkd_py.wallet.exits.states import (
 from barkd_py.wallet.lightning.send.sends import AlreadyPaid, HtlcsOnChain
 from barkd_py.wallet.lightning.send.states import Stuck
 from barkd_py.wallet.movements import MovementStatus
-from barkd_py.wallet.vtxos import StateKind
+from barkd_py.wallet.vtxos.states import StateKind
 from tests.wallet.lightning.payer import PREIMAGE, Payer, bolt11
 from tests.wallet.lightning.test_send import AMOUNT_SAT, COIN_SAT, FEE_SAT, HASH, assert_refunded, stuck_at
 

@@ -17,7 +17,15 @@ from barkd_py.wallet.recovery.judgement import (
     needs_proof,
 )
 from barkd_py.wallet.store.recovery import RecoveryOutcome
-from barkd_py.wallet.vtxos import ActionHolder, Exited, Locked, MovementHolder, Spendable, Spent, VtxoState
+from barkd_py.wallet.vtxos.states import (
+    ActionHolder,
+    Exited,
+    Locked,
+    MovementHolder,
+    Spendable,
+    Spent,
+    VtxoState,
+)
 from tests.wallet.samples import user_vtxos, vtxo_of_depth
 
 PUBKEY = vtxo_of_depth(1)

@@ -15,12 +15,12 @@ from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.chain.source import ChainSource, Confirmed
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveGrant, RoundInput
-from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.receive.errors import AnchorUnconfirmed
 from barkd_py.wallet.lightning.receive.states import AwaitingPayment
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxos import StateKind, WalletVtxo
+from barkd_py.wallet.vtxos.anchors import Anchors
+from barkd_py.wallet.vtxos.states import StateKind, WalletVtxo
 
 PROOF_MIN_BLOCKS = 2
 """A VTXO that proves that we have money must not be about to expire."""

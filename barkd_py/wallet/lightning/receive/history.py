@@ -24,9 +24,9 @@ from barkd_py.wallet.movements import (
     PaymentMethod,
     PaymentMethodKind,
 )
-from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Transaction
-from barkd_py.wallet.vtxos import ActionHolder, Locked, NewVtxo, Spendable
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.states import ActionHolder, Locked, NewVtxo, Spendable
 
 
 def granted(action_id: str, state: HtlcsReady, vtxos: Sequence[Vtxo], fee_sat: int) -> Writes:

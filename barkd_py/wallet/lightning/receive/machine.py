@@ -43,7 +43,6 @@ from barkd_py.errors import (
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
 from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park, Retry
 from barkd_py.wallet.actions.failures import is_final
-from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.arkoor.package import cosign_package
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.receive.errors import (
@@ -74,9 +73,10 @@ from barkd_py.wallet.lightning.receive.states import (
     ReceiveState,
     reported_vtxos,
 )
-from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.vtxos.anchors import Anchors
+from barkd_py.wallet.vtxos.registration import Registration
 
 log = logging.getLogger(__name__)
 

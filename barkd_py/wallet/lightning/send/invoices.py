@@ -29,7 +29,7 @@ from barkd_py.errors import BarkdError, ProtocolViolation
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.lightning.send.lnurl import LnurlClient, LnurlFailed
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
-from barkd_py.wallet.payment_request import (
+from barkd_py.wallet.payments.request import (
     InvoiceDestination,
     LightningAddressDestination,
     LnurlDestination,

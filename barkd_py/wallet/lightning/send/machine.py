@@ -35,7 +35,6 @@ from barkd_py.server_rpc.api import ArkServerApi, PaymentSucceeded
 from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park, Retry
 from barkd_py.wallet.actions.failures import StillPending, Unworkable, is_final
 from barkd_py.wallet.actions.server_books import are_spendable
-from barkd_py.wallet.anchors import Anchors
 from barkd_py.wallet.arkoor.package import RequestCosign, cosign_package, is_refused
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.send.on_chain import Fate, HtlcWatch
@@ -64,10 +63,11 @@ from barkd_py.wallet.lightning.send.writes import (
     write_spent,
     write_taken_back,
 )
-from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxos import UNSPENT, StateKind
+from barkd_py.wallet.vtxos.anchors import Anchors
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.states import UNSPENT, StateKind
 
 log = logging.getLogger(__name__)
 

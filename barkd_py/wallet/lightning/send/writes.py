@@ -13,7 +13,7 @@ from barkd_py.wallet.actions.executor import Writes
 from barkd_py.wallet.lightning.send.states import Payment
 from barkd_py.wallet.movements import MovementStatus, MovementUpdate
 from barkd_py.wallet.store import Transaction
-from barkd_py.wallet.vtxos import ActionHolder, Locked, NewVtxo, Spendable, StateKind
+from barkd_py.wallet.vtxos.states import ActionHolder, Locked, NewVtxo, Spendable, StateKind
 
 Wake = Callable[[], None]
 """Has the server learn of new VTXOs after the commit."""

@@ -8,7 +8,7 @@ from barkd_py.bitcoin.address import BECH32M_CONST, bech32_encode, to_5_bits
 from barkd_py.bitcoin.bolt11 import create_invoice
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
-from barkd_py.wallet.payment_request import (
+from barkd_py.wallet.payments.request import (
     ArkadeDestination,
     ArkDestination,
     BitcoinDestination,

@@ -11,13 +11,13 @@ from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import chain_text
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
-from barkd_py.wallet.payment_options import (
+from barkd_py.wallet.payments.options import (
     InvalidPaymentRequest,
     PaymentOption,
     PaymentRequest,
     parse_payment_request,
 )
-from barkd_py.wallet.payment_request import decode_lnurl
+from barkd_py.wallet.payments.request import decode_lnurl
 from tests.support.vectors import cases
 from tests.wallet.lightning.payer import bolt11
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from barkd_py.wallet.vtxos import (
+from barkd_py.wallet.vtxos.states import (
     ALLOWED_FROM,
     ActionHolder,
     Exited,

@@ -8,7 +8,7 @@ checkpoint is stored, so a crash delivers it again: every handler can bear that.
 * what is wrong with the *world* (server, chain source, database) stops the reading. Nothing is acknowledged,
   and the same message comes again.
 
-Pages are read whole (`mailbox_pages`), for the server cuts them; its stream has the same fault, and is used
+Pages are read whole (`mailbox.pages`), for the server cuts them; its stream has the same fault, and is used
 as a wake-up (`server_rpc.streams`).
 
 While a recovery has not yet looked at the mailbox, nothing is read: payments of an earlier life wait in it,
@@ -45,7 +45,7 @@ from barkd_py.server_rpc.api import (
 from barkd_py.wallet.addresses import Addresses
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import MAILBOX_PROCESSING, MAILBOX_TIMEOUT_SECONDS, NamedLocks
-from barkd_py.wallet.mailbox_pages import MailboxReader
+from barkd_py.wallet.mailbox.pages import MailboxReader
 from barkd_py.wallet.movements import (
     ARKOOR_RECEIVE,
     MovementDestination,
@@ -54,9 +54,9 @@ from barkd_py.wallet.movements import (
     PaymentMethod,
     PaymentMethodKind,
 )
-from barkd_py.wallet.registration import Registration
 from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.vtxos import NewVtxo, Spendable
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.states import NewVtxo, Spendable
 
 log = logging.getLogger(__name__)
 

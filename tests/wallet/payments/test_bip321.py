@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from barkd_py.ark.address import ArkAddress
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.bolt12 import Offer
-from barkd_py.wallet.bip321 import (
+from barkd_py.wallet.payments.bip321 import (
     ArkInstruction,
     Bip321Uri,
     Instruction,

@@ -12,7 +12,7 @@ from barkd_py.ark.fees import FeeOverflow, VtxoFeeInfo
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.errors import chain_text
-from barkd_py.wallet.selection import (
+from barkd_py.wallet.vtxos.selection import (
     CannotCoverPaymentAndFees,
     FeeDidNotConverge,
     NotEnoughVtxos,

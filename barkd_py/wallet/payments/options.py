@@ -1,6 +1,6 @@
 """Everything that a text may ask for: the ways to pay it, and what is wrong with each. Pure.
 
-This is for people who scan and paste: unlike `payment_request.parse_destination`, which REST uses, it reads
+This is for people who scan and paste: unlike `request.parse_destination`, which REST uses, it reads
 `lightning:`, `lnurlp://` and `bitcoin:` URIs with several ways to pay, and it names a way that cannot be used
 instead of passing it over.
 
@@ -26,9 +26,9 @@ from barkd_py.bitcoin.bolt12_invoice import genesis_hash
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.units import Network, format_btc
 from barkd_py.errors import InvalidInput
-from barkd_py.wallet.bip321 import ArkInstruction, Bip321Uri, InvalidBip321
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
-from barkd_py.wallet.payment_request import (
+from barkd_py.wallet.payments.bip321 import ArkInstruction, Bip321Uri, InvalidBip321
+from barkd_py.wallet.payments.request import (
     MAX_LNURL_CHARACTERS,
     InvoiceDestination,
     LightningAddressDestination,
