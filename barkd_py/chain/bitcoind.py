@@ -282,6 +282,18 @@ class BitcoindSource:
                 return None
             raise _unusable(error) from error
 
+    async def block_txids(self, block_hash: BlockHash) -> frozenset[Txid] | None:
+        try:
+            block = await self._rpc.call("getblock", str(block_hash), 1)
+        except RpcError as error:
+            if error.code == _RPC_NOT_FOUND:
+                return None
+            raise _unusable(error) from error
+        try:
+            return frozenset(map(Txid.from_hex, block["tx"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ChainUnavailable("bitcoind sent a malformed block") from error
+
     async def _raw_block(self, block_hash: BlockHash) -> bytes:
         """The block, checked against its hash. Raises ChainMoved if the node no longer has it."""
         try:

@@ -175,6 +175,14 @@ class EsploraSource:
         response = await self._get(f"/block-height/{height}")
         return None if response is None else _block_hash(response.text.strip())
 
+    async def block_txids(self, block_hash: BlockHash) -> frozenset[Txid] | None:
+        txids = await self._get_json(f"/block/{block_hash}/txids")
+        if txids is None:
+            return None
+        if not isinstance(txids, list) or not all(isinstance(txid, str) for txid in txids):
+            raise ChainUnavailable("esplora sent a malformed block")
+        return frozenset(map(_txid, txids))
+
     # --- transactions ---
 
     async def tx_status(self, txid: Txid) -> TxStatus:

@@ -248,6 +248,9 @@ class ChainSource(Protocol):
     async def block_hash(self, height: int) -> BlockHash | None:
         """The hash of the block at this height of the best chain; None above the tip."""
 
+    async def block_txids(self, block_hash: BlockHash) -> frozenset[Txid] | None:
+        """The ids of all transactions of a block; None if the source does not have it (any more)."""
+
     async def tx_status(self, txid: Txid) -> TxStatus:
         """Where a transaction is."""
 

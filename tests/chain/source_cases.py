@@ -51,6 +51,17 @@ async def test_block_hash_is_known_up_to_the_tip(source: ChainSource, node: Node
     assert await source.block_hash(height + 1) is None
 
 
+async def test_a_block_names_its_transactions(source: ChainSource, node: Node) -> None:
+    coin = await Stranger().fund(node, 50_000)
+    tx = Stranger().spend([coin], [TxOut(49_000, Stranger().script)])
+    await source.broadcast(tx)
+    (block,) = await node.mine()
+    txids = await source.block_txids(block.hash)
+    assert txids == frozenset(node.index.tip.txids)
+    assert tx.txid in txids
+    assert await source.block_txids(BlockHash(bytes(32))) is None
+
+
 async def test_transaction_goes_from_unknown_over_mempool_to_block(source: ChainSource, node: Node) -> None:
     coin = await Stranger().fund(node, 50_000)
     tx = Stranger().spend([coin], [TxOut(49_000, Stranger().script)])

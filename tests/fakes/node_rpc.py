@@ -95,9 +95,12 @@ class NodeRpc:
             raise NodeRefusal(-5, "Block not found")
         return block
 
-    async def _rpc_getblock(self, block_hash: str, verbosity: int) -> str:
-        assert verbosity == 0
-        return self._block(block_hash).raw.hex()
+    async def _rpc_getblock(self, block_hash: str, verbosity: int) -> Any:
+        block = self._block(block_hash)
+        if verbosity == 0:
+            return block.raw.hex()
+        assert verbosity == 1
+        return {"hash": block_hash, "height": block.height, "tx": [str(txid) for txid in block.txids]}
 
     async def _rpc_getblockheader(self, block_hash: str, verbose: bool) -> Any:
         assert verbose is True

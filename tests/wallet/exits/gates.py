@@ -71,6 +71,9 @@ class GatedChain:
     async def block_hash(self, height: int) -> BlockHash | None:
         return await self._pass("block_hash", lambda: self._inner.block_hash(height))
 
+    async def block_txids(self, block_hash: BlockHash) -> frozenset[Txid] | None:
+        return await self._pass("block_txids", lambda: self._inner.block_txids(block_hash))
+
     async def tx_status(self, txid: Txid) -> TxStatus:
         async def ask() -> TxStatus:
             return await self._inner.tx_status(txid)
