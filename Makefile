@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test interop bench lint format check generate clean crash soak audit
+.PHONY: run test test-postgres interop bench lint format check generate clean crash soak audit
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else "barkd-py needs Python 3.11, 3.12 or 3.13; this is %d.%d. Name another: make PYTHON=python3.12" % v[:2])'
@@ -19,6 +19,9 @@ run: $(STAMP)  ## a whole regtest with two wallets that pay each other
 
 test: $(STAMP)  ## every hermetic test
 	$(BIN)/python -m pytest -n 4 --dist loadfile -m 'not interop and not bench'
+
+test-postgres: $(STAMP)  ## every flow with its wallets in PostgreSQL; some of them are in `make test`
+	BARKD_TEST_STORE=postgresql $(BIN)/python -m pytest -n 4 --dist loadfile tests/wallet/flows
 
 interop: $(STAMP)  ## against the real bark wallet and a real bitcoind
 	tests/interop/run

@@ -1,6 +1,7 @@
 """Wallets on a whole devnet in this process: a real chain, a real Ark server, and faults on demand."""
 
 import asyncio
+import itertools
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.bip32 import Seed, generate_mnemonic, parse_mnemonic
@@ -20,8 +22,11 @@ from barkd_py.devnet.ark_server.faults import Fault
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
-from barkd_py.wallet.store import Store
+from barkd_py.wallet.store import Store, snapshot
 from barkd_py.wallet.wallet import Wallet
+from tests.support.postgres import Cluster
+from tests.wallet.conftest import create_database
+from tests.wallet.flows.databases import CHOSEN, KINDS, Databases, PostgresDatabases, SqliteFiles
 
 ALICE = parse_mnemonic("abandon " * 11 + "about")
 BOB = parse_mnemonic("legal winner thank year wave sausage worth useful legal winner thank yellow")
@@ -33,6 +38,7 @@ class Net:
 
     devnet: Devnet
     directory: Path
+    databases: Databases
 
     async def mine(self, count: int = 1) -> None:
         await self.devnet.node.mine(count)
@@ -75,7 +81,7 @@ class Net:
         """A new wallet, closed at the end."""
         seed = seed or generate_mnemonic()
         await Wallet.create(
-            self._database(name), seed=seed, network=Network.REGTEST, config=self.config(**changes)
+            await self.database(name), seed=seed, network=Network.REGTEST, config=self.config(**changes)
         )
         async with self.owner(name, seed, **changes) as owner:
             yield owner
@@ -83,15 +89,16 @@ class Net:
     @asynccontextmanager
     async def owner(self, name: str, seed: Seed, **changes: object) -> AsyncIterator["Owner"]:
         """A wallet that exists, opened, and closed at the end."""
-        owner = Owner(self, self._database(name), seed, changes)
+        owner = Owner(self, await self.database(name), seed, changes)
         await owner.open()
         try:
             yield owner
         finally:
             await owner.wallet.close()
 
-    def _database(self, name: str) -> Path:
-        return self.directory / f"{name}.sqlite"
+    async def database(self, name: str) -> str:
+        """The path or URL of somebody's database."""
+        return await self.databases.url(name)
 
 
 @dataclass
@@ -99,7 +106,7 @@ class Owner:
     """Somebody with a wallet."""
 
     net: Net
-    database: Path
+    database: str
     seed: Seed
     changes: dict[str, object]
     wallet: Wallet = field(init=False)
@@ -150,7 +157,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("template")
 
     async def make() -> None:
-        async with _running(directory, ServerSettings()) as net:
+        async with _running(directory, ServerSettings(), SqliteFiles(directory)) as net:
             async with net.wallet("alice", ALICE) as alice:
                 await alice.board(500_000)
                 await alice.wallet.registration.catch_up()
@@ -161,19 +168,58 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres_templates(template: Path, postgres: Cluster) -> dict[str, str]:
+    """The names of databases with the wallets of the template."""
+    templates = {name: f"template_{name}" for name in ("alice", "bob")}
+    for name, database in templates.items():
+        await snapshot.to_database(template / f"{name}.sqlite", await create_database(postgres, database))
+    return templates
+
+
+_tests = itertools.count()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that are marked `both_stores` run on both kinds, unless one was chosen."""
+    is_marked = metafunc.definition.get_closest_marker("both_stores") is not None
+    if is_marked and CHOSEN is None and "store_kind" in metafunc.fixturenames:
+        metafunc.parametrize("store_kind", KINDS, indirect=True)
+
+
+@pytest.fixture
+def store_kind(request: pytest.FixtureRequest) -> str:
+    kind: str = getattr(request, "param", CHOSEN or KINDS[0])
+    assert kind in KINDS, f"BARKD_TEST_STORE={kind}"
+    return kind
+
+
+@pytest.fixture
+def databases(store_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Databases:
+    if store_kind == "sqlite":
+        return SqliteFiles(tmp_path)
+    cluster: Cluster = request.getfixturevalue("postgres")
+    templates: dict[str, str] = request.getfixturevalue("postgres_templates")
+    return PostgresDatabases(cluster, f"test_{next(_tests)}", templates)
+
+
 @asynccontextmanager
-async def _running(directory: Path, settings: ServerSettings) -> AsyncIterator[Net]:
+async def _running(directory: Path, settings: ServerSettings, databases: Databases) -> AsyncIterator[Net]:
     async with running_devnet(DevnetOptions(directory / "devnet", ark_settings=settings)) as devnet:
-        net = Net(devnet, directory)
+        net = Net(devnet, directory, databases)
         yield net
         await net.devnet.ark_server.stop()
 
 
 @pytest.fixture
-async def net(tmp_path: Path, template: Path, server_settings: ServerSettings) -> AsyncIterator[Net]:
+async def net(
+    tmp_path: Path, template: Path, databases: Databases, server_settings: ServerSettings
+) -> AsyncIterator[Net]:
     shutil.copytree(template, tmp_path, dirs_exist_ok=True)
-    async with _running(tmp_path, server_settings) as running:
+    async with _running(tmp_path, server_settings, databases) as running:
         yield running
+    if isinstance(databases, PostgresDatabases):
+        await databases.drop()
 
 
 @pytest.fixture

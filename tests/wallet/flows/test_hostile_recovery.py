@@ -3,7 +3,6 @@
 Source: sheet 02 "Client must verify" 4-7, 11; traps 6, 7, 9, 10, 12; sheet 08 §3.4, §9; sheet 10 §14.
 """
 
-import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -438,14 +437,12 @@ async def test_a_kill_at_any_commit_changes_nothing_in_the_end(
     before = await spendable(alice)
     async with reborn(net, alice, "first"):
         pass
-    blank = net.directory / "first.sqlite"
     made: list[CrashingStore] = []
 
     async def is_killed(crash_at: int) -> bool:
         """Run a recovery that dies there, and another process that finishes it."""
         name = f"killed-{crash_at}"
-        shutil.copy(blank, net.directory / f"{name}.sqlite")
-        owner = Owner(net, net.directory / f"{name}.sqlite", alice.seed, {})
+        owner = Owner(net, await net.databases.copy("first", name), alice.seed, {})
         await owner.open(opener(made))
         await owner.wallet.registration.close()  # it commits as well, whenever it gets to it
         made[-1].arm(crash_at, when)

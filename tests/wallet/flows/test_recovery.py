@@ -42,7 +42,7 @@ async def spendable(owner: Owner) -> set[VtxoId]:
 async def reborn(net: Net, like: Owner, name: str = "reborn", **changes: object) -> AsyncIterator[Owner]:
     """A wallet from the words of another one, which has not recovered yet."""
     await Wallet.create(
-        net.directory / f"{name}.sqlite",
+        await net.database(name),
         seed=like.seed,
         network=Network.REGTEST,
         config=net.config(**changes),

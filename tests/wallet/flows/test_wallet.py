@@ -1,7 +1,6 @@
 """Creating, opening, importing, and what works without a server."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,8 +44,8 @@ NOWHERE = "http://127.0.0.1:1"
 OTHER_KEY = SecretKey(bytes([9] * 32)).public_key
 
 
-async def create(net: Net, name: str, *, without_server: bool = False, **changes: object) -> Path:
-    database = net.directory / f"{name}.sqlite"
+async def create(net: Net, name: str, *, without_server: bool = False, **changes: object) -> str:
+    database = await net.database(name)
     await Wallet.create(
         database,
         seed=BOB,
@@ -75,7 +74,7 @@ async def test_no_wallet_is_made_without_its_server(net: Net) -> None:
         "Failed to connect to Ark server: handshake request failed"
     )
     with pytest.raises(PropertiesMissing):
-        await Wallet.open(net.directory / "new.sqlite", seed=BOB, load_config=lambda _: net.config())
+        await Wallet.open(await net.database("new"), seed=BOB, load_config=lambda _: net.config())
 
 
 async def test_a_wallet_made_without_its_server_meets_it_later(net: Net) -> None:
@@ -115,15 +114,16 @@ async def test_no_wallet_is_made_without_a_chain_source(
 
 
 async def test_another_mnemonic_does_not_open_the_wallet(net: Net, bob: Owner) -> None:
+    await bob.wallet.close()
     with pytest.raises(WrongMnemonic, match="incorrect mnemonic"):
         await Wallet.open(bob.database, seed=generate_mnemonic(), load_config=lambda _: net.config())
 
 
-async def test_an_empty_database_holds_no_wallet(net: Net, tmp_path: Path) -> None:
-    store = await Store.open(str(tmp_path / "empty.sqlite"))
+async def test_an_empty_database_holds_no_wallet(net: Net) -> None:
+    store = await Store.open(await net.database("empty"))
     await store.close()
     with pytest.raises(StoreError, match="failed to read properties"):
-        await Wallet.open(tmp_path / "empty.sqlite", seed=BOB, load_config=lambda _: net.config())
+        await Wallet.open(await net.database("empty"), seed=BOB, load_config=lambda _: net.config())
 
 
 async def test_closing_twice_is_closing_once(bob: Owner) -> None:
@@ -185,7 +185,7 @@ async def test_a_server_with_another_key_is_not_used(
     error: type[BarkdError],
 ) -> None:
     database = await create(net, "pinned", without_server=True, server_address=NOWHERE)
-    store = await Store.open(str(database))
+    store = await Store.open(database)
     async with store.transaction() as tx:
         if server_key is not None:
             await tx.properties.pin_server_pubkey(server_key)
