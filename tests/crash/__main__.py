@@ -1,9 +1,10 @@
 """Every flow, killed at every point that it has, and under every trouble; writes docs/reliability.md.
 
     python -m tests.crash [--flows NAME,NAME] [--parts all|kills|troubles] [--at-most N] [--seed S]
-                          [--keep-document]
+                          [--missing] [--results FILE] [--list]
 
-Takes hours on two cores. Each violation is printed, and the exit code is 1 if there was one.
+Takes hours on two cores. Each run is noted as it ends, so that what was interrupted may go on with
+``--missing``. Each violation is printed, and the exit code is 1 if there was one.
 """
 
 import argparse
@@ -12,16 +13,19 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.crash import report
 from tests.crash.case import rehearse, run_case
 from tests.crash.flows import FLOWS, Flow
-from tests.crash.report import Recorded, replace_section, rows, table
-from tests.crash.troubles import TROUBLES, run_trouble
-from tests.crash.world import DEVNET_OPTIONS, World, running_world
+from tests.crash.report import Run
+from tests.crash.troubles import TROUBLES, Trouble, run_trouble
+from tests.crash.world import DEVNET_OPTIONS, KillPoint, World, running_world
 from tests.support.processes import start_devnet
 
 
@@ -36,73 +40,109 @@ async def fresh_world() -> AsyncIterator[World]:
             devnet.process.kill()
 
 
-async def kill_everywhere(flow: Flow, at_most: int | None, seed: int) -> AsyncIterator[Recorded]:
-    """All points of a flow, or a random choice; in a world of its own, a new one after each violation."""
-    points, next_point = None, 0
-    while points is None or next_point < len(points):
-        async with fresh_world() as world:
-            if points is None:
-                points = await rehearse(world, flow)
-                if at_most is not None and at_most < len(points):
-                    points = random.Random(f"{seed} {flow.name}").sample(points, at_most)
-            while next_point < len(points):
-                point = points[next_point]
-                next_point += 1
-                fault = "killed at a commit" if point.what == "commit" else "killed at a network call"
-                try:
-                    outcome = await run_case(world, flow, point)
-                except Exception as error:
-                    print(f"VIOLATION {flow.name}, {point}: {error}", flush=True)
-                    yield Recorded(flow.name, fault, struck=True, happened=0, failure=f"{point}: {error}")
-                    break
-                yield Recorded(flow.name, fault, outcome.was_killed, outcome.happened)
+@dataclass(frozen=True)
+class Suite:
+    """What is to be tried. at_most: points of each flow; None: all. done: what need not be tried again."""
 
+    at_most: int | None
+    seed: int
+    results: Path
+    commit: str
+    done: frozenset[tuple[str, str, str]]
 
-async def trouble_everywhere(flow: Flow) -> AsyncIterator[Recorded]:
-    """All troubles on one flow; in a new world after each violation."""
-    waiting = list(TROUBLES)
-    while waiting:
-        async with fresh_world() as world:
-            while waiting:
-                trouble = waiting.pop(0)
-                try:
-                    outcome = await run_trouble(world, flow, trouble)
-                except Exception as error:
-                    print(f"VIOLATION {flow.name}, {trouble.name}: {error}", flush=True)
-                    yield Recorded(flow.name, trouble.name, struck=True, happened=0, failure=str(error))
-                    break
-                yield Recorded(flow.name, trouble.name, outcome.was_killed, outcome.happened)
+    async def run(self, flow: Flow, parts: str) -> list[Run]:
+        """A world serves until a violation has upset it."""
+        runs: list[Run] = []
+        waiting: list[KillPoint | Trouble] | None = None
+        while waiting is None or waiting:
+            async with fresh_world() as world:
+                if waiting is None:
+                    waiting = await self._faults(world, flow, parts)
+                while waiting:
+                    runs.append(await self._try(world, flow, waiting.pop(0)))
+                    if runs[-1].failure:
+                        break
+        return runs
 
-
-async def run(flows: Sequence[Flow], at_most: int | None, seed: int, parts: str) -> list[Recorded]:
-    recorded: list[Recorded] = []
-    for flow in flows:
-        began, before = time.monotonic(), len(recorded)
+    async def _faults(self, world: World, flow: Flow, parts: str) -> list[KillPoint | Trouble]:
+        points: list[KillPoint] = []
         if parts != "troubles":
-            recorded += [each async for each in kill_everywhere(flow, at_most, seed)]
-        if parts != "kills":
-            recorded += [each async for each in trouble_everywhere(flow)]
-        took = time.monotonic() - began
-        print(f"{flow.name}: {len(recorded) - before} runs, {took:.0f} s", flush=True)
-    return recorded
+            points = await rehearse(world, flow)
+            if self.at_most is not None and self.at_most < len(points):
+                points = random.Random(f"{self.seed} {flow.name}").sample(points, self.at_most)
+        found: list[KillPoint | Trouble] = [*points, *(TROUBLES if parts != "kills" else ())]
+        return [each for each in found if (flow.name, *_names(each)) not in self.done]
+
+    async def _try(self, world: World, flow: Flow, what: KillPoint | Trouble) -> Run:
+        began, struck, happened, failure = time.monotonic(), True, 0, ""
+        try:
+            if isinstance(what, KillPoint):
+                outcome = await run_case(world, flow, what)
+            else:
+                outcome = await run_trouble(world, flow, what)
+            struck, happened = outcome.was_killed, outcome.happened
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+        day = datetime.now(UTC).date().isoformat()
+        run = Run(flow.name, *_names(what), struck, happened, failure, self.commit, day)
+        report.record(run, self.results)
+        verdict = f"VIOLATION {failure}" if failure else f"struck {struck}, happened {happened}"
+        print(f"{time.monotonic() - began:5.1f} s  {flow.name}, {what}: {verdict}", flush=True)
+        return run
+
+
+def _names(what: KillPoint | Trouble) -> tuple[str, str]:
+    """What a run calls its fault, and its point."""
+    if isinstance(what, Trouble):
+        return what.name, ""
+    return "killed at a commit" if what.what == "commit" else "killed at a network call", str(what)
+
+
+async def list_points(flow: Flow) -> None:
+    async with fresh_world() as world:
+        points = await rehearse(world, flow)
+    kinds = Counter(f"{point.phase} {point.what}" for point in points)
+    print(f"{flow.name}: {len(points)} points: {dict(kinds)}", flush=True)
+
+
+async def run(suite: Suite, flows: Sequence[Flow], parts: str) -> list[Run]:
+    runs: list[Run] = []
+    for flow in flows:
+        began = time.monotonic()
+        found = await suite.run(flow, parts)
+        runs += found
+        print(f"{flow.name}: {len(found)} runs, {time.monotonic() - began:.0f} s", flush=True)
+    return runs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("--flows", help="names, separated by commas; all by default")
     parser.add_argument("--at-most", type=int, help="points of each flow, chosen at random")
     parser.add_argument("--parts", choices=["all", "kills", "troubles"], default="all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep-document", action="store_true", help="do not write docs/reliability.md")
+    parser.add_argument("--missing", action="store_true", help="only what has not struck without a violation")
+    parser.add_argument("--results", type=Path, help="note runs there, and write no document")
+    parser.add_argument("--list", action="store_true", help="say where flows can be killed, and kill none")
     options = parser.parse_args()
-    chosen = [flow for flow in FLOWS if not options.flows or flow.name in options.flows.split(",")]
-    recorded = asyncio.run(run(chosen, options.at_most, options.seed, options.parts))
-    summary = table(rows(recorded))
-    print(summary)
-    if not options.keep_document:
-        day = datetime.now(UTC).date().isoformat()
-        replace_section("crashes", f"`python -m tests.crash`, {day}:\n\n{summary}")
-    sys.exit(any(each.failure for each in recorded))
+    names = options.flows.split(",") if options.flows else [flow.name for flow in FLOWS]
+    flows = [flow for name in names for flow in FLOWS if flow.name == name]
+    if options.list:
+        for flow in flows:
+            asyncio.run(list_points(flow))
+        return
+    results = options.results or report.RESULTS
+    known = report.recorded(results) if options.missing else []
+    done = frozenset(
+        run.key for run in known if not run.failure and (run.struck or not run.fault.startswith("killed"))
+    )
+    suite = Suite(options.at_most, options.seed, results, report.current_commit(), done)
+    runs = asyncio.run(run(suite, flows, options.parts))
+    order = [flow.name for flow in FLOWS]
+    print(report.table(runs, order=order))
+    if options.results is None:
+        report.write_document(order)
+    sys.exit(any(run.failure for run in runs))
 
 
 if __name__ == "__main__":

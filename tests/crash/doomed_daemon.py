@@ -3,17 +3,40 @@
 The file that the environment variable names says ``before 3`` or ``after 3``: three commits pass, and around
 the next one the process dies by SIGKILL, before or after the database has it. ``count 0`` counts instead.
 Without the file, nothing happens. Another file says by how many seconds the clock is wrong.
+
+`tests.support.nursery` forks it; without the two variables it is a daemon like any other.
 """
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 DOOM_FILE = "BARKD_TEST_DOOM_FILE"
 CLOCK_FILE = "BARKD_TEST_CLOCK_FILE"
+
+_right_time = time.time
+
+
+def _wrong_time() -> float:
+    try:
+        return _right_time() + float(Path(os.environ[CLOCK_FILE]).read_text())
+    except (KeyError, FileNotFoundError, ValueError):
+        return _right_time()
+
+
+time.time = _wrong_time
+
+# Only from here on: what is imported may keep the clock that it finds.
+IMPORTS = (
+    "barkd_py.cli",
+    "barkd_py.api.app",
+    "barkd_py.api.server",
+    "barkd_py.daemon.backend",
+    "barkd_py.daemon.runtime",
+    "uvloop",
+)
 
 
 def _pass(file: Path, moment: str) -> None:
@@ -29,37 +52,19 @@ def _pass(file: Path, moment: str) -> None:
         file.write_text(f"{wanted} {int(number) - 1}")
 
 
-def _set_clock(file: Path) -> None:
-    right = time.time
-
-    def wrong() -> float:
-        try:
-            return right() + float(file.read_text())
-        except (FileNotFoundError, ValueError):
-            return right()
-
-    time.time = wrong
-
-
 def main() -> None:
-    _set_clock(Path(os.environ[CLOCK_FILE]))
-    # Only now: what is imported may keep the clock that it finds.
     from barkd_py.wallet.store.transaction import Store
 
-    file = Path(os.environ[DOOM_FILE])
     commit = Store._commit
 
     async def commit_or_die(store: Store, *args: Any) -> None:
+        file = Path(os.environ[DOOM_FILE])
         _pass(file, "before")
         await commit(store, *args)
         _pass(file, "after")
 
-    Store._commit = commit_or_die  # type: ignore[method-assign, assignment]
+    if DOOM_FILE in os.environ:
+        Store._commit = commit_or_die  # type: ignore[method-assign, assignment]
     from barkd_py.cli import main as run
 
-    sys.argv[0] = "barkd"
     run()
-
-
-if __name__ == "__main__":
-    main()

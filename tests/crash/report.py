@@ -1,78 +1,148 @@
-"""The table of docs/reliability.md, from what was tried."""
+"""What was tried, run by run, and the tables of docs/reliability.md that say so.
+
+Each run is a line of ``results.jsonl`` beside this file; the newest of a flow, fault and point counts. The
+tables are made of nothing else:
+
+    python -m tests.crash.report
+"""
 
 import json
+import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
+RESULTS = Path(__file__).with_name("results.jsonl")
+SOAKS = Path(__file__).with_name("soaks.json")
 _BEGIN, _END = "<!-- begin: {} -->", "<!-- end: {} -->"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """How often a fault was tried on a flow, and what came of it."""
+class Run:
+    """One run of a flow under a fault, at a point of it if the fault has one.
+
+    struck: the fault was met. happened: how often the flow took place. failure: what was wrong afterwards, or
+    empty. commit, day: of what, and when.
+    """
 
     flow: str
     fault: str
-    tried: int
-    struck: int
+    point: str
+    struck: bool
     happened: int
-    failed: int
+    failure: str
+    commit: str
+    day: str
 
-
-def rows(outcomes: Iterable["Recorded"]) -> list[Row]:
-    grouped: defaultdict[tuple[str, str], list[Recorded]] = defaultdict(list)
-    for outcome in outcomes:
-        grouped[outcome.flow, outcome.fault].append(outcome)
-    return [
-        Row(
-            flow,
-            fault,
-            tried=len(group),
-            struck=sum(each.struck for each in group),
-            happened=sum(each.happened for each in group),
-            failed=sum(bool(each.failure) for each in group),
-        )
-        for (flow, fault), group in grouped.items()
-    ]
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.flow, self.fault, self.point
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """One run. struck: the fault was met. failure: what was wrong afterwards, or empty."""
+class Soaked:
+    """One soak: its command, and what it said."""
 
-    flow: str
-    fault: str
-    struck: bool
-    happened: int
-    failure: str = ""
-
-    def to_line(self) -> str:
-        return json.dumps(
-            {name: getattr(self, name) for name in ("flow", "fault", "struck", "happened", "failure")}
-        )
+    command: str
+    commit: str
+    day: str
+    summary: str
 
 
-def table(found: Sequence[Row]) -> str:
+def current_commit() -> str:
+    """Of the code that runs; with a plus if files differ from it."""
+    here = Path(__file__).parent
+    commit = _git(here, "rev-parse", "--short", "HEAD")
+    return commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no", "--", ":/") else "")
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=directory, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def record(run: Run, results: Path = RESULTS) -> None:
+    with results.open("a") as file:
+        file.write(json.dumps(asdict(run)) + "\n")
+
+
+def recorded(results: Path = RESULTS) -> list[Run]:
+    """The newest run of each flow, fault and point."""
+    if not results.exists():
+        return []
+    runs = (Run(**json.loads(line)) for line in results.read_text().splitlines())
+    return list({run.key: run for run in runs}.values())
+
+
+def table(runs: Iterable[Run], *, order: Sequence[str] = ()) -> str:
+    """A row for each flow and fault. order: of the flows."""
+    grouped: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        grouped[run.flow, run.fault].append(run)
+    place = {flow: index for index, flow in enumerate(order)}
     lines = [
         "| flow | fault | tried | struck | completed by itself | not begun | violations |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
-    lines += [
-        f"| {row.flow} | {row.fault} | {row.tried} | {row.struck} | {row.happened}"
-        f" | {row.tried - row.happened - row.failed} | {row.failed} |"
-        for row in found
-    ]
-    tried, struck, failed = (
-        sum(getattr(row, name) for row in found) for name in ("tried", "struck", "failed")
+    for flow, fault in sorted(grouped, key=lambda key: (place.get(key[0], len(place)), key)):
+        group = grouped[flow, fault]
+        completed = _count(group, lambda run: run.happened > 0)
+        failed = _count(group, _violated)
+        lines.append(
+            f"| {flow} | {fault} | {len(group)} | {_count(group, _struck)} | {completed}"
+            f" | {len(group) - completed - failed} | {failed} |"
+        )
+    everything = [run for group in grouped.values() for run in group]
+    lines.append(
+        f"| **all** | | **{len(everything)}** | **{_count(everything, _struck)}** | | |"
+        f" **{_count(everything, _violated)}** |"
     )
-    lines.append(f"| **all** | | **{tried}** | **{struck}** | | | **{failed}** |")
     return "\n".join(lines)
 
 
-def replace_section(name: str, content: str, document: Path = DOCUMENT) -> None:
+def _count(runs: Iterable[Run], accept: Callable[[Run], bool]) -> int:
+    return sum(accept(run) for run in runs)
+
+
+def _struck(run: Run) -> bool:
+    return run.struck
+
+
+def _violated(run: Run) -> bool:
+    return bool(run.failure)
+
+
+def _provenance(runs: Sequence[Run]) -> str:
+    """Which commits were tried, and when."""
+    tried: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for run in runs:
+        tried[run.day, run.commit] += 1
+    return "; ".join(f"{day}, commit {commit}: {nb} runs" for (day, commit), nb in sorted(tried.items()))
+
+
+def write_document(order: Sequence[str], document: Path = DOCUMENT) -> None:
+    """All tables, from the results."""
+    runs = recorded()
+    kills = [run for run in runs if run.fault.startswith("killed")]
+    troubles = [run for run in runs if not run.fault.startswith("killed")]
+    for name, part, those in (("kills", "kills", kills), ("troubles", "troubles", troubles)):
+        heading = f"`python -m tests.crash --parts {part}` ({_provenance(those)}):"
+        _replace_section(name, f"{heading}\n\n{table(those, order=order)}", document)
+    soaks = [Soaked(**each) for each in json.loads(SOAKS.read_text())] if SOAKS.exists() else []
+    said = [f"`{each.command}` ({each.day}, commit {each.commit}):\n\n{each.summary}" for each in soaks]
+    _replace_section("soak", "\n\n".join(said), document)
+
+
+def record_soak(soaked: Soaked, soaks: Path = SOAKS) -> None:
+    """In place of an earlier one by the same command."""
+    known = json.loads(soaks.read_text()) if soaks.exists() else []
+    kept = [each for each in known if each["command"] != soaked.command]
+    soaks.write_text(json.dumps([*kept, asdict(soaked)], indent=1) + "\n")
+
+
+def _replace_section(name: str, content: str, document: Path) -> None:
     """Put the content between the marks of a section."""
     text = document.read_text()
     begin, end = _BEGIN.format(name), _END.format(name)
@@ -81,3 +151,13 @@ def replace_section(name: str, content: str, document: Path = DOCUMENT) -> None:
     if not tail and end not in rest:
         raise ValueError(f"{document} has no section {name}")
     document.write_text(f"{head}{begin}\n{content}\n{end}{tail}")
+
+
+def main() -> None:
+    from tests.crash.flows import FLOWS
+
+    write_document([flow.name for flow in FLOWS])
+
+
+if __name__ == "__main__":
+    main()

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import httpx
 
+from tests.crash import report
 from tests.crash.books import Books
-from tests.crash.report import replace_section
+from tests.crash.flows import FLOWS
 from tests.support.processes import Daemon, Devnet, esplora, start_devnet
 
 WALLETS = ("alice", "bob", "carol", "dave")
@@ -221,6 +222,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None, help="a new one each time by default")
     parser.add_argument("--keep-document", action="store_true", help="do not write docs/reliability.md")
     options = parser.parse_args()
+    commit = report.current_commit()
     seed = random.SystemRandom().randint(0, 99_999) if options.seed is None else options.seed
     print(f"soak: {options.minutes} minutes, seed {seed}", flush=True)
     try:
@@ -231,7 +233,9 @@ def main() -> None:
     print(summary)
     if not options.keep_document:
         day = datetime.now(UTC).date().isoformat()
-        replace_section("soak", f"`make soak`, {day}:\n\n{summary}")
+        command = f"python -m tests.crash.soak --minutes {options.minutes:g}"
+        report.record_soak(report.Soaked(command, commit, day, summary))
+        report.write_document([flow.name for flow in FLOWS])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ class Trouble:
     name: str
     context: Callable[[World], AbstractAsyncContextManager[None]]
 
+    def __str__(self) -> str:
+        return self.name
+
 
 @asynccontextmanager
 async def _full_disk(world: World) -> AsyncIterator[None]:

@@ -11,12 +11,16 @@ import httpx
 from tests.crash.books import Books, Json
 from tests.crash.doomed_daemon import CLOCK_FILE, DOOM_FILE
 from tests.crash.nonces import NonceLog
-from tests.support.processes import Daemon, Devnet, Process, esplora, eventually
+from tests.support.nursery import ForkedProcess, Nursery
+from tests.support.processes import Daemon, Devnet, esplora, eventually
 from tests.support.proxies import Dropped, NetworkCall, ark_server_proxy, esplora_proxy
 
 COIN_SAT = 5_000_000
 COINS = 4
 STOCK_SAT = 1_000_000
+
+# What a flow asks more often than this, it asks because it waits.
+POLLS = 10
 
 # Rounds are held when a flow asks for one; VTXOs outlive the blocks that the suite mines.
 DEVNET_OPTIONS = ("--round-interval", "100000", "--vtxo-lifetime", "16000")
@@ -58,17 +62,15 @@ class Gate:
 
 
 class DoomedDaemon(Daemon):
-    """One of our daemons that a file can make kill itself around a commit."""
+    """One of our daemons that a file can make kill itself around a commit. It starts quickly, and often."""
 
-    def __init__(self, datadir: Path) -> None:
+    def __init__(self, datadir: Path, nursery: Nursery) -> None:
         super().__init__(datadir)
-        self.doom = datadir.with_name("doom")
-        self.clock = datadir.with_name("clock")
-        program = "tests.crash.doomed_daemon"
-        command = tuple(program if part == "barkd_py.cli" else part for part in self.process.command)
-        self.process = Process(
-            command, self.process.log, {DOOM_FILE: str(self.doom), CLOCK_FILE: str(self.clock)}
-        )
+        self.doom = datadir.with_name(f"{datadir.name}.doom")
+        self.clock = datadir.with_name(f"{datadir.name}.clock")
+        arguments = ("--datadir", str(datadir), "--port", str(self.port), "--no-auth")
+        env = {DOOM_FILE: str(self.doom), CLOCK_FILE: str(self.clock)}
+        self.process = ForkedProcess(nursery, arguments, self.process.log, env)
 
 
 @dataclass
@@ -123,14 +125,14 @@ class World:
         return False
 
     def points_seen(self, unrelated: frozenset[str]) -> list[KillPoint]:
-        """Where the flow that was just counted can be interrupted; not for each of many equal calls."""
+        """Where the flow that was just counted can be interrupted."""
         calls = [
             KillPoint(call.name, call.phase, nth)
             for call, count in sorted(
                 self._calls_seen.items(), key=lambda item: (item[0].name, item[0].phase)
             )
             if call.name not in unrelated
-            for nth in range(min(count, 1 if call.name.startswith("GET ") else 2))
+            for nth in range(min(count, POLLS))
         ]
         commits = [
             KillPoint("commit", phase, nth)
@@ -181,9 +183,11 @@ class World:
 async def running_world(directory: Path, devnet: Devnet) -> AsyncIterator[World]:
     """A world in which both have money, and the victim lives behind proxies."""
     directory.mkdir(parents=True, exist_ok=True)
-    victim, peer = DoomedDaemon(directory / "victim"), Daemon(directory / "peer")
-    gate, nonces = Gate(victim), NonceLog()
     async with AsyncExitStack() as stack:
+        nursery = Nursery("tests.crash.doomed_daemon")
+        stack.callback(nursery.close)
+        victim, peer = (DoomedDaemon(directory / name, nursery) for name in ("victim", "peer"))
+        gate, nonces = Gate(victim), NonceLog()
         ark_url = await stack.enter_async_context(
             ark_server_proxy(devnet.ark_server_target, gate, nonces.note)
         )
