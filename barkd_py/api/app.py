@@ -2,7 +2,7 @@
 
 The order is that of barkd, and clients can tell: OPTIONS is answered for any path; an unknown path is a 404
 without authentication; then the token; then the method; then the parameters. Every answer passes through
-`_send`, which adds the CORS headers, so there is no middleware in between.
+`_send` or `_send_list`, which add the CORS headers, so there is no middleware in between.
 
 Without a token a browser on the same machine could be made to call the API by any web page. Then two things
 are asked of a request: it was made to a loopback address by name (a rebinding page cannot do that), and one
@@ -11,6 +11,7 @@ that changes something comes from no foreign origin.
 Source: protocol sheet 07 §1, §3, §5.1, §12.
 """
 
+import asyncio
 import ipaddress
 import logging
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from barkd_py.api.deps import ApiState
 from barkd_py.api.errors import error_reply
 from barkd_py.api.json_body import BodyRejected
 from barkd_py.api.params import ParameterRejected
-from barkd_py.api.reply import EMPTY, Reply, json_reply, text_reply
+from barkd_py.api.reply import EMPTY, JSON, ListReply, Reply, json_reply, text_reply
 from barkd_py.api.routers import (
     bip321,
     bitcoin,
@@ -197,9 +198,12 @@ class BarkdApi(FastAPI):
             reply = text_reply(400, refusal.text)
         except Exception as error:
             reply = error_reply(error, scope["method"], scope["path"])
-        await self._send(scope, send, reply)
+        if isinstance(reply, ListReply):
+            await self._send_list(scope, send, reply)
+        else:
+            await self._send(scope, send, reply)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+    async def _answer(self, scope: Scope, receive: Receive) -> Reply | ListReply:
         method: str = scope["method"]
         found = self._paths.find(scope["raw_path"].decode("latin-1"))
         if method == "OPTIONS":
@@ -248,6 +252,17 @@ class BarkdApi(FastAPI):
         headers += reply.headers
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
+
+    async def _send_list(self, scope: Scope, send: Send, reply: ListReply) -> None:
+        """Send piece by piece, as fast as the client reads, and let others have their turn."""
+        headers = self._cors_headers(scope)
+        headers += [(b"content-type", JSON), (b"content-length", b"%d" % reply.size)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["method"] != "HEAD":
+            for chunk in reply.chunks():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b""})
 
 
 def _with_allow(reply: Reply, entry: _Path) -> Reply:

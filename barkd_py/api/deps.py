@@ -13,7 +13,6 @@ from fastapi import Depends, Request
 from barkd_py.api.auth import AuthToken
 from barkd_py.api.contract import Contract, contract_of, override
 from barkd_py.api.errors import Unprocessable
-from barkd_py.api.render_cache import RenderCache
 from barkd_py.api.tickets import Tickets
 from barkd_py.daemon.runtime import Runtime
 from barkd_py.daemon.wallet_api import OnchainApi, WalletApi
@@ -37,7 +36,6 @@ class ApiState:
     rest_contract: str | None = None
     wait_secs: float = 30.0
     tickets: Tickets = field(default_factory=Tickets)
-    renderings: RenderCache = field(default_factory=RenderCache)
 
 
 class OnchainNotConfigured(Unprocessable):

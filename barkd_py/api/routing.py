@@ -6,7 +6,7 @@ and because it costs more than most answers do. `Operation` reads the same signa
 
     path parameters → query → body (content type, size, JSON) → dependencies → the endpoint
 
-A dependency is a plain function of the request. An endpoint returns a `Reply`, None (an empty 200), or
+A dependency is a plain function of the request. An endpoint returns a reply, None (an empty 200), or
 anything that is JSON once rendered. `response_model` only describes it; the tests check the two against each
 other. Source: protocol sheet 07 §1.2.
 """
@@ -23,7 +23,7 @@ from starlette.types import Receive
 
 from barkd_py.api.json_body import read_any, read_model
 from barkd_py.api.params import read_path_text, read_path_u32, read_query
-from barkd_py.api.reply import EMPTY, Reply, json_reply
+from barkd_py.api.reply import EMPTY, ListReply, Reply, json_reply
 
 BODY_BYTES_MAX: Final = 2 * 1024 * 1024
 
@@ -82,7 +82,7 @@ class Operation:
 
     async def respond(
         self, request: Request, path_values: Mapping[str, str], check: Callable[[], None] | None = None
-    ) -> Reply:
+    ) -> Reply | ListReply:
         """Read the request and call the endpoint.
 
         check: called between the reading of the query and of the body.
@@ -102,7 +102,7 @@ class Operation:
         for name, dependency in self._dependencies:
             arguments[name] = dependency(request)
         result = await self._endpoint(**arguments)
-        if isinstance(result, Reply):
+        if isinstance(result, Reply | ListReply):
             return result
         return EMPTY if result is None else json_reply(result)
 

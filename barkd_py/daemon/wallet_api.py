@@ -5,7 +5,7 @@ the Protocols here, so the API cannot come to depend on more. Everything is in d
 knows of HTTP. Errors are `barkd_py.errors` classes whose chain of causes is what clients read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
 from barkd_py.wallet.offboards.terms import OffboardTarget
 from barkd_py.wallet.recovery.report import RecoveryReport
+from barkd_py.wallet.rendered_list import RenderedList
 from barkd_py.wallet.rounds.states import RoundInfo
 from barkd_py.wallet.vtxos.states import WalletVtxo
 
@@ -354,10 +355,6 @@ class WalletApi(Protocol):
         """BIP-32 fingerprint of the master key, 8 lower-case hex digits."""
 
     @property
-    def revision(self) -> int:
-        """Grows with each commit to the store: what was read at one revision holds as long as it lasts."""
-
-    @property
     def notifications(self) -> Notifications: ...
 
     @property
@@ -400,6 +397,11 @@ class WalletApi(Protocol):
     async def list_vtxos(self, *, include_all: bool) -> Sequence[WalletVtxo]:
         """Spendable and locked VTXOs (all: spent and exited too), by expiry height, then largest first."""
 
+    async def rendered_vtxos(
+        self, form: Hashable, render: Callable[[WalletVtxo], bytes], *, include_all: bool
+    ) -> RenderedList:
+        """The same list, each VTXO as `render` puts it. What was rendered is kept under the form's name."""
+
     async def get_vtxo(self, vtxo_id: VtxoId) -> WalletVtxo:
         """Raises NotFound."""
 
@@ -433,6 +435,11 @@ class WalletApi(Protocol):
 
     async def list_movements(self, method: PaymentMethod | None = None) -> Sequence[Movement]:
         """All, newest first; with a method those that have it in sent_to or received_on, oldest first."""
+
+    async def rendered_movements(
+        self, form: Hashable, render: Callable[[Movement], bytes], *, method: PaymentMethod | None = None
+    ) -> RenderedList:
+        """The same list, as in `rendered_vtxos`; what has a certain method is not kept."""
 
     async def patch_movement_metadata(self, movement_id: int, patch: JsonValue) -> None:
         """Raises NotFound."""

@@ -1,165 +1,199 @@
-"""The lists that clients poll, kept in memory and brought up to date by what each commit changed.
+"""The lists that clients poll, kept as they were rendered and brought up to date by what each commit changed.
 
 A client that shows a wallet asks for all VTXOs and the whole history again and again, above all when
 something has happened. Reading ten thousand rows for one that is new would keep everything else waiting, so a
-listing is read once, when somebody first asks, and each commit then replaces only what it touched. What did
-not change stays the same object, so that whoever renders it can keep the rendering.
+listing is read once, when somebody first asks, and then only what a commit touched is rendered again.
+
+How an item is rendered is the asker's business; each form that was asked for is kept (`rendered_list`).
 
 Two facts carry this: nobody but this process writes to the database, and the store tells of every change in
 the order of the commits.
 """
 
 import asyncio
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Sequence
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Collection, Hashable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from itertools import islice
+from typing import Any, Final, Generic, TypeVar
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.wallet.movements import Movement
+from barkd_py.wallet.movements import Movement, PaymentMethod
 from barkd_py.wallet.notifications import WalletEvent
+from barkd_py.wallet.rendered_list import PAGE_ITEMS, RenderedList, RenderedPages
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.vtxos.states import StateKind, WalletVtxo
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Any)
 
-# Rows that are read before anything else gets a turn.
-_PAGE = 500
+Render = Callable[[T], bytes]
 
-# Beyond so many changed VTXOs the whole list is read again.
-_MANY_CHANGES = 1_000
+# By the id of the item: what it is now, or None if that is yet to be read.
+Changed = Mapping[Any, T | None]
 
-
-class _Sorted(Generic[T]):
-    """Items in the order of a key that never changes for an item."""
-
-    def __init__(self, key: Callable[[T], Any], items: Sequence[T]) -> None:
-        self._key = key
-        self._list = list(items)
-        self._tuple: tuple[T, ...] | None = tuple(items)
-
-    @property
-    def items(self) -> tuple[T, ...]:
-        if self._tuple is None:
-            self._tuple = tuple(self._list)
-        return self._tuple
-
-    def put(self, item: T) -> None:
-        """Add an item, or replace the one with its key."""
-        place, is_there = self._find(self._key(item))
-        self._list[place : place + is_there] = [item]
-        self._tuple = None
-
-    def drop(self, key: Any) -> None:
-        """Remove the item with this key, if it is there."""
-        place, is_there = self._find(key)
-        if is_there:
-            del self._list[place]
-            self._tuple = None
-
-    def _find(self, key: Any) -> tuple[int, bool]:
-        place = bisect_left(self._list, key, key=self._key)
-        return place, place < len(self._list) and self._key(self._list[place]) == key
+# Beyond so many changes that nobody has asked for, the whole list is read again when somebody does.
+_CHANGES_MAX: Final = 10_000
 
 
-class HistoryListing:
-    """All movements, newest first; equally old ones by falling id."""
+@dataclass(slots=True)
+class _Form(Generic[T, K]):
+    """One rendering of the whole list. changed: what is not in `pages` yet."""
+
+    pages: RenderedPages[K] | None = None
+    changed: dict[Any, T | None] = field(default_factory=dict)
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def note(self, changed: Changed[T]) -> None:
+        if self.busy.locked():
+            self.changed.update(changed)
+        elif self.pages is not None:
+            self.changed.update(changed)
+            if len(self.changed) > _CHANGES_MAX:
+                self.pages, self.changed = None, {}
+
+
+class _Listing(ABC, Generic[T, K]):
+    """T: the items. K: what they are sorted by, which never changes for an item."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._sorted: _Sorted[Movement] | None = None
-        self._waiting: list[Movement] = []
-        self._loading = asyncio.Lock()
-        store.on_commit(self._note)
+        self._forms: dict[Hashable, _Form[T, K]] = {}
 
-    async def list(self) -> tuple[Movement, ...]:
-        async with self._loading:
-            if self._sorted is None:
-                self._waiting = []
-                loaded = _Sorted(_history_key, await self._load())
-                for movement in self._waiting:
-                    loaded.put(movement)
-                self._sorted = loaded
-            return self._sorted.items
+    async def rendered(self, form: Hashable, render: Render[T]) -> RenderedList:
+        """The list as it is when this returns. form: names what `render` makes of an item."""
+        kept = self._forms.setdefault(form, _Form())
+        async with kept.busy:
+            if kept.pages is None:
+                kept.changed = {}
+                kept.pages = await self._load(render)
+            while kept.changed:
+                await self._refresh(kept, kept.pages, render)
+            return kept.pages.list()
 
-    def _note(self, events: Sequence[WalletEvent]) -> None:
-        for event in events:
-            if self._sorted is not None:
-                self._sorted.put(event.movement)
-            elif self._loading.locked():
-                self._waiting.append(event.movement)
-
-    async def _load(self) -> Sequence[Movement]:
-        movements: list[Movement] = []
-        async with self._store.read() as tx:
-            while page := await tx.movements.list(
-                limit=_PAGE, before=movements[-1].id if movements else None
-            ):
-                movements += page
+    async def _load(self, render: Render[T]) -> RenderedPages[K]:
+        pages: RenderedPages[K] = RenderedPages()
+        async with aclosing(self._read_all()) as read:
+            async for items in read:
+                pages.append([(self._key(item), render(item)) for item in items])
                 await asyncio.sleep(0)
-        return movements
+        return pages
+
+    async def _refresh(self, kept: _Form[T, K], pages: RenderedPages[K], render: Render[T]) -> None:
+        """Bring in some of what has changed."""
+        batch = {item_id: kept.changed.pop(item_id) for item_id in list(islice(kept.changed, PAGE_ITEMS))}
+        try:
+            changes = await self._read_changed(batch, pages)
+        except BaseException:
+            kept.changed = batch | kept.changed
+            raise
+        pages.apply({key: None if item is None else render(item) for key, item in changes.items()})
+        if kept.changed:
+            await asyncio.sleep(0)
+
+    def _note(self, changed: Changed[T]) -> None:
+        for form in self._forms.values():
+            form.note(changed)
+
+    @abstractmethod
+    def _key(self, item: T) -> K: ...
+
+    @abstractmethod
+    def _read_all(self) -> AsyncGenerator[Sequence[T], None]:
+        """Pages of the list at one moment."""
+
+    @abstractmethod
+    async def _read_changed(self, changed: Changed[T], pages: RenderedPages[K]) -> Mapping[K, T | None]:
+        """The items as they are now; None for those that are not in the list any more."""
+
+    async def items(self) -> tuple[T, ...]:
+        """All items, read from the database."""
+        found: list[T] = []
+        async with aclosing(self._read_all()) as read:
+            async for items in read:
+                found += items
+                await asyncio.sleep(0)
+        return tuple(found)
 
 
-class VtxoListing:
+class HistoryListing(_Listing[Movement, int]):
+    """All movements, newest first; equally old ones by falling id."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        store.on_commit(self._note_events)
+
+    def _note_events(self, events: Sequence[WalletEvent]) -> None:
+        self._note({event.movement.id: event.movement for event in events})
+
+    def _key(self, item: Movement) -> int:
+        """A number takes less memory than a tuple; ids have 63 bits."""
+        return -(_microseconds(item.created_at) * (1 << 64) + item.id)
+
+    async def _read_all(self) -> AsyncGenerator[Sequence[Movement], None]:
+        last: int | None = None
+        async with self._store.read() as tx:
+            while page := await tx.movements.list(limit=PAGE_ITEMS, before=last):
+                yield page
+                last = page[-1].id
+
+    async def _read_changed(
+        self, changed: Changed[Movement], pages: RenderedPages[int]
+    ) -> Mapping[int, Movement | None]:
+        return {self._key(movement): movement for movement in changed.values() if movement is not None}
+
+
+class VtxoListing(_Listing[WalletVtxo, bytes]):
     """The VTXOs of some kinds of state, by expiry height, then by falling amount, then by id."""
 
     def __init__(self, store: Store, kinds: Collection[StateKind]) -> None:
-        self._store = store
+        super().__init__(store)
         self._kinds = frozenset(kinds)
-        self._sorted: _Sorted[WalletVtxo] | None = None
-        self._keys: dict[VtxoId, Any] = {}
-        self._changed: set[VtxoId] = set()
-        self._loading = asyncio.Lock()
-        store.on_vtxos_changed(self._note)
+        store.on_vtxos_changed(lambda ids: self._note(dict.fromkeys(ids)))
 
-    async def list(self) -> tuple[WalletVtxo, ...]:
-        async with self._loading:
-            if self._sorted is None or len(self._changed) > _MANY_CHANGES:
-                self._sorted = await self._load()
-            while self._changed:
-                await self._refresh(self._sorted)
-            return self._sorted.items
+    def _key(self, item: WalletVtxo) -> bytes:
+        """Bytes that sort like expiry height, falling amount and id. The id is what follows the numbers."""
+        return struct.pack(">QQ", item.expiry_height, _AMOUNT_MAX - item.amount_sat) + str(item.id).encode()
 
-    def _note(self, ids: Collection[VtxoId]) -> None:
-        if self._sorted is not None or self._loading.locked():
-            self._changed.update(ids)
-
-    async def _load(self) -> _Sorted[WalletVtxo]:
-        self._changed = set()
-        vtxos: list[WalletVtxo] = []
+    async def _read_all(self) -> AsyncGenerator[Sequence[WalletVtxo], None]:
+        last: VtxoId | None = None
         async with self._store.read() as tx:
-            while page := await tx.vtxos.list(
-                self._kinds, limit=_PAGE, after=vtxos[-1].id if vtxos else None
-            ):
-                vtxos += page
-                await asyncio.sleep(0)
-        self._keys = {vtxo.id: _vtxo_key(vtxo) for vtxo in vtxos}
-        return _Sorted(_vtxo_key, vtxos)
+            while page := await tx.vtxos.list(self._kinds, limit=PAGE_ITEMS, after=last):
+                yield page
+                last = page[-1].id
 
-    async def _refresh(self, listed: _Sorted[WalletVtxo]) -> None:
-        """Read what was changed before this moment; what changes meanwhile waits for the next turn."""
-        ids, self._changed = self._changed, set()
-        try:
-            async with self._store.read() as tx:
-                found = await tx.vtxos.find_many(ids)
-        except BaseException:
-            self._changed |= ids
-            raise
-        for vtxo_id in ids:
-            vtxo = found.get(vtxo_id)
-            if vtxo is not None and vtxo.state.kind in self._kinds:
-                self._keys[vtxo_id] = _vtxo_key(vtxo)
-                listed.put(vtxo)
-            elif (key := self._keys.pop(vtxo_id, None)) is not None:
-                listed.drop(key)
+    async def _read_changed(
+        self, changed: Changed[WalletVtxo], pages: RenderedPages[bytes]
+    ) -> Mapping[bytes, WalletVtxo | None]:
+        async with self._store.read() as tx:
+            found = await tx.vtxos.find_many(changed)
+        changes = {
+            self._key(vtxo): vtxo if vtxo.state.kind in self._kinds else None for vtxo in found.values()
+        }
+        for removed in changed.keys() - found.keys():
+            name = str(removed).encode()
+            changes |= {key: None for key in pages if key[_NUMBERS:] == name}
+        return changes
 
 
-def _history_key(movement: Movement) -> tuple[int, int]:
-    return -_microseconds(movement.created_at), -movement.id
+# Of the numbers before the id in the key of a VTXO.
+_NUMBERS: Final = struct.calcsize(">QQ")
+_AMOUNT_MAX: Final = (1 << 64) - 1
 
 
-def _vtxo_key(vtxo: WalletVtxo) -> tuple[int, int, str]:
-    return vtxo.expiry_height, -vtxo.amount_sat, str(vtxo.id)
+async def render_by_method(store: Store, method: PaymentMethod, render: Render[Movement]) -> RenderedList:
+    """The movements with this method in sent_to or received_on, oldest first."""
+    pages: RenderedPages[int] = RenderedPages()
+    last: int | None = None
+    async with store.read() as tx:
+        while page := await tx.movements.list_by_method(method, limit=PAGE_ITEMS, after=last):
+            pages.append([(movement.id, render(movement)) for movement in page])
+            last = page[-1].id
+            await asyncio.sleep(0)
+    return pages.list()
 
 
 def _microseconds(moment: datetime) -> int:

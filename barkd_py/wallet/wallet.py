@@ -17,7 +17,7 @@ leave it out and call `sync` when it suits.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,7 +64,7 @@ from barkd_py.wallet.lightning.send.lnurl import LnurlClient
 from barkd_py.wallet.lightning.send.machine import LightningSendMachine
 from barkd_py.wallet.lightning.send.sends import LightningSends, SendRules
 from barkd_py.wallet.lightning.service import Lightning
-from barkd_py.wallet.listings import HistoryListing, VtxoListing
+from barkd_py.wallet.listings import HistoryListing, VtxoListing, render_by_method
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.mailbox.reader import Mailbox
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
@@ -76,6 +76,7 @@ from barkd_py.wallet.recovery.evidence import Evidence
 from barkd_py.wallet.recovery.freshness import Staleness, look
 from barkd_py.wallet.recovery.ledger import Ledger
 from barkd_py.wallet.recovery.service import Recovery
+from barkd_py.wallet.rendered_list import RenderedList
 from barkd_py.wallet.rounds.rounds import Rounds
 from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store
@@ -507,10 +508,6 @@ class Wallet:
         return self.keys.fingerprint
 
     @property
-    def revision(self) -> int:
-        return self.store.revision
-
-    @property
     def notifications(self) -> Notifications:
         return self._notifications
 
@@ -569,7 +566,12 @@ class Wallet:
         return await self._balance.balance(await self._recent_tip_height(), depth)
 
     async def list_vtxos(self, *, include_all: bool) -> Sequence[WalletVtxo]:
-        return await (self._all_vtxos if include_all else self._unspent_vtxos).list()
+        return await (self._all_vtxos if include_all else self._unspent_vtxos).items()
+
+    async def rendered_vtxos(
+        self, form: Hashable, render: Callable[[WalletVtxo], bytes], *, include_all: bool
+    ) -> RenderedList:
+        return await (self._all_vtxos if include_all else self._unspent_vtxos).rendered(form, render)
 
     async def get_vtxo(self, vtxo_id: VtxoId) -> WalletVtxo:
         async with self.store.read() as tx:
@@ -581,9 +583,16 @@ class Wallet:
 
     async def list_movements(self, method: PaymentMethod | None = None) -> Sequence[Movement]:
         if method is None:
-            return await self._history.list()
+            return await self._history.items()
         async with self.store.read() as tx:
             return await tx.movements.list_by_method(method)
+
+    async def rendered_movements(
+        self, form: Hashable, render: Callable[[Movement], bytes], *, method: PaymentMethod | None = None
+    ) -> RenderedList:
+        if method is None:
+            return await self._history.rendered(form, render)
+        return await render_by_method(self.store, method, render)
 
     async def patch_movement_metadata(self, movement_id: int, patch: JsonValue) -> None:
         async with self.store.transaction() as tx:

@@ -6,7 +6,7 @@ others. Coins appear by `add_vtxo` and `fund`, not by any protocol.
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +60,7 @@ from barkd_py.wallet.movements import (
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, Notifications
 from barkd_py.wallet.recovery.report import RecoveryReport
 from barkd_py.wallet.recovery.service import NoRecovery
+from barkd_py.wallet.rendered_list import RenderedList, render_all
 from barkd_py.wallet.store.recovery import RecoveryEntry, RecoveryOutcome
 from barkd_py.wallet.vtxos.states import Exited, Spendable, Spent, UnknownVtxo, VtxoState, WalletVtxo
 from tests.fakes.lightning import FakeLightning
@@ -442,7 +443,6 @@ class FakeWallet:
     def __init__(self, network: Network = Network.REGTEST, mnemonic: str = "test " * 11 + "junk") -> None:
         self.network = network
         self.fingerprint = parse_mnemonic(mnemonic).master_key().fingerprint.hex()
-        self.revision = 1
         self.notifications = Notifications()
         self.onchain: FakeOnchain | None = FakeOnchain()
         self.exits = FakeExits(self)
@@ -455,6 +455,8 @@ class FakeWallet:
         self.keys: list[SecretKey] = []
         self.stored: dict[VtxoId, tuple[WalletVtxo, Vtxo | None]] = {}
         self.movements: list[Movement] = []
+        self.rendered_history: RenderedList | None = None
+        """Answered instead of a rendering of the movements."""
         self.boards: list[PendingBoard] = []
         self.imported_with: dict[str, object] = {}
         self.in_flight: set[VtxoId] = set()
@@ -466,7 +468,6 @@ class FakeWallet:
     # --- what tests do to it
 
     def add_vtxo(self, vtxo: WalletVtxo, full: Vtxo | None = None) -> None:
-        self.revision += 1
         self.stored[vtxo.id] = (vtxo, full)
 
     def add_movement(self, subsystem: Subsystem = ARKOOR_SEND, **fields: object) -> Movement:
@@ -474,7 +475,6 @@ class FakeWallet:
             Movement(len(self.movements) + 1, MovementStatus.SUCCESSFUL, subsystem, NOW, NOW, NOW),
             **fields,  # type: ignore[arg-type]
         )
-        self.revision += 1
         self.movements.append(movement)
         self.notifications.publish([MovementCreated(movement)])
         return movement
@@ -529,6 +529,11 @@ class FakeWallet:
         if not include_all:
             found = [vtxo for vtxo in found if not isinstance(vtxo.state, Spent | Exited)]
         return sorted(found, key=lambda vtxo: (vtxo.expiry_height, -vtxo.amount_sat))
+
+    async def rendered_vtxos(
+        self, form: Hashable, render: Callable[[WalletVtxo], bytes], *, include_all: bool
+    ) -> RenderedList:
+        return render_all(map(render, await self.list_vtxos(include_all=include_all)))
 
     async def get_vtxo(self, vtxo_id: VtxoId) -> WalletVtxo:
         if vtxo_id not in self.stored:
@@ -595,11 +600,17 @@ class FakeWallet:
             if any(destination.method == method for destination in (*movement.sent_to, *movement.received_on))
         ]
 
+    async def rendered_movements(
+        self, form: Hashable, render: Callable[[Movement], bytes], *, method: PaymentMethod | None = None
+    ) -> RenderedList:
+        if self.rendered_history is not None:
+            return self.rendered_history
+        return render_all(map(render, await self.list_movements(method)))
+
     async def patch_movement_metadata(self, movement_id: int, patch: JsonValue) -> None:
         for index, movement in enumerate(self.movements):
             if movement.id == movement_id:
                 self.movements[index] = patch_metadata(movement, patch, NOW)
-                self.revision += 1
                 self.notifications.publish([MovementUpdated(self.movements[index])])
                 return
         raise UnknownMovement(movement_id)

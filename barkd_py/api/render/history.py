@@ -1,5 +1,6 @@
 """Movements and the events that tell of them. Source: protocol sheet 07 §7.4, §7.9."""
 
+from collections.abc import Mapping
 from typing import assert_never
 
 from barkd_py.api.contract import Contract
@@ -26,7 +27,7 @@ def movement(movement: Movement, contract: Contract) -> Json:
         "subsystem": {"name": movement.subsystem.name, "kind": movement.subsystem.kind},
     }
     if movement.metadata:
-        json["metadata"] = dict(movement.metadata)
+        json["metadata"] = _by_key(movement.metadata)
     json |= {
         "intended_balance_sat": movement.intended_balance_sat,
         "effective_balance_sat": movement.effective_balance_sat,
@@ -44,6 +45,17 @@ def movement(movement: Movement, contract: Contract) -> Json:
     if movement.completed_at is not None:
         json["time"]["completed_at"] = timestamp(movement.completed_at)
     return json
+
+
+def _by_key(value: object) -> object:
+    """JSON with the keys of its objects in their order, as barkd keeps metadata."""
+    match value:
+        case Mapping():
+            return {key: _by_key(value[key]) for key in sorted(value)}
+        case list() | tuple():
+            return [_by_key(item) for item in value]
+        case _:
+            return value
 
 
 def _destination(destination: MovementDestination, contract: Contract) -> Json:

@@ -13,7 +13,6 @@ from barkd_py.api.schemas import bip321 as schemas
 from barkd_py.ark.address import ArkAddress
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.units import Network
-from barkd_py.daemon.wallet_api import WalletApi
 from barkd_py.errors import BarkdError
 from barkd_py.wallet.payments.bip321 import ArkInstruction, Bip321Uri, NotUpperCase
 
@@ -29,9 +28,13 @@ async def bip321_uri(
     query: Annotated[schemas.Bip321UriQuery, Query()], body: schemas.Bip321UriRequest, wallet: Wallet
 ) -> object:
     """Takes new addresses and, for an amount, an invoice; they stay taken whatever comes after."""
+    if body.onchain and wallet.onchain is None:
+        raise OnchainNotConfigured
     if body.amount_sat == 0:
         raise Failure(f"{_FAILED}: amount cannot be zero")
-    onchain = await _onchain_address(wallet) if body.onchain else None
+    onchain = None
+    if body.onchain and wallet.onchain is not None:
+        onchain = await _or_failure(wallet.onchain.next_address(), "failed to get onchain address")
     ark = await _or_failure(wallet.new_address(), "failed to generate new ark address")
     bolt11 = None
     if body.amount_sat is not None:
@@ -53,12 +56,6 @@ async def bip321_uri(
         raise BadRequest(str(error)) from None
     answer = {"ark": ark, "bolt11": bolt11, "onchain": onchain, "bip321": text}
     return {key: value for key, value in answer.items() if value is not None}
-
-
-async def _onchain_address(wallet: WalletApi) -> str:
-    if wallet.onchain is None:
-        raise OnchainNotConfigured
-    return await _or_failure(wallet.onchain.next_address(), "failed to get onchain address")
 
 
 async def _or_failure(work: Awaitable[str], step: str) -> str:

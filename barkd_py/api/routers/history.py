@@ -4,13 +4,13 @@ import re
 from typing import Annotated, Any
 
 from fastapi import Body, Query
+from pydantic_core import to_json
 
 from barkd_py.api import render
 from barkd_py.api.contract import Contract
-from barkd_py.api.deps import ClientContract, State, Wallet
+from barkd_py.api.deps import ClientContract, Wallet
 from barkd_py.api.errors import BadRequest, Failure
-from barkd_py.api.render_cache import RenderCache
-from barkd_py.api.reply import Reply, json_bytes_reply
+from barkd_py.api.reply import ListReply, Reply, list_reply
 from barkd_py.api.responses import EMPTY, FAILED, REFUSED
 from barkd_py.api.routing import new_router
 from barkd_py.api.schemas import history as schemas
@@ -34,14 +34,14 @@ router = new_router("/history", "history")
     summary="List wallet movements, all or those with one payment method",
 )
 async def list_history(
-    query: Annotated[schemas.HistoryQuery, Query()], wallet: Wallet, state: State, contract: ClientContract
+    query: Annotated[schemas.HistoryQuery, Query()], wallet: Wallet, contract: ClientContract
 ) -> object:
     if query.type is None and query.value is None:
-        return await all_movements(wallet, state.renderings, contract)
+        return await all_movements(wallet, contract)
     if query.type is None or query.value is None:
         raise InvalidInput("`type` and `value` must be supplied together")
     method = _parse_method(query.type, query.value, wallet.network)
-    return [render.movement(movement, contract) for movement in await wallet.list_movements(method)]
+    return await all_movements(wallet, contract, method)
 
 
 @router.post(
@@ -63,16 +63,15 @@ async def update_metadata(
         ) from None
 
 
-async def all_movements(wallet: WalletApi, renderings: RenderCache, contract: Contract) -> Reply:
-    """The whole history, newest first."""
-
-    body = await renderings.get_list(
-        wallet,
-        ("movements", contract),
-        wallet.list_movements,
-        lambda movement: render.movement(movement, contract),
+async def all_movements(
+    wallet: WalletApi, contract: Contract, method: PaymentMethod | None = None
+) -> Reply | ListReply:
+    """The whole history, newest first; or what has one payment method, oldest first."""
+    return list_reply(
+        await wallet.rendered_movements(
+            contract, lambda movement: to_json(render.movement(movement, contract)), method=method
+        )
     )
-    return json_bytes_reply(body)
 
 
 def _parse_method(kind: str, value: str, network: Network) -> PaymentMethod:

@@ -3,11 +3,12 @@
 from typing import Annotated
 
 from fastapi import Query
+from pydantic_core import to_json
 
 from barkd_py.api import render
 from barkd_py.api.deps import ClientContract, CurrentRuntime, State, Wallet
 from barkd_py.api.errors import BadRequest, Failure, Unprocessable, failing
-from barkd_py.api.reply import json_bytes_reply
+from barkd_py.api.reply import list_reply
 from barkd_py.api.responses import (
     EMPTY,
     FAILED,
@@ -88,9 +89,8 @@ async def create_wallet(body: schemas.CreateWalletRequest, runtime: CurrentRunti
 @router.delete(
     "", response_model=schemas.WalletDeleteResponse, responses=REFUSED, summary="Delete the wallet"
 )
-async def wallet_delete(body: schemas.WalletDeleteRequest, runtime: CurrentRuntime, state: State) -> object:
+async def wallet_delete(body: schemas.WalletDeleteRequest, runtime: CurrentRuntime) -> object:
     outcome = await runtime.delete(body.fingerprint, dangerous=body.dangerous)
-    state.renderings.clear()
     return {
         "deleted": outcome.deleted,
         "fingerprint": outcome.fingerprint,
@@ -192,17 +192,13 @@ async def balance(wallet: Wallet) -> object:
 
 @router.get("/vtxos", response_model=list[schemas.WalletVtxoInfo], responses=FAILED, summary="List VTXOs")
 async def vtxos(
-    query: Annotated[schemas.VtxosQuery, Query()], wallet: Wallet, state: State, contract: ClientContract
+    query: Annotated[schemas.VtxosQuery, Query()], wallet: Wallet, contract: ClientContract
 ) -> object:
-    include_all = bool(query.all)
-
-    body = await state.renderings.get_list(
-        wallet,
-        ("vtxos", include_all, contract),
-        lambda: wallet.list_vtxos(include_all=include_all),
-        lambda vtxo: render.vtxo(vtxo, contract),
+    return list_reply(
+        await wallet.rendered_vtxos(
+            contract, lambda vtxo: to_json(render.vtxo(vtxo, contract)), include_all=bool(query.all)
+        )
     )
-    return json_bytes_reply(body)
 
 
 @router.get(
@@ -282,8 +278,8 @@ def _parse_vtxo(text: str) -> Vtxo:
     deprecated=True,
     summary="List wallet movements",
 )
-async def movements(wallet: Wallet, state: State, contract: ClientContract) -> object:
-    return await all_movements(wallet, state.renderings, contract)
+async def movements(wallet: Wallet, contract: ClientContract) -> object:
+    return await all_movements(wallet, contract)
 
 
 @router.get(
@@ -293,8 +289,8 @@ async def movements(wallet: Wallet, state: State, contract: ClientContract) -> o
     deprecated=True,
     summary="List wallet movements",
 )
-async def history(wallet: Wallet, state: State, contract: ClientContract) -> object:
-    return await all_movements(wallet, state.renderings, contract)
+async def history(wallet: Wallet, contract: ClientContract) -> object:
+    return await all_movements(wallet, contract)
 
 
 # --- sync, send

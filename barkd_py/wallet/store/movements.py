@@ -143,12 +143,20 @@ class MovementRepository:
             query = query.where(sa.tuple_(t.c.created_at, t.c.id) < last)
         return await self._select(query)
 
-    async def list_by_method(self, method: PaymentMethod) -> tuple[Movement, ...]:
-        """Movements that paid to, or were paid on, exactly this method; by rising id."""
+    async def list_by_method(
+        self, method: PaymentMethod, *, limit: int | None = None, after: int | None = None
+    ) -> tuple[Movement, ...]:
+        """Movements that paid to, or were paid on, exactly this method; by rising id.
+
+        limit, after: one page, of ids beyond this one.
+        """
         ids = sa.select(td.c.movement_id).where(
             td.c.method_value == method.value, td.c.method_kind == method.kind.value
         )
-        return await self._select(sa.select(t).where(t.c.id.in_(ids)).order_by(t.c.id))
+        query = sa.select(t).where(t.c.id.in_(ids)).order_by(t.c.id).limit(limit)
+        if after is not None:
+            query = query.where(t.c.id > after)
+        return await self._select(query)
 
     async def list_pending(self) -> tuple[Movement, ...]:
         """By rising id."""
