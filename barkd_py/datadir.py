@@ -166,6 +166,12 @@ class Datadir:
             if entry.name not in _SURVIVE_DELETE:
                 _remove(entry)
 
+    def remove_locks_unless_used(self) -> None:
+        """Remove the files of the locks, which the caller holds, if there is nothing else."""
+        if {entry.name for entry in self._entries()} <= {PROCESS_LOCK_FILE, WALLET_LOCK_FILE}:
+            for name in (PROCESS_LOCK_FILE, WALLET_LOCK_FILE):
+                (self.path / name).unlink(missing_ok=True)
+
     def remove_if_empty(self) -> None:
         with contextlib.suppress(OSError):
             self.path.rmdir()

@@ -28,7 +28,6 @@ DEADLINE_SECS = 90
 RECORDED = {case["name"]: case for case in command_lines()}
 TOKEN_TEXT = "ACoqKioqKioqKioqKioqKioqKioqKioqKioqKioqKioq"
 
-# Differences on purpose: we have no -dev builds, and one usage line names fewer flags.
 _TIME = re.compile(r"\[[0-9-]{10} [0-9:.]{12} [+-][0-9]{2}:[0-9]{2} ")
 
 
@@ -61,7 +60,7 @@ def run(*arguments: str, **environment: str) -> Result:
 
 
 def expected_errors(name: str, datadir: Path | str = "") -> str:
-    """What barkd wrote to stderr, as we would."""
+    """What barkd wrote to stderr, as we would: we have no -dev builds."""
     text: str = RECORDED[name]["stderr"].replace("<datadir>", str(datadir))
     lines = [line for line in text.splitlines(keepends=True) if "custom build of barkd" not in line]
     return "".join(lines).replace("0.8.0-dev", "0.8.0")
@@ -104,9 +103,8 @@ def test_flags_that_are_not_understood(name: str, datadir: Path) -> None:
     assert not datadir.exists()
 
 
-@pytest.mark.parametrize("name", ["--no-ui in a build without the web UI", "--logfile with --no-logfile"])
-def test_flags_that_are_refused_with_a_shorter_hint(name: str, datadir: Path) -> None:
-    case = RECORDED[name]
+def test_flags_that_are_refused_with_a_shorter_hint(datadir: Path) -> None:
+    case = RECORDED["--logfile with --no-logfile"]
     result = run(*(text.replace("<datadir>", str(datadir)) for text in case["args"]))
     assert (result.code, result.out) == (2, "")
     assert result.err.splitlines()[0] == case["stderr"].splitlines()[0]
@@ -124,9 +122,16 @@ def test_help_names_every_flag_of_barkd(arguments: list[str]) -> None:
     recorded: str = RECORDED["-h"]["stdout"]
     flags = re.findall(r"--[a-z-]+(?: <[A-Z_]+>)?", recorded.partition("Options:")[2])
     variables = re.findall(r"env: (BARKD?_[A-Z_]+)=", recorded)
+    flags += ["--no-ui", "--ui-default-ark-server", "--ui-default-chain-source", "--ui-default-network"]
     squeezed = " ".join(result.out.split())
     assert [flag for flag in {*flags, *variables} if flag not in squeezed] == []
     assert "Usage: barkd [OPTIONS] [COMMAND]" in result.out
+
+
+def test_flags_of_barkds_web_ui_are_looked_at() -> None:
+    for result in (run("--no-ui=yes"), run(BARKD_NO_UI="maybe")):
+        assert result.code == 2
+        assert result.err.startswith(("error: unexpected value 'yes'", "error: invalid value 'maybe'"))
 
 
 def test_help_of_a_subcommand() -> None:
@@ -453,6 +458,37 @@ def test_settings_from_the_environment(datadir: Path) -> None:
         answer = httpx.get(running.url("/api/v1/wallet/mnemonic"), headers=headers)
         assert answer.status_code == 500
         assert answer.headers["access-control-allow-origin"] == "http://c.d"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "named"),
+    [
+        (["--no-ui"], {}, "--no-ui"),
+        (
+            ["--ui-default-network", "signet", "--ui-default-ark-server=https://ark.example/"],
+            {"BARKD_NO_UI": "true", "BARKD_UI_DEFAULT_CHAIN_SOURCE": "https://esplora.example/api"},
+            "--no-ui, --ui-default-ark-server, --ui-default-chain-source, --ui-default-network",
+        ),
+    ],
+)
+def test_flags_of_barkds_web_ui_are_accepted_and_change_nothing(
+    arguments: list[str], environment: dict[str, str], named: str, datadir: Path
+) -> None:
+    with daemon(datadir, *arguments, **environment) as running:
+        assert httpx.get(running.url("/")).status_code == 404
+        assert running.stop() == 0
+    *_, line = [line for line in running.err.splitlines() if "web UI" in line]
+    assert line.endswith(f"There is no web UI in this program, ignoring {named}")
+
+
+def test_a_refused_restore_leaves_no_datadir(datadir: Path, tmp_path: Path) -> None:
+    no_backup = tmp_path / "file"
+    no_backup.write_text("nothing")
+    result = run("--datadir", str(datadir), "restore", str(no_backup))
+    assert (result.code, result.err.splitlines()[0][:6]) == (1, "Error:")
+    assert not datadir.exists()
+    assert run("--datadir", str(datadir), "backup", str(tmp_path / "backup")).code == 1
+    assert not datadir.exists()
 
 
 def test_a_quiet_daemon_says_nothing(datadir: Path) -> None:

@@ -23,6 +23,7 @@ from barkd_py.cli.flags import (
     flag,
     global_flags,
     read_flags,
+    web_ui_flags,
 )
 from barkd_py.cli.process import run_daemon
 from barkd_py.datadir import Datadir
@@ -35,7 +36,11 @@ log = logging.getLogger(__name__)
 def _prepare(options: Options) -> None:
     """Make the data directory and start logging to it. Raises DatadirError."""
     existed = options.datadir.prepare()
-    logs.set_up(verbose=options.verbose, quiet=options.quiet, log_file=options.log_file)
+    _set_up_logs(options, options.log_file, existed=existed)
+
+
+def _set_up_logs(options: Options, log_file: Path | None, *, existed: bool) -> None:
+    logs.set_up(verbose=options.verbose, quiet=options.quiet, log_file=log_file)
     if existed:
         for warning in options.datadir.loose_modes(options.datadir.path, mode=0o700):
             log.warning("%s", warning)
@@ -75,16 +80,30 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
         ctx.exit()
 
 
+_EPILOG = """\b
+Environment without a flag:
+  BARKD_DATABASE_URL   postgresql://USER:PASSWORD@HOST/DATABASE instead of <datadir>/db.sqlite
+  BARKD_REST_CONTRACT  auto, 0.1.4 or 0.8.0: in which version's words clients are answered
+  BARK_LOG             levels of the log, as in debug or info,barkd_py.api=trace
+  BARK_<KEY>           beats that key of config.toml
+
+\b
+Requests need the token: Authorization: Bearer $(barkd secret show)
+The API, to read and to try: http://127.0.0.1:3000/swagger-ui"""
+
+
 @click.group(
     "barkd",
     cls=_Group,
     invoke_without_command=True,
     subcommand_metavar="[COMMAND]",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="Bark daemon",
+    help="Bark daemon: an Ark wallet with a REST API. Without a command it serves until SIGTERM or Ctrl-C.",
+    epilog=_EPILOG,
 )
 @global_flags
 @daemon_flags
+@web_ui_flags
 @click.option(
     "-V",
     "--version",
@@ -112,9 +131,14 @@ def secret(ctx: click.Context, /, **_flags: Any) -> None:
         ctx.exit(2)
 
 
-def _prepare_subcommand(ctx: click.Context) -> Datadir:
+def _prepare_subcommand(ctx: click.Context, *, make: bool = True) -> Datadir:
+    """make: the data directory is made if it is missing; else nothing is written before the command does."""
     options = read_flags(ctx)
-    _prepare(options)
+    if make or options.datadir.path.is_dir():
+        _prepare(options)
+    else:
+        own = options.log_file == options.datadir.debug_log
+        _set_up_logs(options, None if own else options.log_file, existed=False)
     if Flags(ctx, os.environ).was_given("port", "host"):
         log.warning("--port and --host are only used when running the daemon, ignoring")
     return options.datadir
@@ -153,7 +177,7 @@ def refresh(ctx: click.Context, /, **_flags: Any) -> None:
     click.echo(token.encode())
 
 
-@barkd.command()
+@barkd.command(short_help="Write the whole wallet to a file")
 @global_flags
 @flag("--with-mnemonic", is_flag=True, help="Take the mnemonic along: whoever has the file has the money")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
@@ -165,7 +189,7 @@ def backup(ctx: click.Context, /, file: Path, **_flags: Any) -> None:
     with_mnemonic = Flags(ctx, os.environ).is_set("with_mnemonic")
     made = asyncio.run(
         make(
-            _prepare_subcommand(ctx),
+            _prepare_subcommand(ctx, make=False),
             os.environ.get("BARKD_DATABASE_URL"),
             file,
             now=datetime.now(UTC),
@@ -177,7 +201,7 @@ def backup(ctx: click.Context, /, file: Path, **_flags: Any) -> None:
         click.echo("The mnemonic is not in it: you need both.")
 
 
-@barkd.command()
+@barkd.command(short_help="Put a backup back into an empty datadir")
 @global_flags
 @flag("--mnemonic-file", metavar="<FILE>", help="Where the words are; - is the standard input")
 @flag(
@@ -196,7 +220,7 @@ def restore(ctx: click.Context, /, file: Path, **_flags: Any) -> None:
     done = asyncio.run(
         put_back(
             file,
-            _prepare_subcommand(ctx),
+            _prepare_subcommand(ctx, make=False),
             os.environ.get("BARKD_DATABASE_URL"),
             ask_mnemonic=lambda: _read_words(words),
             accept_stale=flags.is_set("accept_stale"),

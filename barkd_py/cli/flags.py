@@ -151,6 +151,21 @@ daemon_flags: Final = all_of(
     ),
 )
 
+#: Of barkd's release builds, which have a web interface. There is none here: accepted, so that their unit
+#: files and containers work, and without effect.
+web_ui_flags: Final = all_of(
+    flag("--no-ui", is_flag=True, env="BARKD_NO_UI", help="Ignored: there is no web UI, use /swagger-ui"),
+    *(
+        flag(
+            f"--ui-default-{name}",
+            env=f"BARKD_UI_DEFAULT_{name.replace('-', '_').upper()}",
+            metavar=f"<UI_DEFAULT_{name.replace('-', '_').upper()}>",
+            help="Ignored, see --no-ui",
+        )
+        for name in ("ark-server", "chain-source", "network")
+    ),
+)
+
 
 class Flags:
     """The flags of a command and the ones before it, with the environment behind them."""
@@ -192,6 +207,12 @@ class Flags:
     def was_given(self, *names: str) -> bool:
         return any(self.text(name) is not None for name in names)
 
+    def ignored(self) -> tuple[str, ...]:
+        """The flags of the web UI that say something. Raises ClapError, as barkd would."""
+        settings = [option for name, option in self._options.items() if name.startswith("ui_default_")]
+        said = [option.opts[-1] for option in settings if option.name and self.text(option.name) is not None]
+        return ("--no-ui", *said) if self.is_set("no_ui") else tuple(said)
+
     def port(self) -> int:
         text = self.text("port")
         if text is None:
@@ -224,6 +245,8 @@ class Options:
     expose_mnemonic: bool
     no_auth: bool
     remote_no_auth: bool
+    ignored: tuple[str, ...] = ()
+    """Flags that were given, or set in the environment, and mean nothing here."""
 
 
 def read_flags(ctx: click.Context) -> Options:
@@ -250,6 +273,7 @@ def read_flags(ctx: click.Context) -> Options:
         expose_mnemonic=flags.is_set("expose_mnemonic"),
         no_auth=flags.is_set("no_auth"),
         remote_no_auth=flags.is_set("dangerously_allow_remote_no_auth"),
+        ignored=flags.ignored(),
     )
     if verbose and quiet:
         click.echo("Can't set both --verbose and --quiet")

@@ -77,6 +77,8 @@ async def _serve(options: Options, host: ipaddress.IPv4Address | ipaddress.IPv6A
         gc.enable()
         log.info("Server starting on http://%s", describe_address(listener))
         log.info("Swagger UI is hosted on http://%s/swagger-ui", describe_address(listener))
+        if options.ignored:
+            log.info("There is no web UI in this program, ignoring %s", ", ".join(options.ignored))
         serving = asyncio.create_task(server.run_until_stopped())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -217,13 +217,17 @@ async def restore(
     """Put a backup back into a data directory without a wallet; no daemon runs on it.
 
     ask_mnemonic: called if neither the directory nor the backup has the words.
-    Raises StaleBackup, UncheckedBackup, BarkdError; the directory is as it was then.
+    Raises StaleBackup, UncheckedBackup, BarkdError; the directory is as it was then, or was not.
     """
     backup = Backup.read(source)
-    datadir.prepare()
     with ExitStack() as held:
+        existed = datadir.prepare()
+        if not existed:
+            held.callback(datadir.remove_if_empty)
         held.callback(datadir.lock_process().acquire().release)
         held.callback(datadir.lock_wallet().acquire().release)
+        if not existed:
+            held.callback(datadir.remove_locks_unless_used)
         datadir.clear_interrupted_creation()
         _check_empty(datadir, database_url)
         had_words = datadir.mnemonic.exists()

@@ -103,7 +103,7 @@ def _port_option(name: str, text: str) -> Callable[[Callable[..., Any]], Callabl
 @click.option("--verbose", is_flag=True, help="Log everything.")
 @click.pass_context
 def devnet(context: click.Context, /, directory: Path, **options: Any) -> None:
-    """Run a bitcoin chain, an Ark server and a faucet for regtest, until Ctrl-C.
+    """Run a bitcoin chain, an Ark server, Lightning nodes outside Ark and a faucet for regtest, until Ctrl-C.
 
     With a subcommand: pull a lever of the devnet that runs. The directory is named before it, as in
     barkd devnet --dir DIR mine.
@@ -218,7 +218,7 @@ def hold_round(directory: Path) -> None:
 @click.argument("amount_sat", type=click.IntRange(min=1), required=False)
 @click.pass_obj
 def invoice(directory: Path, amount_sat: int | None) -> None:
-    """Let a Lightning node outside Ark ask for AMOUNT_SAT, or for as much as the payer likes."""
+    """A Lightning node outside Ark makes an invoice of AMOUNT_SAT, or of no amount."""
     _print(_ask(directory, "POST", "/lightning/invoice", {"amount_sat": amount_sat}))
 
 
@@ -226,7 +226,7 @@ def invoice(directory: Path, amount_sat: int | None) -> None:
 @click.argument("text", metavar="INVOICE")
 @click.pass_obj
 def pay(directory: Path, text: str) -> None:
-    """Let a Lightning node outside Ark pay the INVOICE of a wallet."""
+    """A Lightning node outside Ark pays the INVOICE of a wallet."""
     _print(_ask(directory, "POST", "/lightning/pay", {"invoice": text}))
 
 

@@ -158,6 +158,7 @@ async def test_a_backup_that_cannot_be_checked_is_refused(home: Home) -> None:
     await home.net.devnet.ark_server.stop()
     with pytest.raises(UncheckedBackup):
         await home.put_back(file)
+    assert not Datadir(home.net.directory / "back").path.exists()
     done = await home.put_back(file, accept_stale=True)
     assert done.staleness is None
     assert len(done.warnings) == 1
@@ -187,7 +188,7 @@ async def test_what_is_no_backup_of_this_wallet_is_refused(home: Home) -> None:
     shutil.copy(home.net.directory / "alice.sqlite", file)  # a database, but no backup
     with pytest.raises(NotABackup):
         await home.put_back(file)
-    assert not Datadir(home.net.directory / "back").database.exists()
+    assert not Datadir(home.net.directory / "back").path.exists()
 
 
 async def test_a_restore_that_was_killed_is_made_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
