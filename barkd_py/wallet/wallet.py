@@ -156,7 +156,9 @@ class Wallet:
         self._stop_publishing = store.on_commit(self._notifications.publish)
         self.registration = Registration(store, server, keychain, vtxos_in_progress, now=now)
         self.addresses = Addresses(store, keychain, server, network)
-        self.exits = Exits(store, chain, onchain, keychain, self.locks, network)
+        self.exits = Exits(
+            store, chain, onchain, keychain, self.locks, network, exit_margin=config.vtxo_exit_margin
+        )
         self.board_machine = BoardMachine(
             store,
             chain,

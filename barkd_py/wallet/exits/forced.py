@@ -1,73 +1,207 @@
-"""Notices VTXOs that somebody else is putting on the chain, so that their exits are started.
+"""Notices VTXOs that cannot stay VTXOs, because of what others have put on the chain: they are exited.
 
 A sibling's owner publishes the transactions that both share, the server's watchman publishes what was
-forfeited; a VTXO whose own transaction gets there that way is no VTXO any more. Once per new tip, each VTXO's
-chain is followed from its first transaction for as long as the chain source knows it. VTXOs share the first
-transactions, so this costs little more than one call per round, board or payment that is still off-chain.
+forfeited; and an attacker publishes what he can take himself. For each VTXO it counts how far its chain is
+confirmed, and what the deepest output there is:
 
-Source: sheet 06 §2.7 (auto-start).
+* Its own: it is no VTXO any more.
+* One that somebody else can take alone after a delay (`rivals`): the next transaction has to be confirmed
+  before that. An honest server sees to it itself, within a few blocks; so that is waited for a little.
+* One that the server alone can take, at the expiry: nothing, until the expiry is near. A checkpoint on the
+  chain costs nobody an exit.
+
+Only blocks count. What waits in a mempool may never get into one, and takes nothing before.
+
+Once per new tip the chain source is asked for the ids of the new block's transactions: two calls, however
+many VTXOs there are. Only what is new to the watch is asked for by itself: after a start and a reorganisation
+everything, later the VTXOs that have come since. Few VTXOs are always asked for by themselves, as that is
+less than a block's list. VTXOs share their first transactions, and where one is not confirmed nothing behind
+it is, so that is one call per round, board or payment.
+
+Upstream looks at a VTXO's own transaction only. Source: sheet 06 §2.7 (auto-start); sheet 01 §16.10.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import enum
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from barkd_py.ark.vtxo import VtxoId
+from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import Txid
 from barkd_py.bitcoin.units import BlockRef
-from barkd_py.chain.source import ChainSource, NotFound
+from barkd_py.chain.source import ChainSource, Confirmed
 from barkd_py.wallet.exits.observe import ChainMemory, Look
+from barkd_py.wallet.exits.rivals import Rival, arkoor_pubkeys, rivals_of
 from barkd_py.wallet.store import Store
 
-_BATCH = 50
+_BATCH = 10
+"""VTXOs that are decoded before others have their turn."""
+MAX_PATIENCE_BLOCKS = 6
+"""What an honest server may take: it waits for two blocks, looks every ten minutes, and needs one more."""
+CALLS_PER_BLOCK = 20
+"""So many questions about single transactions are no more work than one list of a block's."""
+
+
+def patience_blocks(exit_delta: int) -> int:
+    """How many blocks somebody else may keep his output before it is made sure that he does not take it."""
+    return min(MAX_PATIENCE_BLOCKS, exit_delta // 4)
+
+
+class Cause(enum.Enum):
+    OWN_OUTPUT = "it is on the chain"
+    RIVAL = "somebody else may take what it comes from"
+    EXPIRY = "the server may soon take what it comes from"
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """A VTXO that has to be exited. since_height: from when on that is so, as far as it is known."""
+
+    vtxo_id: VtxoId
+    cause: Cause
+    since_height: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What is watched of a VTXO.
+
+    txids: its exit transactions, or that of its anchor if there are none. rivals: for the output that each of
+    them spends.
+    """
+
+    txids: tuple[Txid, ...]
+    rivals: tuple[Rival, ...]
+    expiry_height: int
+    exit_delta: int
+
+    @classmethod
+    def of(cls, vtxo: Vtxo, ours: Collection[PublicKey]) -> "_Way":
+        txids = tuple([tx.txid for tx in vtxo.exit_transactions()])
+        rivals = tuple(rivals_of(vtxo, ours))
+        if not txids:
+            txids, rivals = (vtxo.anchor_point.txid,), (Rival.NOBODY,)
+        return cls(txids, rivals, vtxo.expiry_height, vtxo.exit_delta)
+
+    def confirmed_count(self, confirmed: Mapping[Txid, BlockRef]) -> int:
+        count = len(self.txids)
+        while count and self.txids[count - 1] not in confirmed:
+            count -= 1
+        return count
+
+    def frontier(self, confirmed: Mapping[Txid, BlockRef]) -> Txid | None:
+        """The first transaction that is not confirmed."""
+        count = self.confirmed_count(confirmed)
+        return self.txids[count] if count < len(self.txids) else None
 
 
 class OnChainWatch:
-    """Remembers the first transaction of each VTXO."""
+    """exit_margin: blocks before the expiry at which an exit starts, beside one for each transaction."""
 
-    def __init__(self, store: Store, chain: ChainSource, memory: ChainMemory) -> None:
+    def __init__(
+        self, store: Store, chain: ChainSource, *, exit_margin: int, calls_per_block: int = CALLS_PER_BLOCK
+    ) -> None:
         self._store = store
         self._chain = chain
-        self._memory = memory
-        self._roots: dict[VtxoId, Txid] = {}
+        self._exit_margin = exit_margin
+        self._calls_per_block = calls_per_block
+        self._ways: dict[VtxoId, _Way] = {}
+        self._unasked: set[VtxoId] = set()
+        self._memory = ChainMemory()
+        self._seen_at: BlockRef | None = None
 
-    async def find(self, vtxo_ids: Sequence[VtxoId], tip: BlockRef) -> tuple[VtxoId, ...]:
-        """Those of the VTXOs whose own transaction is in the mempool or in a block.
+    @property
+    def confirmed(self) -> Mapping[Txid, BlockRef]:
+        """The exit transactions that are confirmed, as of the last look."""
+        return self._memory.confirmed
 
-        Raises ExitError or ChainError if the chain source does not answer.
+    async def find(self, vtxo_ids: Sequence[VtxoId], tip: BlockRef) -> tuple[Forced, ...]:
+        """Those of the VTXOs that must be exited.
+
+        Raises ExitError or ChainError if the chain source does not answer; the next call makes up for it.
         """
-        await self._learn_roots(vtxo_ids)
-        await self._memory.move_to(self._chain, tip)
-        look = Look(self._chain, self._memory, tip, {}, lambda _: False)
-        try:
-            roots = {self._roots[vtxo_id] for vtxo_id in vtxo_ids}
-            statuses = await asyncio.gather(*(look.status(root) for root in roots))
-            seen = {
-                root for root, status in zip(roots, statuses, strict=True) if not isinstance(status, NotFound)
-            }
-            suspects = [vtxo_id for vtxo_id in vtxo_ids if self._roots[vtxo_id] in seen]
-            return tuple([vtxo_id for vtxo_id in suspects if await self._is_on_chain(look, vtxo_id)])
-        finally:
-            await look.close()
+        await self._learn(vtxo_ids)
+        if await self._read_new_blocks(tip):
+            await self._ask(self._unasked, tip)
+        else:
+            await self._ask(vtxo_ids, tip)
+        self._unasked.clear()
+        self._seen_at = tip
+        found = [self._judge(vtxo_id, self._ways[vtxo_id], tip) for vtxo_id in vtxo_ids]
+        return tuple([forced for forced in found if forced is not None])
 
-    async def _is_on_chain(self, look: Look, vtxo_id: VtxoId) -> bool:
-        async with self._store.read() as tx:
-            vtxo = await tx.vtxos.body(vtxo_id)
-        for exit_tx in vtxo.exit_transactions():
-            if isinstance(await look.status(exit_tx.txid), NotFound):
-                return False
-        return True
+    def _judge(self, vtxo_id: VtxoId, way: _Way, tip: BlockRef) -> Forced | None:
+        count = way.confirmed_count(self.confirmed)
+        since_height = self.confirmed[way.txids[count - 1]].height if count else 0
+        if count == len(way.txids):
+            return Forced(vtxo_id, Cause.OWN_OUTPUT, since_height)
+        if way.rivals[count] is Rival.SOMEBODY:
+            patience = patience_blocks(way.exit_delta)
+            is_over = tip.height >= since_height + patience
+            return Forced(vtxo_id, Cause.RIVAL, since_height) if is_over else None
+        if count == 0:
+            return None
+        exit_by = way.expiry_height - self._exit_margin - (len(way.txids) - count)
+        if exit_by <= tip.height < way.expiry_height:
+            return Forced(vtxo_id, Cause.EXPIRY, exit_by)
+        return None
 
-    async def _learn_roots(self, vtxo_ids: Sequence[VtxoId]) -> None:
+    # --- the VTXOs
+
+    async def _learn(self, vtxo_ids: Sequence[VtxoId]) -> None:
         wanted = set(vtxo_ids)
-        self._roots = {vtxo_id: root for vtxo_id, root in self._roots.items() if vtxo_id in wanted}
-        missing = [vtxo_id for vtxo_id in vtxo_ids if vtxo_id not in self._roots]
-        for batch in _batches(missing):
+        self._ways = {vtxo_id: way for vtxo_id, way in self._ways.items() if vtxo_id in wanted}
+        self._unasked &= wanted
+        for batch in _batches([vtxo_id for vtxo_id in vtxo_ids if vtxo_id not in self._ways]):
             async with self._store.read() as tx:
                 bodies = await tx.vtxos.bodies(batch)
+                pubkeys = {pubkey for vtxo in bodies for pubkey in arkoor_pubkeys(vtxo)}
+                ours = await tx.keys.find_many(list(pubkeys))
             for vtxo in bodies:
-                first = next(iter(vtxo.exit_transactions()), None)
-                self._roots[vtxo.id] = vtxo.anchor_point.txid if first is None else first.txid
+                self._ways[vtxo.id] = _Way.of(vtxo, ours)
+                self._unasked.add(vtxo.id)
             await asyncio.sleep(0)  # let others have their turn
+
+    # --- the chain
+
+    async def _read_new_blocks(self, tip: BlockRef) -> bool:
+        """Whether everything that is confirmed since the last look is known now."""
+        since = self._seen_at
+        if since is None:
+            return False
+        if since == tip:
+            return True
+        if since.height >= tip.height or await self._chain.block_hash(since.height) != since.hash:
+            self._memory.forget()
+            return False
+        frontiers = {way.frontier(self.confirmed) for way in self._ways.values()}
+        if len(frontiers) <= self._calls_per_block * (tip.height - since.height):
+            return False
+        watched = {txid for way in self._ways.values() for txid in way.txids}
+        found: dict[Txid, BlockRef] = {}
+        for height in range(since.height + 1, tip.height + 1):
+            block_hash = tip.hash if height == tip.height else await self._chain.block_hash(height)
+            txids = None if block_hash is None else await self._chain.block_txids(block_hash)
+            if block_hash is None or txids is None:
+                return False
+            found.update(dict.fromkeys(watched & txids, BlockRef(height, block_hash)))
+        self._memory.confirmed.update(found)
+        return True
+
+    async def _ask(self, vtxo_ids: Collection[VtxoId], tip: BlockRef) -> None:
+        """Follow each chain for as long as it is confirmed."""
+        look = Look(self._chain, self._memory, tip, {}, lambda _: False)
+        ways = [self._ways[vtxo_id] for vtxo_id in vtxo_ids]
+        try:
+            while ways:
+                frontiers = {txid for way in ways if (txid := way.frontier(self.confirmed)) is not None}
+                statuses = await asyncio.gather(*map(look.status, frontiers))
+                if not any(isinstance(status, Confirmed) for status in statuses):
+                    break
+                ways = [way for way in ways if way.frontier(self.confirmed) not in frontiers]
+        finally:
+            await look.close()
 
 
 def _batches(ids: Sequence[VtxoId]) -> Iterator[Sequence[VtxoId]]:

@@ -10,6 +10,7 @@ is in `starts`, `claiming` and `estimating`.
 Source: sheet 06 §2.7, §3, §5.
 """
 
+import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 
@@ -78,19 +79,23 @@ class Exits:
         keychain: Keychain,
         locks: NamedLocks,
         network: Network,
+        *,
+        exit_margin: int = 12,
     ) -> None:
+        """exit_margin: config `vtxo_exit_margin`."""
         self._store = store
         self._chain = chain
         self._onchain = onchain
         self._locks = locks
         self._paths = ClaimPaths(store)
         self._driver = ExitDriver(store, chain, onchain, self._paths)
-        self._watch = OnChainWatch(store, chain, self._driver.memory)
+        self._watch = OnChainWatch(store, chain, exit_margin=exit_margin)
         self._starts = Starts(store, chain, locks, network)
         self._claims = Claims(store, chain, onchain, keychain, locks, self._driver, self._paths)
         self._estimates = Estimates(store, chain, onchain, self._paths, self._driver.memory)
         self._aftercare = ClaimAftercare(store, chain)
         self._watched_at: BlockRef | None = None
+        self._watching = asyncio.Lock()
 
     @property
     def preimage_sources(self) -> list[FindPreimage]:
@@ -182,24 +187,22 @@ class Exits:
         return looked
 
     async def notice_forced(self) -> None:
-        """Start the exits of VTXOs that others have put on the chain. Looks once per tip.
+        """Start the exits that what others have put on the chain makes necessary. Looks once per tip.
 
         Raises ExitError or ChainError if the chain source is away.
         """
-        tip = await fetch_tip(self._chain)
-        if tip == self._watched_at:
-            return
-        async with self._store.read() as tx:
-            vtxos = await tx.vtxos.list()
-            exiting = {row.vtxo_id for row in await tx.exits.list(only_live=True)}
-        watched = [vtxo.id for vtxo in vtxos if vtxo.id not in exiting]
-        if watched:
-            async with self._locks.hold(EXITS):
-                on_chain = await self._watch.find(watched, tip)
-            for vtxo_id in on_chain:
-                log.warning("%s is being put on the chain by somebody else: exiting", vtxo_id)
-            await self._starts.start_unchecked(on_chain, tip)
-        self._watched_at = tip
+        async with self._watching:
+            tip = await fetch_tip(self._chain)
+            if tip == self._watched_at:
+                return
+            async with self._store.read() as tx:
+                vtxos = await tx.vtxos.list()
+                exiting = {row.vtxo_id for row in await tx.exits.list(only_live=True)}
+            watched = [vtxo.id for vtxo in vtxos if vtxo.id not in exiting]
+            if watched:
+                forced = await self._watch.find(watched, tip)
+                await self._starts.start_forced(forced, self._watch.confirmed, tip)
+            self._watched_at = tip
 
     def _progress_of(self, looked: Looked) -> ExitProgress:
         listed = sorted(

@@ -13,14 +13,17 @@ from barkd_py.ark.validation import NonStandardVtxo, verify_standard
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.address import address_from_script
 from barkd_py.bitcoin.script import P2A_SCRIPT
-from barkd_py.bitcoin.tx import Tx
+from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.bitcoin.units import DUST_SAT, BlockRef, Network
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError, chain_text
 from barkd_py.wallet.exits import payloads
+from barkd_py.wallet.exits.driver import MAX_AUTOMATIC_FEE_RATE
 from barkd_py.wallet.exits.errors import DustLimit, ExitError, InvalidWalletState, NonStandardExit
+from barkd_py.wallet.exits.forced import Cause, Forced
 from barkd_py.wallet.exits.observe import fetch_tip
 from barkd_py.wallet.exits.states import Canceled, Start, VtxoSwept
+from barkd_py.wallet.exits.worth import worth_exiting
 from barkd_py.wallet.locks import EXITS, NamedLocks
 from barkd_py.wallet.movements import (
     EXIT_START,
@@ -44,6 +47,7 @@ class Starts:
         self._chain = chain
         self._locks = locks
         self._network = network
+        self._complained: dict[VtxoId, str] = {}
 
     async def start(self, vtxo_ids: Sequence[VtxoId]) -> None:
         """Those that are free; the rest is passed over. Raises UnknownVtxo, ExitError."""
@@ -123,6 +127,54 @@ class Starts:
             )
         )
         log.info("exit of %s started", vtxo.id)
+
+    async def start_forced(
+        self, forced: Sequence[Forced], confirmed: Collection[Txid], tip: BlockRef
+    ) -> None:
+        """Start the exits of VTXOs that cannot stay where they are, as far as that helps.
+
+        confirmed: the exit transactions that are on the chain. Raises ChainError.
+        """
+        there = [each.vtxo_id for each in forced if each.cause is Cause.OWN_OUTPUT]
+        in_danger = await self._wanted([each for each in forced if each.cause is not Cause.OWN_OUTPUT])
+        if in_danger:
+            rates = await self._chain.update_fee_rates()
+            rate = min(rates.fast, MAX_AUTOMATIC_FEE_RATE)
+            worth = worth_exiting(list(in_danger.values()), confirmed, rate)
+        else:
+            worth = frozenset()
+        for each in forced:
+            if each.vtxo_id in there or each.vtxo_id in worth:
+                log.warning("%s must be exited: %s", each.vtxo_id, each.cause.value)
+            elif each.vtxo_id in in_danger:
+                self._complain(each.vtxo_id, f"{each.cause.value}, and an exit costs more than it holds")
+        await self.start_unchecked([*there, *worth], tip)
+
+    async def _wanted(self, forced: Sequence[Forced]) -> dict[VtxoId, Vtxo]:
+        """Those whose exits can go on, and were not called off in full knowledge."""
+        wanted: dict[VtxoId, Vtxo] = {}
+        for each in forced:
+            async with self._store.read() as tx:
+                row = await tx.exits.find(each.vtxo_id)
+                vtxo = await tx.vtxos.body(each.vtxo_id)
+            match None if row is None else payloads.decode_state(row.state):
+                case VtxoSwept():
+                    continue
+                case Canceled(tip_height=height) if height >= each.since_height:
+                    continue
+            try:
+                verify_chain(vtxo)
+            except InvalidWalletState as error:
+                self._complain(each.vtxo_id, f"{each.cause.value}, and it cannot be exited: {error}")
+            else:
+                wanted[each.vtxo_id] = vtxo
+        return wanted
+
+    def _complain(self, vtxo_id: VtxoId, text: str) -> None:
+        """Say it once, for it will be so for a long time."""
+        if self._complained.get(vtxo_id) != text:
+            self._complained[vtxo_id] = text
+            log.error("%s is in danger: %s", vtxo_id, text)
 
     async def start_unchecked(self, vtxo_ids: Collection[VtxoId], tip: BlockRef) -> None:
         """Whether its transactions relay does not matter for a VTXO that is on the chain."""
