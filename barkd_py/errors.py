@@ -39,11 +39,15 @@ class AuthError(BarkdError):
     """The request does not carry a valid credential."""
 
 
-class ProtocolViolation(BarkdError):
+class OutsideError(BarkdError):
+    """Somebody outside failed or misbehaved: the Ark server, a peer, the chain source. Our state is sound."""
+
+
+class ProtocolViolation(OutsideError):
     """The Ark server or a peer broke the protocol. What it sent was not used."""
 
 
-class ServerError(BarkdError):
+class ServerError(OutsideError):
     """The Ark server answered with an error, or not at all."""
 
 
@@ -63,7 +67,7 @@ class ServerUnavailable(ServerError):
     """The outcome at the Ark server is unknown: keep the state and ask again."""
 
 
-class ChainError(BarkdError):
+class ChainError(OutsideError):
     """The chain source failed or refused."""
 
 
@@ -80,7 +84,10 @@ class StateConflict(BarkdError):
 
 
 class StoreError(BarkdError):
-    """The database failed, or holds something this program cannot read."""
+    """The database failed, or holds something this program cannot read.
+
+    Never taken for trouble of the world outside: who cannot read what is true must not decide anything.
+    """
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

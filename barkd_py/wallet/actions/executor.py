@@ -9,6 +9,9 @@ from which it goes on. A *step* looks at the state, calls the server or the chai
     Done()              finished well
     Failed(error)       finished badly, and everything undone that had to be
 
+An error that a step does not handle is a Retry, so that a machine handles those only that mean something to
+it. Not so a StoreError: it ends the drive, and the state stays.
+
 Each outcome may carry `writes`: what else must be stored in the very transaction that stores the state or
 deletes the row. So a crash falls between steps, never inside one, and the only thing a step may lose is an
 answer: it MUST be safe to repeat from the same state (*persist, then call*).
@@ -27,7 +30,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, assert_never
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.errors import BarkdError, ServerError, causes, chain_text
+from barkd_py.errors import BarkdError, ServerError, StoreError, causes, chain_text
 from barkd_py.wallet.locks import LockBusy, NamedLocks
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
@@ -107,8 +110,19 @@ class Machine(Protocol[S]):
     async def step(self, action_id: str, state: S) -> Outcome[S]:
         """Do the next thing. MUST be repeatable from the same state.
 
-        Expected failures are outcomes. An exception means a bug or a broken store: the state stays.
+        Raises BarkdError for `Retry`. Any other exception is a bug, and a StoreError a broken store: they end
+        the drive, and the state stays.
         """
+
+
+async def step_once(machine: Machine[S], action_id: str, state: S) -> Outcome[S]:
+    """One step, with its outcome if it raised. Nothing is stored."""
+    try:
+        return await machine.step(action_id, state)
+    except StoreError:
+        raise
+    except BarkdError as error:
+        return Retry(error)
 
 
 class ActionExecutor:
@@ -123,17 +137,6 @@ class ActionExecutor:
         self._locks = locks
         self._sleep = sleep
         self.on_refused: Callable[[Sequence[VtxoId]], Awaitable[None]] | None = None
-
-    async def start(
-        self, machine: Machine[S], action_id: str, state: S, *, until: Until, writes: Writes | None = None
-    ) -> None:
-        """Store a new action, with `writes` in the same transaction, and drive it.
-
-        Raises the action's error if it fails, or parks with one; the action goes on in the latter case.
-        """
-        async with self._locks.try_hold(action_id):
-            await self._save(machine, action_id, state, writes)
-            await self._drive(machine, action_id, until)
 
     async def store_new(self, machine: Machine[S], action_id: str, prepare: Prepare[S]) -> S:
         """Store a new action without driving it: the state that `prepare` makes, and all that it writes.
@@ -156,7 +159,8 @@ class ActionExecutor:
     ) -> None:
         """`store_new`, then drive it. The lock is held before the row exists: nobody drives it first.
 
-        on_stored: called once the action is stored.
+        on_stored: called once the action is stored. Raises the action's error if it fails, or parks with one;
+        the action goes on in the latter case.
         """
         async with self._locks.try_hold(action_id):
             await self.store_new(machine, action_id, prepare)
@@ -193,7 +197,7 @@ class ActionExecutor:
         state = machine.decode(checkpoint.payload)
         failures = 0
         while True:
-            outcome = await machine.step(action_id, state)
+            outcome = await step_once(machine, action_id, state)
             match outcome:
                 case Next():
                     state = outcome.state

@@ -41,9 +41,9 @@ from barkd_py.errors import (
     BarkdError,
     InsufficientFunds,
     InvalidInput,
+    OutsideError,
     ProtocolViolation,
     ServerRejected,
-    StoreError,
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi
@@ -55,11 +55,10 @@ from barkd_py.wallet.actions.executor import (
     Next,
     Outcome,
     Park,
-    Retry,
     Until,
     Writes,
 )
-from barkd_py.wallet.actions.failures import StillPending, is_final
+from barkd_py.wallet.actions.failures import StillPending, Unworkable, is_final
 from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.arkoor.package import cosign_package, is_refused
 from barkd_py.wallet.keychain import Keychain
@@ -189,18 +188,13 @@ class ArkoorSendMachine:
         return state.input_ids
 
     async def step(self, action_id: str, state: _State) -> Outcome[_State]:
-        try:
-            match state:
-                case Cosigning():
-                    return await self._cosign(action_id, state)
-                case Delivering():
-                    return await self._deliver(action_id, state)
-                case _:
-                    assert_never(state)
-        except StoreError:
-            raise
-        except BarkdError as error:
-            return Retry(error)
+        match state:
+            case Cosigning():
+                return await self._cosign(action_id, state)
+            case Delivering():
+                return await self._deliver(action_id, state)
+            case _:
+                assert_never(state)
 
     # --- Cosigning
 
@@ -209,14 +203,12 @@ class ArkoorSendMachine:
             vtxos = await cosign_package(
                 self._store, self._keychain, self._server, state.input_ids, state.outputs
             )
-        except StoreError:
-            raise
         except ProtocolViolation as error:
             return await self._after_bad_answer(action_id, state, error)
-        except BarkdError as error:
+        except (OutsideError, Unworkable) as error:
             if is_refused(error):
                 return Failed(error)  # the executor releases the inputs
-            return Retry(error)
+            raise
         recipient = PubkeyPolicy(state.recipient)
         payment = tuple(vtxo for vtxo in vtxos if vtxo.policy == recipient)
         change = tuple(vtxo for vtxo in vtxos if vtxo.policy != recipient)
@@ -261,7 +253,7 @@ class ArkoorSendMachine:
         for blinded_id in state.blinded_ids:
             try:
                 await self._server.post_arkoor_message(blinded_id, state.payment)
-            except BarkdError as error:
+            except OutsideError as error:
                 log.warning("arkoor send %s: delivery failed: %s", action_id, chain_text(error))
                 errors.append(error)
         if len(errors) < len(state.blinded_ids):

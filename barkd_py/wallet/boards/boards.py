@@ -39,11 +39,11 @@ from barkd_py.chain.source import (
     Mempool,
     NotFound,
 )
-from barkd_py.errors import BarkdError, ChainError, ProtocolViolation, ServerError, StoreError, chain_text
+from barkd_py.errors import BarkdError, ChainError, ProtocolViolation, ServerError, chain_text
 from barkd_py.onchain.types import SignedTx
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.server_rpc.api import MAX_BOARD_FUNDING_INPUTS, ArkServerApi
-from barkd_py.wallet.actions.executor import ActionExecutor, Done, Next, Outcome, Park, Retry, Until
+from barkd_py.wallet.actions.executor import ActionExecutor, Done, Next, Outcome, Park, Until
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import BOARD, MovementStatus, MovementUpdate
@@ -264,18 +264,13 @@ class BoardMachine:
     async def step(
         self, action_id: str, state: Broadcasting | Confirming
     ) -> Outcome[Broadcasting | Confirming]:
-        try:
-            match state:
-                case Broadcasting():
-                    return await self._broadcast(action_id, state)
-                case Confirming():
-                    return await self._confirm(action_id, state)
-                case _:
-                    assert_never(state)
-        except StoreError:
-            raise
-        except BarkdError as error:
-            return Retry(error)
+        match state:
+            case Broadcasting():
+                return await self._broadcast(action_id, state)
+            case Confirming():
+                return await self._confirm(action_id, state)
+            case _:
+                assert_never(state)
 
     async def _broadcast(self, action_id: str, state: Broadcasting) -> Outcome[Broadcasting | Confirming]:
         await self._record(state.funding_tx)

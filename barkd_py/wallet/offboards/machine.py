@@ -16,9 +16,10 @@ from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.chain.source import ChainSource, NotFound
-from barkd_py.errors import BarkdError, ChainError, ProtocolViolation, ServerRejected, StoreError, chain_text
+from barkd_py.errors import ChainError, OutsideError, ProtocolViolation, ServerRejected, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, RoundInput
-from barkd_py.wallet.actions.executor import Next, Outcome, Park, Retry
+from barkd_py.wallet.actions.executor import Next, Outcome, Park
+from barkd_py.wallet.actions.failures import Unworkable
 from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.arkoor.package import cosign_package, is_refused
 from barkd_py.wallet.keychain import Keychain
@@ -103,26 +104,21 @@ class OffboardMachine:
                 return state.vtxo_ids
 
     async def step(self, action_id: str, state: OffboardState) -> Outcome[OffboardState]:
-        try:
-            match state:
-                case Splitting():
-                    return await self._split(action_id, state)
-                case Registering():
-                    return await self._register(action_id, state)
-                case Preparing():
-                    return await self._prepare(action_id, state)
-                case Prepared():
-                    return await self._finish(action_id, state)
-                case Broadcasting():
-                    return await self._broadcast(action_id, state)
-                case Confirming():
-                    return await self._confirmation.look(action_id, state)
-                case _:
-                    assert_never(state)
-        except StoreError:
-            raise
-        except BarkdError as error:
-            return Retry(error)
+        match state:
+            case Splitting():
+                return await self._split(action_id, state)
+            case Registering():
+                return await self._register(action_id, state)
+            case Preparing():
+                return await self._prepare(action_id, state)
+            case Prepared():
+                return await self._finish(action_id, state)
+            case Broadcasting():
+                return await self._broadcast(action_id, state)
+            case Confirming():
+                return await self._confirmation.look(action_id, state)
+            case _:
+                assert_never(state)
 
     # --- Splitting, Registering
 
@@ -131,12 +127,12 @@ class OffboardMachine:
             vtxos = await cosign_package(
                 self._store, self._keychain, self._server, state.payment.input_ids, state.outputs
             )
-        except StoreError:
-            raise
         except ProtocolViolation as error:
             return await self._after_bad_answer(action_id, state, error)
-        except BarkdError as error:
-            return undo(action_id, state, error) if is_refused(error) else Retry(error)
+        except (OutsideError, Unworkable) as error:
+            if is_refused(error):
+                return undo(action_id, state, error)
+            raise
         ours = PubkeyPolicy(state.offboard_pubkey)
         vtxo_ids = tuple(sorted(vtxo.id for vtxo in vtxos if vtxo.policy == ours))
         change_ids = tuple(vtxo.id for vtxo in vtxos if vtxo.policy != ours)

@@ -1,4 +1,4 @@
-"""The executor: what each outcome stores and returns, and who drives when several want to."""
+"""The executor: what each outcome stores and returns, what an error does, who drives if several want."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.errors import BarkdError
+from barkd_py.errors import BarkdError, StoreError
 from barkd_py.wallet.actions.executor import (
     MAX_RETRY_PAUSE_SECS,
     ActionExecutor,
     Done,
     Failed,
+    Machine,
     Next,
     Outcome,
     Park,
@@ -33,9 +34,9 @@ TROUBLE = BarkdError("trouble")
 
 @dataclass
 class Scripted:
-    """A machine whose states are numbers, and whose outcomes are written down in advance."""
+    """A machine whose states are numbers, and whose outcomes and errors are written down in advance."""
 
-    outcomes: list[Outcome[int]]
+    outcomes: list[Outcome[int] | Exception]
     seen: list[int] = field(default_factory=list)
     kind: ActionKind = ActionKind.ARKOOR_SEND
 
@@ -51,7 +52,10 @@ class Scripted:
     async def step(self, action_id: str, state: int) -> Outcome[int]:
         self.seen.append(state)
         await asyncio.sleep(0)
-        return self.outcomes.pop(0)
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
 @dataclass
@@ -80,32 +84,62 @@ async def stored(store: Store) -> str | None:
     return None if row is None else row.payload
 
 
-async def test_it_goes_from_state_to_state_until_it_is_done(store: Store, executor: ActionExecutor) -> None:
+async def begin(executor: ActionExecutor, machine: Machine[int], *, until: Until) -> None:
+    async def prepare(tx: Transaction) -> int:
+        return 0
+
+    await executor.begin(machine, ACTION, prepare, until=until)
+
+
+@pytest.mark.parametrize("until", list(Until))
+async def test_it_goes_from_state_to_state_until_it_is_done(
+    store: Store, executor: ActionExecutor, until: Until
+) -> None:
     machine = Scripted([Next(1), Next(2), Done()])
-    await executor.start(machine, ACTION, 0, until=Until.DONE)
+    await begin(executor, machine, until=until)
     assert machine.seen == [0, 1, 2]
     assert await stored(store) is None
 
 
 async def test_a_failure_ends_it_and_is_told(store: Store, executor: ActionExecutor) -> None:
     with pytest.raises(BarkdError, match="trouble"):
-        await executor.start(Scripted([Next(1), Failed(TROUBLE)]), ACTION, 0, until=Until.DONE)
+        await begin(executor, Scripted([Next(1), Failed(TROUBLE)]), until=Until.DONE)
     assert await stored(store) is None
 
 
 async def test_parking_returns_with_the_state_stored(store: Store, executor: ActionExecutor) -> None:
     machine = Scripted([Next(1), Park(7, wake_after_secs=5.0), Done()])
-    await executor.start(machine, ACTION, 0, until=Until.PARK)
+    await begin(executor, machine, until=Until.PARK)
     assert await stored(store) == "7"
     await executor.drive_all(machine)
     assert machine.seen == [0, 1, 7]
     assert await stored(store) is None
 
 
+async def test_only_who_waits_for_the_end_sleeps_and_a_pause_without_end_ends_both(
+    store: Store, executor: ActionExecutor, pauses: Pauses
+) -> None:
+    machine = Scripted([Park(1, wake_after_secs=7.0), Park(2, wake_after_secs=8.0), Park(3), Done()])
+    await begin(executor, machine, until=Until.PARK)
+    assert (machine.seen, pauses.taken, await stored(store)) == ([0], [], "1")
+    await executor.drive(machine, ACTION, until=Until.DONE)
+    assert (machine.seen, pauses.taken, await stored(store)) == ([0, 1, 2], [8.0], "3")
+    await executor.drive(machine, ACTION, until=Until.DONE)
+    assert await stored(store) is None
+
+
 async def test_who_waits_for_the_end_sleeps_through_a_pause(executor: ActionExecutor, pauses: Pauses) -> None:
     machine = Scripted([Park(1, wake_after_secs=5.0, error=TROUBLE), Done()])
-    await executor.start(machine, ACTION, 0, until=Until.DONE)
+    await begin(executor, machine, until=Until.DONE)
     assert pauses.taken == [5.0]
+
+
+async def test_the_error_of_a_pause_is_told_to_who_does_not_wait(
+    store: Store, executor: ActionExecutor
+) -> None:
+    with pytest.raises(BarkdError, match="trouble"):
+        await begin(executor, Scripted([Park(1, wake_after_secs=7.0, error=TROUBLE)]), until=Until.PARK)
+    assert await stored(store) == "1"
 
 
 @pytest.mark.parametrize("until", list(Until))
@@ -113,7 +147,7 @@ async def test_a_pause_without_end_is_told_to_whoever_waits(
     store: Store, executor: ActionExecutor, until: Until
 ) -> None:
     with pytest.raises(BarkdError, match="trouble"):
-        await executor.start(Scripted([Park(3, error=TROUBLE)]), ACTION, 0, until=until)
+        await begin(executor, Scripted([Park(3, error=TROUBLE)]), until=until)
     assert await stored(store) == "3"
 
 
@@ -121,31 +155,49 @@ async def test_retries_come_ever_more_slowly_up_to_a_minute(
     store: Store, executor: ActionExecutor, pauses: Pauses
 ) -> None:
     machine = Scripted([*(Retry(TROUBLE) for _ in range(9)), Next(1), Retry(TROUBLE), Done()])
-    await executor.start(machine, ACTION, 0, until=Until.DONE)
+    await begin(executor, machine, until=Until.DONE)
     squares = [1.0, 4.0, 9.0, 16.0, 25.0, 36.0, 49.0, MAX_RETRY_PAUSE_SECS, MAX_RETRY_PAUSE_SECS]
     assert pauses.taken == [*squares, 1.0]  # progress starts the count anew
 
 
 async def test_a_retry_leaves_the_state_to_the_next_drive(store: Store, executor: ActionExecutor) -> None:
     with pytest.raises(BarkdError, match="trouble"):
-        await executor.start(Scripted([Next(4), Retry(TROUBLE)]), ACTION, 0, until=Until.PARK)
+        await begin(executor, Scripted([Next(4), Retry(TROUBLE)]), until=Until.PARK)
     assert await stored(store) == "4"
 
 
-async def test_a_bug_leaves_the_state_as_it_was(store: Store, executor: ActionExecutor) -> None:
-    with pytest.raises(IndexError):
-        await executor.start(Scripted([Next(4)]), ACTION, 0, until=Until.DONE)
+async def test_an_error_that_a_step_does_not_handle_is_a_retry(
+    store: Store, executor: ActionExecutor, pauses: Pauses
+) -> None:
+    machine = Scripted([Next(4), TROUBLE, TROUBLE, TROUBLE, Done()])
+    with pytest.raises(BarkdError, match="trouble"):
+        await begin(executor, machine, until=Until.PARK)
+    assert (machine.seen, await stored(store)) == ([0, 4], "4")
+    await executor.drive(machine, ACTION, until=Until.DONE)
+    assert (machine.seen, pauses.taken) == ([0, 4, 4, 4, 4], [1.0, 4.0])
+    assert await stored(store) is None
+
+
+@pytest.mark.parametrize("broken", [IndexError("a bug"), StoreError("the disk is full")])
+async def test_a_bug_or_a_broken_store_ends_even_a_drive_that_waits(
+    store: Store, executor: ActionExecutor, broken: Exception
+) -> None:
+    with pytest.raises(type(broken)):
+        await begin(executor, Scripted([Next(4), broken]), until=Until.DONE)
     assert await stored(store) == "4"
 
 
-async def test_one_that_fails_does_not_stop_the_others(store: Store, executor: ActionExecutor) -> None:
-    machine = Scripted([Failed(TROUBLE), Done()])
-    for action_id in ("first", "second"):
-        async with store.transaction() as tx:
+async def test_one_that_fails_or_rests_does_not_stop_the_others_of_its_kind(
+    store: Store, executor: ActionExecutor
+) -> None:
+    machine = Scripted([Failed(TROUBLE), Retry(TROUBLE), Done()])
+    async with store.transaction() as tx:
+        for action_id in ("first", "second", "third"):
             await tx.actions.save(action_id, machine.kind, "0", ())
+        await tx.actions.save("board.x.0", ActionKind.BOARD, "0", ())
     await executor.drive_all(machine)
     async with store.read() as tx:
-        assert await tx.actions.list() == ()
+        assert [row.id for row in await tx.actions.list()] == ["second", "board.x.0"]
 
 
 @pytest.mark.parametrize("last", [Done(), Failed(TROUBLE)])
@@ -154,15 +206,17 @@ async def test_the_end_releases_what_the_action_held_and_nothing_else(
 ) -> None:
     mine, theirs = user_vtxos()[:2]
 
-    async def lock(tx: Transaction) -> None:
+    async def lock(tx: Transaction) -> int:
+        await tx.actions.save(ACTION, ActionKind.ARKOOR_SEND, "0", ())
         await tx.vtxos.lock([mine.id], ActionHolder(ACTION))
+        return 0
 
     async with store.transaction() as tx:
         await tx.vtxos.insert([NewVtxo(mine, Spendable()), NewVtxo(theirs, Spendable())])
         await tx.actions.save("other", ActionKind.ARKOOR_SEND, "0", ())
         await tx.vtxos.lock([theirs.id], ActionHolder("other"))
     with contextlib.suppress(BarkdError):
-        await executor.start(Scripted([last]), ACTION, 0, until=Until.DONE, writes=lock)
+        await executor.begin(Scripted([Next(1), last]), ACTION, lock, until=Until.DONE)
     async with store.read() as tx:
         (locked,) = await tx.vtxos.list([StateKind.LOCKED])
     assert locked.id == theirs.id
@@ -176,8 +230,22 @@ async def test_writes_share_the_fate_of_the_state(store: Store, executor: Action
         raise BarkdError("no room")
 
     with pytest.raises(BarkdError, match="no room"):
-        await executor.start(Scripted([Next(1, writes)]), ACTION, 0, until=Until.DONE)
+        await begin(executor, Scripted([Next(1, writes)]), until=Until.DONE)
     assert await stored(store) == "0"
+    async with store.read() as tx:
+        assert await tx.movements.list() == ()
+
+
+async def test_nothing_is_stored_if_the_first_state_cannot_be_made(
+    store: Store, executor: ActionExecutor
+) -> None:
+    async def prepare(tx: Transaction) -> int:
+        await tx.movements.create(ARKOOR_SEND)
+        raise BarkdError("no money")
+
+    with pytest.raises(BarkdError, match="no money"):
+        await executor.begin(Scripted([]), ACTION, prepare, until=Until.DONE)
+    assert await stored(store) is None
     async with store.read() as tx:
         assert await tx.movements.list() == ()
 
@@ -216,7 +284,15 @@ async def test_an_action_that_is_driven_cannot_be_started_again(executor: Action
     class Nested(Scripted):
         async def step(self, action_id: str, state: int) -> Outcome[int]:
             with pytest.raises(LockBusy):
-                await asyncio.create_task(executor.start(Scripted([]), ACTION, 0, until=Until.DONE))
+                await asyncio.create_task(begin(executor, Scripted([]), until=Until.DONE))
             return await super().step(action_id, state)
 
-    await executor.start(Nested([Done()]), ACTION, 0, until=Until.DONE)
+    await begin(executor, Nested([Done()]), until=Until.DONE)
+
+
+async def test_a_finished_action_is_not_driven(store: Store, executor: ActionExecutor) -> None:
+    machine = Scripted([Done()])
+    await begin(executor, machine, until=Until.DONE)
+    await executor.drive(machine, ACTION)
+    assert machine.seen == [0]
+    assert await stored(store) is None

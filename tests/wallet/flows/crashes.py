@@ -6,7 +6,7 @@ from typing import Any, Literal
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.wallet.actions.executor import Machine, Next, Outcome
+from barkd_py.wallet.actions.executor import Machine, Next, Outcome, step_once
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
 
@@ -72,8 +72,8 @@ class Twice:
         return self._machine.reports(state)
 
     async def step(self, action_id: str, state: Any) -> Outcome[Any]:
-        first = await self._machine.step(action_id, state)
-        second = await self._machine.step(action_id, state)
+        first = await step_once(self._machine, action_id, state)
+        second = await step_once(self._machine, action_id, state)
         assert type(first) is type(second), (first, second)
         if isinstance(first, Next) and isinstance(second, Next):
             assert type(first.state) is type(second.state)

@@ -34,6 +34,7 @@ from barkd_py.chain.source import ChainSource
 from barkd_py.errors import (
     BarkdError,
     ChainError,
+    OutsideError,
     ProtocolViolation,
     ServerRejected,
     ServerUnavailable,
@@ -41,10 +42,10 @@ from barkd_py.errors import (
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
-from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park, Retry
-from barkd_py.wallet.actions.failures import is_final
+from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park
+from barkd_py.wallet.actions.failures import Unworkable, is_final
 from barkd_py.wallet.arkoor.package import cosign_package
-from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.keychain import Keychain, UnknownKey
 from barkd_py.wallet.lightning.receive.errors import (
     AlreadySettled,
     ClaimBudgetExhausted,
@@ -155,22 +156,17 @@ class LightningReceiveMachine:
         return reported_vtxos(state)
 
     async def step(self, action_id: str, state: ReceiveState) -> Outcome[ReceiveState]:
-        try:
-            match state:
-                case AwaitingPayment():
-                    return await self._await_payment(action_id, state)
-                case HtlcsReady():
-                    return await self._release(action_id, state)
-                case PreimageRevealed():
-                    return await self._claim(action_id, state)
-                case Delivering():
-                    return await self._deliver(action_id, state)
-                case _:
-                    assert_never(state)
-        except StoreError:
-            raise
-        except BarkdError as error:
-            return Retry(error)
+        match state:
+            case AwaitingPayment():
+                return await self._await_payment(action_id, state)
+            case HtlcsReady():
+                return await self._release(action_id, state)
+            case PreimageRevealed():
+                return await self._claim(action_id, state)
+            case Delivering():
+                return await self._deliver(action_id, state)
+            case _:
+                assert_never(state)
 
     # --- AwaitingPayment
 
@@ -203,8 +199,6 @@ class LightningReceiveMachine:
     async def _take_grant(self, action_id: str, state: AwaitingPayment) -> Outcome[ReceiveState]:
         try:
             vtxos, fee_sat = await self._grants.request(state)
-        except StoreError:
-            raise
         except (ServerRejected, ProtocolViolation) as error:
             return self._after_refusal(state, error)
         ready = HtlcsReady(state.terms, tuple(sorted(vtxo.id for vtxo in vtxos)))
@@ -232,9 +226,7 @@ class LightningReceiveMachine:
             return Failed(WindowClosed(), abandoned(action_id, state.htlc_ids))
         try:
             await self._keychain.secrets_for([htlc.body.user_pubkey for htlc in htlcs])
-        except StoreError:
-            raise
-        except BarkdError as error:
+        except UnknownKey as error:
             return Failed(error, abandoned(action_id, state.htlc_ids))
         return Next(self._revealed(state, is_on_chain=False))
 
@@ -264,11 +256,9 @@ class LightningReceiveMachine:
         try:
             async with asyncio.timeout(CLAIM_SECS):
                 vtxos = await self._request_claim(state, htlcs)
-        except StoreError:
-            raise
         except TimeoutError:
             return await self._after_failed_claim(action_id, state, htlcs, ClaimTimeout())
-        except BarkdError as error:
+        except (OutsideError, Unworkable) as error:
             return await self._after_failed_claim(
                 action_id, state, htlcs, _without_preimage(error, state.terms.preimage)
             )
@@ -408,9 +398,7 @@ class LightningReceiveMachine:
         for blinded_id in mailboxes:
             try:
                 await self._server.post_arkoor_message(blinded_id, state.vtxos)
-            except StoreError:
-                raise
-            except BarkdError as error:
+            except OutsideError as error:
                 log.warning("lightning receive: delivery failed: %s", chain_text(error))
                 errors.append(error)
         if len(errors) < len(mailboxes):

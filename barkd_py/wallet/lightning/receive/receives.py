@@ -31,9 +31,9 @@ from barkd_py.errors import (
     BarkdError,
     InvalidInput,
     NotFound,
+    OutsideError,
     ProtocolViolation,
     StateConflict,
-    StoreError,
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
@@ -354,9 +354,7 @@ class LightningReceives:
             if status.state in (LightningReceiveState.ACCEPTED, LightningReceiveState.HTLCS_READY):
                 raise CannotCancelReceive("cannot cancel: the payment has arrived and is being claimed")
             await self._server.cancel_lightning_receive(payment_hash)
-        except (StoreError, CannotCancelReceive):
-            raise
-        except BarkdError as error:
+        except OutsideError as error:
             log.warning("lightning receive %s: cancel: %s", payment_hash.hex(), chain_text(error))
 
     # --- driving

@@ -25,6 +25,7 @@ from barkd_py.chain.source import ChainSource
 from barkd_py.errors import (
     BarkdError,
     ChainError,
+    OutsideError,
     ProtocolViolation,
     ServerRejected,
     StoreError,
@@ -132,36 +133,29 @@ class LightningSendMachine:
         self._preimages[payment_hash] = preimage
 
     async def step(self, action_id: str, state: State) -> Outcome[State]:
-        try:
-            match state:
-                case Locked():
-                    return await self._fund(action_id, state)
-                case Funded():
-                    return await self._initiate(state)
-                case Initiated():
-                    return await self._poll(state)
-                case Revocable() | Stuck():
-                    return await self._take_back(state)
-                case _:
-                    assert_never(state)
-        except StoreError:
-            raise
-        except BarkdError as error:
-            return Retry(error)
+        match state:
+            case Locked():
+                return await self._fund(action_id, state)
+            case Funded():
+                return await self._initiate(state)
+            case Initiated():
+                return await self._poll(state)
+            case Revocable() | Stuck():
+                return await self._take_back(state)
+            case _:
+                assert_never(state)
 
     # --- Locked
 
     async def _fund(self, action_id: str, state: Locked) -> Outcome[State]:
         try:
             vtxos = await self._cosign(state, self._server.request_lightning_pay_htlc_cosign)
-        except StoreError:
-            raise
         except ProtocolViolation as error:
             return await self._after_bad_answer(state, error)
-        except BarkdError as error:
+        except (OutsideError, Unworkable) as error:
             if is_refused(error) or is_late(state.payment, await self._tip_height(), self._threshold):
                 return await self._undo(action_id, state, error)
-            return Retry(error)
+            raise
         return self._funded(action_id, state, vtxos, Funded)
 
     async def _cosign(self, state: Locked, request: RequestCosign) -> tuple[Vtxo, ...]:
@@ -198,9 +192,7 @@ class LightningSendMachine:
         if booked:
             try:
                 vtxos = await self._cosign(state, self._server.request_arkoor_cosign)
-            except StoreError:
-                raise
-            except BarkdError as again:
+            except (OutsideError, Unworkable) as again:
                 log.warning("Lightning send %s: HTLCs are not had: %s", action_id, chain_text(again))
                 if not is_refused(again):
                     return Retry(error)
@@ -225,17 +217,15 @@ class LightningSendMachine:
 
     async def _initiate(self, state: Funded) -> Outcome[State]:
         payment = state.payment
+        async with self._store.read() as tx:
+            htlcs = await tx.vtxos.bodies(state.htlc_ids)
         try:
-            async with self._store.read() as tx:
-                htlcs = await tx.vtxos.bodies(state.htlc_ids)
             await self._server.register_vtxo_transactions(htlcs)
             self._registration.note_registered(state.htlc_ids)
             await self._tell(state)
-        except StoreError:
-            raise
-        except BarkdError as error:
+        except OutsideError as error:
             if not is_final(error) and not is_late(payment, await self._tip_height(), self._threshold):
-                return Retry(error)
+                raise
             log.warning("Lightning send: the server does not pay: %s", chain_text(error))
             return Next(Revocable(payment, state.htlc_ids))
         return Next(Initiated(payment, state.htlc_ids))
@@ -263,7 +253,7 @@ class LightningSendMachine:
             case Decision.TELL_AGAIN:
                 try:
                     await self._tell(state)
-                except BarkdError as error:
+                except OutsideError as error:
                     log.warning("Lightning send: the server is told again: %s", chain_text(error))
                 return Park(replace(state, lost=state.lost + 1), POLL_SECS)
             case _:
@@ -276,9 +266,7 @@ class LightningSendMachine:
             return Answer.PAID, noted
         try:
             status = await self._server.check_lightning_payment(payment.payment_hash)
-        except StoreError:
-            raise
-        except BarkdError as error:
+        except OutsideError as error:
             log.info("Lightning send: no answer about the payment: %s", chain_text(error))
             unknown = any(isinstance(cause, ServerRejected) and cause.not_found for cause in causes(error))
             return Answer.UNKNOWN if unknown else Answer.SILENT, _preimage_in(error, payment)
@@ -323,9 +311,7 @@ class LightningSendMachine:
                 request=self._server.request_lightning_pay_htlc_revocation,
             )
             await self._anchors.validate(revoked)
-        except StoreError:
-            raise
-        except BarkdError as error:
+        except (OutsideError, Unworkable) as error:
             preimage = _preimage_in(error, payment)
             if preimage is not None:
                 return self._settle(state, preimage)
