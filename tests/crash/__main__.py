@@ -1,7 +1,7 @@
 """Every flow, killed at every point that it has, and under every trouble; writes docs/reliability.md.
 
     python -m tests.crash [--flows NAME,NAME] [--parts all|kills|troubles] [--at-most N] [--seed S]
-                          [--missing] [--results FILE] [--list]
+                          [--missing] [--without-look-ups] [--results FILE] [--list]
 
 Takes hours on two cores. Each run is noted as it ends, so that what was interrupted may go on with
 ``--missing``. Each violation is printed, and the exit code is 1 if there was one.
@@ -42,9 +42,13 @@ async def fresh_world() -> AsyncIterator[World]:
 
 @dataclass(frozen=True)
 class Suite:
-    """What is to be tried. at_most: points of each flow; None: all. done: what need not be tried again."""
+    """What is to be tried. at_most: points of each flow; None: all. look_ups: also where it reads the chain.
+
+    done: what need not be tried again.
+    """
 
     at_most: int | None
+    look_ups: bool
     seed: int
     results: Path
     commit: str
@@ -68,6 +72,7 @@ class Suite:
         points: list[KillPoint] = []
         if parts != "troubles":
             points = await rehearse(world, flow)
+            points = [point for point in points if self.look_ups or not point.is_look_up]
             if self.at_most is not None and self.at_most < len(points):
                 points = random.Random(f"{self.seed} {flow.name}").sample(points, self.at_most)
         found: list[KillPoint | Trouble] = [*points, *(TROUBLES if parts != "kills" else ())]
@@ -122,6 +127,7 @@ def main() -> None:
     parser.add_argument("--parts", choices=["all", "kills", "troubles"], default="all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--missing", action="store_true", help="only what has not struck without a violation")
+    parser.add_argument("--without-look-ups", action="store_true", help="not where it reads the chain")
     parser.add_argument("--results", type=Path, help="note runs there, and write no document")
     parser.add_argument("--list", action="store_true", help="say where flows can be killed, and kill none")
     options = parser.parse_args()
@@ -136,7 +142,14 @@ def main() -> None:
     done = frozenset(
         run.key for run in known if not run.failure and (run.struck or not run.fault.startswith("killed"))
     )
-    suite = Suite(options.at_most, options.seed, results, report.current_commit(), done)
+    suite = Suite(
+        options.at_most,
+        not options.without_look_ups,
+        options.seed,
+        results,
+        report.current_commit(),
+        done,
+    )
     runs = asyncio.run(run(suite, flows, options.parts))
     order = [flow.name for flow in FLOWS]
     print(report.table(runs, order=order))

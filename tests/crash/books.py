@@ -32,7 +32,10 @@ class NotOnChain(Exception):
 
 @dataclass
 class Books:
-    """daemons: by name. foreign: transactions that none of the wallets paid for. wealth_sat: once known."""
+    """daemons: by name. foreign: transactions that none of the wallets paid for. wealth_sat: once known.
+
+    Movements are remembered, since a wallet that is recovered from its words has lost them.
+    """
 
     devnet: Devnet
     daemons: Mapping[str, Daemon]
@@ -40,6 +43,7 @@ class Books:
     chain: httpx.AsyncClient
     wealth_sat: int = 0
     _costs_sat: dict[str, int] = field(default_factory=dict)
+    _movements: dict[tuple[str, str, int], Json] = field(default_factory=dict)
 
     async def settle(self) -> None:
         """Do what has to be done until nothing is pending, and the books balance."""
@@ -83,16 +87,27 @@ class Books:
 
     async def measured_wealth_sat(self) -> int:
         """What all own, and all fees that they ever paid. Raises NotOnChain."""
-        owned_sat, txids, offboards = 0, set(), set()
-        for daemon in self.daemons.values():
+        owned_sat, txids = await self._paid_to_outside_sat(), set()
+        for name, daemon in self.daemons.items():
             owned_sat += sum((await daemon.get("/wallet/balance")).values())
             owned_sat += (await daemon.get("/onchain/balance"))["total_sat"]
             for movement in await daemon.get("/history"):
-                if movement["status"] == "successful":
-                    owned_sat += movement["offchain_fee_sat"]
-                offboards.add(movement.get("metadata", {}).get("offboard_txid"))
+                self._movements[name, movement["time"]["created_at"], movement["id"]] = movement
             txids |= {tx["txid"] for tx in await daemon.get("/onchain/transactions")}
+        movements = self._movements.values()
+        owned_sat += sum(each["offchain_fee_sat"] for each in movements if each["status"] == "successful")
+        offboards = {each.get("metadata", {}).get("offboard_txid") for each in movements}
         return owned_sat + sum([await self._cost_sat(txid) for txid in txids - offboards - self.foreign])
+
+    async def _paid_to_outside_sat(self) -> int:
+        """Over Lightning, less what came from there."""
+        async with httpx.AsyncClient(base_url=self.devnet.control_url, timeout=60) as http:
+            books = (await http.get("/lightning")).raise_for_status().json()
+        paid_msat: int = sum(
+            each["amount_msat"] for each in books["payments"] if each["status"] == "succeeded"
+        )
+        came_msat: int = sum(each["amount_msat"] for each in books["incoming"] if each["status"] == "settled")
+        return (paid_msat - came_msat) // 1000
 
     async def _cost_sat(self, txid: str) -> int:
         """What a transaction of ours cost us, less the anchor that it collects."""

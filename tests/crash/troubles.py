@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import httpx
 
-from tests.crash.case import Outcome, failed_movements
-from tests.crash.flows import Flow
+from tests.crash.case import Outcome, prepared
+from tests.crash.flows.flow import Flow
 from tests.crash.world import World
 from tests.support.proxies import Dropped, NetworkCall
 
@@ -129,22 +129,15 @@ async def run_trouble(world: World, flow: Flow, trouble: Trouble, act_secs: floa
 
     Raises AssertionError.
     """
-    act = await flow.prepare(world)
-    done_before, failed_before = await flow.done(world), await failed_movements(world)
-    struck = True
-    async with trouble.context(world):
-        # Refused, hanging, or done: whatever the person was told, the books must balance.
-        with suppress(AssertionError, httpx.TransportError, TimeoutError):
-            async with asyncio.timeout(act_secs):
-                await act()
-                struck = False
-    assert world.victim.process.running, f"{flow.name}, {trouble.name}: it died"
-    await world.settle()
-    where = f"{flow.name}, {trouble.name}"
-    happened = await flow.done(world) - done_before
-    assert happened in (0, 1), f"{where}: {happened} times"
-    assert happened == 1 or struck, where
-    failed = await failed_movements(world) - failed_before
-    assert failed <= 1, f"{where}: {failed} failed movements"
-    assert not world.nonces.reused, f"{where}: {world.nonces.reused}"
-    return Outcome(flow.name, trouble.name, struck, happened)
+    async with prepared(world, flow) as case:
+        struck = True
+        async with trouble.context(world):
+            # Refused, hanging, or done: whatever the person was told, the books must balance.
+            with suppress(AssertionError, httpx.TransportError, TimeoutError):
+                async with asyncio.timeout(act_secs):
+                    await case.act()
+                    struck = False
+        assert world.victim.process.running, f"{flow.name}, {trouble.name}: it died"
+        happened = await case.settled(trouble.name)
+        assert happened == 1 or struck, f"{flow.name}, {trouble.name}"
+        return Outcome(flow.name, trouble.name, struck, happened)

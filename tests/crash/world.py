@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 
@@ -18,6 +19,7 @@ from tests.support.proxies import Dropped, NetworkCall, ark_server_proxy, esplor
 COIN_SAT = 5_000_000
 COINS = 4
 STOCK_SAT = 1_000_000
+LEAST_SAT = 2_000_000
 
 # What a flow asks more often than this, it asks because it waits.
 POLLS = 10
@@ -36,6 +38,11 @@ class KillPoint:
     what: str
     phase: str
     nth: int
+
+    @property
+    def is_look_up(self) -> bool:
+        """Whether it only reads the chain."""
+        return self.what.startswith("GET ")
 
     def __str__(self) -> str:
         return f"{self.phase} {self.what} #{self.nth + 1}"
@@ -75,7 +82,11 @@ class DoomedDaemon(Daemon):
 
 @dataclass
 class World:
-    """See the module."""
+    """See the module.
+
+    ark_url, esplora_url: of the proxies. after_run: closed when a run is over. words, imported, encoded: what
+    flows of the wallet itself remember.
+    """
 
     devnet: Devnet
     victim: DoomedDaemon
@@ -83,6 +94,13 @@ class World:
     gate: Gate
     nonces: NonceLog
     books: Books
+    nursery: Nursery
+    ark_url: str
+    esplora_url: str
+    after_run: AsyncExitStack = field(default_factory=AsyncExitStack)
+    words: str = ""
+    imported: str = ""
+    encoded: str = ""
     _calls_seen: Counter[NetworkCall] = field(default_factory=Counter)
     _commits_seen: int = 0
 
@@ -139,7 +157,8 @@ class World:
             for nth in range(self._commits_seen)
             for phase in ("before", "after")
         ]
-        return calls + commits
+        # What changes something comes first: a suite that has little time should try that.
+        return sorted(calls + commits, key=lambda point: point.is_look_up)
 
     # --- what people do
 
@@ -149,6 +168,39 @@ class World:
         (vtxo_id,) = (vtxo if isinstance(vtxo, str) else vtxo["id"] for vtxo in pending["vtxos"])
         await self.settle()
         return str(vtxo_id)
+
+    async def keep_in_funds(self) -> None:
+        """Exits cost fees on the chain, and a flow may have boarded everything."""
+        for daemon in (self.victim, self.peer):
+            if (await daemon.get("/onchain/balance"))["total_sat"] < LEAST_SAT:
+                await self._fund(daemon)
+
+    async def _fund(self, daemon: Daemon) -> None:
+        address = (await daemon.post("/onchain/addresses/next"))["address"]
+        paid = await self.devnet.pull("/fund", address=address, amount_sat=COIN_SAT)
+        self.books.foreign.add(paid["txid"])
+        self.books.wealth_sat += COIN_SAT
+        await daemon.post("/onchain/sync")
+
+    async def create_wallet(self, words: str | None = None) -> None:
+        """The victim's; from these words, or new ones."""
+        body = {"network": "regtest", "ark_server": self.ark_url, "chain_source": esplora(self.esplora_url)}
+        await self.victim.post("/wallet/create", body if words is None else {**body, "mnemonic": words})
+
+    async def stand_in(self) -> None:
+        """A daemon without a wallet is the victim for the rest of this run."""
+        victim = self.victim
+        directory = TemporaryDirectory(prefix="barkd-newcomer-", ignore_cleanup_errors=True)
+        self.after_run.callback(directory.cleanup)
+        newcomer = DoomedDaemon(Path(directory.name) / "newcomer", self.nursery)
+
+        def back() -> None:
+            self.victim = self.gate.daemon = victim
+
+        await newcomer.start()
+        self.after_run.push_async_callback(newcomer.close)
+        self.victim = self.gate.daemon = newcomer
+        self.after_run.callback(back)
 
     async def spare_vtxo(self) -> str:
         """Something small, but not dust, that the victim can do without."""
@@ -210,4 +262,4 @@ async def running_world(directory: Path, devnet: Devnet) -> AsyncIterator[World]
         await books.settle()
         books.wealth_sat = 2 * COINS * COIN_SAT
         await books.settle()
-        yield World(devnet, victim, peer, gate, nonces, books)
+        yield World(devnet, victim, peer, gate, nonces, books, nursery, ark_url, esplora_url)

@@ -1,0 +1,8 @@
+"""The table: every way in which money moves; and which operation of the daemon is which of them."""
+
+from tests.crash.flows import lightning, offchain, onchain, wallets
+from tests.crash.flows.flow import UNRELATED, Flow
+
+FLOWS: tuple[Flow, ...] = (*offchain.FLOWS, *lightning.FLOWS, *onchain.FLOWS, *wallets.FLOWS)
+
+__all__ = ["FLOWS", "UNRELATED", "Flow"]

@@ -1,0 +1,136 @@
+"""The wallet itself: creation, recovery from its words, VTXOs that are brought from elsewhere."""
+
+import sqlite3
+from contextlib import closing
+
+from tests.crash.flows.flow import Act, Flow, ark_address
+from tests.crash.flows.offchain import SEND_SAT
+from tests.crash.world import World
+from tests.support.processes import eventually
+
+
+async def _has_wallet(world: World) -> bool:
+    return (await world.victim.get("/wallet"))["fingerprint"] is not None
+
+
+# --- creation
+
+
+async def _create(world: World) -> Act:
+    """Of a wallet in a daemon of its own, which stands in for the victim."""
+    await world.stand_in()
+
+    async def act() -> None:
+        await world.create_wallet()
+
+    return act
+
+
+async def _create_again(world: World) -> None:
+    if not await _has_wallet(world):
+        await world.create_wallet()
+
+
+async def _created(world: World) -> int:
+    if not await _has_wallet(world):
+        return 0
+    assert (await ark_address(world.victim)).startswith("tark1")
+    assert sum((await world.victim.get("/wallet/balance")).values()) == 0
+    return 1
+
+
+# --- recovery
+
+
+async def _recover(world: World) -> Act:
+    """The wallet is deleted, and created again from its words. Afterwards its history is empty."""
+    words = (world.victim.datadir / "mnemonic").read_text().strip()
+    await world.peer.post(
+        "/wallet/send", {"destination": await ark_address(world.victim), "amount_sat": SEND_SAT}
+    )
+    await world.settle()
+    assert await world.victim.get("/history")
+    world.words = words
+
+    async def act() -> None:
+        fingerprint = (await world.victim.get("/wallet"))["fingerprint"]
+        body = {"dangerous": True, "fingerprint": fingerprint}
+        answer = await world.victim.http.request("DELETE", "/wallet", json=body)
+        assert answer.status_code == 200, answer.text
+        await world.create_wallet(words)
+        await _until_recovered(world)
+
+    return act
+
+
+async def _recover_again(world: World) -> None:
+    if not await _has_wallet(world):
+        await world.create_wallet(world.words)
+    answer = await world.victim.http.get("/wallet/recovery")
+    if answer.status_code == 200:
+        await _until_recovered(world)
+
+
+async def _until_recovered(world: World) -> None:
+    async def state() -> str:
+        return str((await world.victim.get("/wallet/recovery"))["state"])
+
+    await eventually(state, lambda state: state == "finished")
+
+
+async def _recovered(world: World) -> int:
+    return int(await world.victim.get("/history") == [])
+
+
+# --- import
+
+
+async def _import(world: World) -> Act:
+    """A VTXO that the database has lost, of which somebody has a copy."""
+    world.imported = await world.spare_vtxo()
+    world.encoded = str((await world.victim.get(f"/wallet/vtxos/{world.imported}/encoded"))["encoded"])
+    world.victim.process.kill()
+    with closing(sqlite3.connect(world.victim.datadir / "db.sqlite")) as database, database:
+        for table, column in (("vtxo_state", "vtxo_id"), ("vtxo_body", "vtxo_id"), ("vtxo", "id")):
+            database.execute(f"DELETE FROM {table} WHERE {column} = ?", (world.imported,))
+    await world.victim.start()
+    assert await _imported(world) == 0
+
+    async def act() -> None:
+        await world.victim.post("/wallet/import-vtxo", {"vtxos": [world.encoded]})
+
+    return act
+
+
+async def _import_again(world: World) -> None:
+    if not await _imported(world):
+        await world.victim.post("/wallet/import-vtxo", {"vtxos": [world.encoded]})
+
+
+async def _imported(world: World) -> int:
+    return [each["id"] for each in await world.victim.get("/wallet/vtxos")].count(world.imported)
+
+
+# Here the first words with the server belong to the flow.
+_STREAMS = frozenset({"SubscribeRounds", "SubscribeMailbox", "NextRoundTime"})
+
+FLOWS = (
+    Flow(
+        "wallet creation",
+        _create,
+        _created,
+        frozenset({"Handshake", "GetArkInfo"}),
+        may_not_happen=False,
+        again=_create_again,
+        unrelated=_STREAMS,
+    ),
+    Flow(
+        "recovery",
+        _recover,
+        _recovered,
+        frozenset({"Handshake", "ReadMailbox"}),
+        again=_recover_again,
+        unrelated=_STREAMS,
+    ),
+    Flow("import", _import, _imported, frozenset({"GET /tx"}), may_not_happen=False, again=_import_again),
+)
