@@ -338,6 +338,7 @@ class Wallet:
             complete_round=self.rounds.on_completed,
             drain_mailbox=self.mailbox.sync,
             rescan_onchain=self._rescan_onchain,
+            take_back=lambda vtxo_ids: self.lightning.adopt(vtxo_ids),
             wake_registration=self.registration.wake,
             now=now,
             monotonic=self._monotonic,

@@ -5,9 +5,10 @@ fast loop of the daemon, `resume` for a sync; both only drive what is stored.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from barkd_py.ark.address import ArkAddress
+from barkd_py.ark.vtxo import VtxoId
 from barkd_py.wallet.lightning.receive.receives import LightningReceive, LightningReceives, ReceiveEstimate
 from barkd_py.wallet.lightning.send.invoices import LightningDestination
 from barkd_py.wallet.lightning.send.sends import LightningSend, LightningSends
@@ -52,6 +53,10 @@ class Lightning:
     async def on_send_finished(self, payment_hash: bytes, preimage: bytes | None) -> None:
         """The mailbox says how a payment ended."""
         await self._sends.on_finished(payment_hash, preimage)
+
+    async def adopt(self, vtxo_ids: Collection[VtxoId]) -> None:
+        """HTLCs of payments of an earlier life: they are asked back. Raises ChainUnavailable."""
+        await self._sends.adopt(vtxo_ids)
 
     # --- in
 

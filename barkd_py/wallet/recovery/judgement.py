@@ -12,18 +12,33 @@ asked again. And nothing is believed to be money that is not proven against its 
     spent, on word    proven: store it    leave it         leave it    leave it             leave it
     spent, exited, in use by something: leave it
 
+An HTLC that the server calls spendable is held back as well, and asked back: a Lightning payment was under
+way. One of a payment to us is nothing without its preimage, which follows from no words.
+
 Source: sheet 02 §6.6, "Client must verify" 4, 6, 11, trap 8; sheet 10 §14 (server lies).
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
-from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.policy import PubkeyPolicy, ServerHtlcSendPolicy
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.server_rpc.api import VtxoSpendState
 from barkd_py.wallet.store.recovery import RecoveryOutcome
 from barkd_py.wallet.vtxos.states import Exited, Locked, Spendable, Spent, VtxoState
+
+_UNDER_WAY = (
+    "a Lightning payment was under way; it is asked back from the server, and exits if the server keeps it"
+)
+_UNSIGNED = (
+    "the server has no signatures for it: it was never signed by us, or the signatures were in the lost "
+    "database only"
+)
+_LOST_PREIMAGE = (
+    "a Lightning payment to us that was not claimed: its preimage was in the lost database only; "
+    "the sender gets the money back"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +96,10 @@ class Deed(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """ask_again: the answer may change. exit: it is on the chain. finish_round: it waits for its round."""
+    """ask_again: the answer may change. exit: it is on the chain. finish_round: it waits for its round.
+
+    take_back: it is an HTLC of a payment that nobody remembers.
+    """
 
     outcome: RecoveryOutcome
     reason: str | None = None
@@ -89,6 +107,7 @@ class Verdict:
     ask_again: bool = False
     exit: bool = False
     finish_round: bool = False
+    take_back: bool = False
 
 
 def needs_proof(facts: Facts) -> bool:
@@ -158,9 +177,9 @@ def _absent(facts: Facts) -> Verdict:
         case VtxoSpendState.UNCLAIMED:
             return _left("its round is not finished")
         case VtxoSpendState.UNREGISTERED:
-            return Verdict(RecoveryOutcome.SKIPPED, "the server has no signatures for it", ask_again=True)
+            return Verdict(RecoveryOutcome.SKIPPED, _UNSIGNED, ask_again=True)
         case VtxoSpendState.HTLC_RECV_UNCLAIMED:
-            return _left("a Lightning payment that was not claimed")
+            return _left(_LOST_PREIMAGE)
         case None:
             return _without_answer(facts)
         case _:
@@ -173,9 +192,7 @@ def _spendable(facts: Facts, deed: Deed) -> Verdict:
         case Proven(is_on_chain=True):
             return Verdict(RecoveryOutcome.EXITED, "it is on the chain", deed, exit=True)
         case Proven() if facts.vtxo is not None and not isinstance(facts.vtxo.policy, PubkeyPolicy):
-            if deed is Deed.RELEASE:
-                return _held("it belongs to a Lightning payment")
-            return _held("it belongs to a Lightning payment", Deed.STORE_HELD)
+            return _htlc(facts.vtxo, Deed.NOTHING if deed is Deed.RELEASE else Deed.STORE_HELD)
         case Proven():
             return Verdict(RecoveryOutcome.RECOVERED, deed=deed)
         case Disproven(reason) | Unproven(reason):
@@ -184,6 +201,13 @@ def _spendable(facts: Facts, deed: Deed) -> Verdict:
             raise AssertionError("needs_proof says so")
         case _:
             assert_never(facts.proof)
+
+
+def _htlc(vtxo: Vtxo, deed: Deed) -> Verdict:
+    """It is proven, and is no money by itself."""
+    if isinstance(vtxo.policy, ServerHtlcSendPolicy):
+        return replace(_held(_UNDER_WAY, deed), take_back=True)
+    return _held(_LOST_PREIMAGE, deed)
 
 
 def _without_answer(facts: Facts) -> Verdict:

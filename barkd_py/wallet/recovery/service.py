@@ -78,7 +78,8 @@ class Recovery:
 
     start_exits: of VTXOs that are on the chain. complete_round: takes over the round of an unlock hash.
     drain_mailbox: deals with what was delivered. rescan_onchain: looks for coins on addresses that were not
-    known to be handed out. wake_registration: there are VTXOs to note at the server.
+    known to be handed out. take_back: HTLCs of payments that were under way; nothing happens to those that
+    something holds. wake_registration: there are VTXOs to note at the server.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Recovery:
         complete_round: Callable[[bytes], Awaitable[None]],
         drain_mailbox: Effect,
         rescan_onchain: Effect,
+        take_back: Callable[[Collection[VtxoId]], Awaitable[None]],
         wake_registration: Callable[[], None],
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -111,6 +113,8 @@ class Recovery:
         self._complete_round = complete_round
         self._drain_mailbox = drain_mailbox
         self._rescan_onchain = rescan_onchain
+        self._take_back = take_back
+        self._htlcs: set[VtxoId] = set()
         self._wake_registration = wake_registration
         self._now = now
         self._monotonic = monotonic
@@ -175,6 +179,7 @@ class Recovery:
                 before = await tx.recovery.pending_ids()
             for batch in _batches([Sighting(vtxo_id) for vtxo_id in before]):
                 await self._deal_with(batch, None)
+            await self._adopt_htlcs()
             async with self._store.read() as tx:
                 left = await tx.recovery.pending_ids()
             changed = left != before
@@ -279,6 +284,7 @@ class Recovery:
         dropped = await self._ledger.drop_parents()
         if dropped:
             log.info("recovery: %d VTXOs are spent by later ones", dropped)
+        await self._adopt_htlcs()
         self._wake_registration()
         if not progress.is_xpub_done:
             await self._save(replace(progress, phase=Phase.XPUB, retries=0))
@@ -400,11 +406,20 @@ class Recovery:
                 verdict = await self._finish_round(each.vtxo.unlock_hash, verdict)
             verdicts[vtxo_id] = verdict
         exiting = await self._ledger.write(facts, verdicts, progress)
+        self._htlcs.update(vtxo_id for vtxo_id, verdict in verdicts.items() if verdict.take_back)
         if exiting:
             try:
                 await self._start_exits(exiting)
             except BarkdError as error:  # noticed again with the next block
                 log.warning("recovery: exits of VTXOs on the chain: %s", chain_text(error))
+
+    async def _adopt_htlcs(self) -> None:
+        """All at once: the server gives back all HTLCs of a payment or none. After a kill `retry` does it."""
+        htlcs, self._htlcs = self._htlcs, set()
+        try:
+            await self._take_back(htlcs)
+        except BarkdError as error:  # they stay on the list
+            log.warning("recovery: HTLCs of Lightning payments: %s", chain_text(error))
 
     async def _finish_round(self, unlock_hash: bytes, verdict: Verdict) -> Verdict:
         try:

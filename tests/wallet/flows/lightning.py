@@ -43,6 +43,9 @@ class Outside:
     async def settle(self, payment_hash: bytes) -> None:
         await self._post("/lightning/settle", {"payment_hash": payment_hash.hex()})
 
+    async def fail(self, payment_hash: bytes) -> None:
+        await self._post("/lightning/fail", {"payment_hash": payment_hash.hex()})
+
     async def sweep(self) -> None:
         """The Ark server looks at the chain, and takes what it may."""
         await self._post("/sweep", {})

@@ -40,7 +40,7 @@ class Home:
         return datadir
 
     def owner(self, name: str = "home") -> Owner:
-        return Owner(self.net, self.net.directory / name / "db.sqlite", ALICE, {})
+        return Owner(self.net, str(self.net.directory / name / "db.sqlite"), ALICE, {})
 
     async def backup(self, name: str, *, with_mnemonic: bool = False) -> Path:
         target = self.net.directory / name

@@ -3,6 +3,7 @@
 Source: sheet 02 "Client must verify" 4-7, 11; traps 6, 7, 9, 10, 12; sheet 08 §3.4, §9; sheet 10 §14.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import OutPoint, Txid
-from barkd_py.chain.source import Confirmed
+from barkd_py.bitcoin.units import FeeRate
+from barkd_py.chain.source import Confirmed, Mempool
 from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.errors import ChainUnavailable
@@ -89,6 +92,7 @@ def recovery_with(
         complete_round=wallet.rounds.on_completed,
         drain_mailbox=wallet.mailbox.sync,
         rescan_onchain=wallet.chain.tip,
+        take_back=wallet.lightning.adopt,
         wake_registration=lambda: None,
         max_xpub_pages=max_xpub_pages,
     )
@@ -254,21 +258,45 @@ async def test_a_chain_source_that_is_away_leaves_it_for_later(net: Net, alice: 
         assert await spendable(again) == {mine}
 
 
-async def test_an_exit_goes_on_where_the_lost_wallet_left_it(net: Net, alice: Owner) -> None:
+@pytest.mark.parametrize("server_settings", [ServerSettings(), ServerSettings(emulate=Emulation.V0_6)])
+@pytest.mark.parametrize("how_far", ["broadcast", "confirmed"])
+async def test_an_exit_goes_on_where_the_lost_wallet_left_it(net: Net, alice: Owner, how_far: str) -> None:
+    """Whether its transactions were seen or confirmed, the coin ends up in the on-chain wallet."""
     await alice.fund_onchain(100_000)
     (mine,) = await spendable(alice)
     async with alice.wallet.store.read() as tx:
         vtxo = await tx.vtxos.body(mine)
     await alice.wallet.exits.start([mine])
-    while not isinstance(await alice.wallet.chain.tx_status(vtxo.point.txid), Confirmed):
+    seen = Confirmed if how_far == "confirmed" else Mempool
+    while not isinstance(await alice.wallet.chain.tx_status(vtxo.point.txid), seen):
         await alice.wallet.exits.progress()
-        await net.mine()
+        if how_far == "confirmed":
+            await net.mine()
+    await alice.wallet.close()
     async with reborn(net, alice) as again:
+        wallet = again.wallet
         report = await recover(again)
-        assert found(report, RecoveryOutcome.EXITED) == {mine}
-        assert (await again.wallet.exits.status(mine)).vtxo_id == mine
-        await again.wallet.exits.tick()
+        if how_far == "confirmed":
+            assert found(report, RecoveryOutcome.EXITED) == {mine}
+        await wallet.sync()  # what is only seen is noticed with the next look at the chain
+        assert (await wallet.exits.status(mine)).vtxo_id == mine
+        async with asyncio.timeout(120):
+            while (await wallet.exits.status(mine)).state.type != "claimable":
+                await net.mine(2)
+                await wallet.chain.fetch_tip()
+                await wallet.exits.progress()
         assert mine not in await spendable(again)
+        assert wallet.onchain is not None
+        await wallet.onchain.sync()
+        before_sat = (await wallet.onchain.balance()).total_sat
+        address = await wallet.onchain.next_address()
+        await wallet.exits.claim(None, parse_address(address, wallet.network), FeeRate(1_000))
+        await net.mine()
+        await wallet.onchain.sync()
+        gained_sat = (await wallet.onchain.balance()).total_sat - before_sat
+        assert vtxo.amount_sat - 2_000 < gained_sat < vtxo.amount_sat
+        await wallet.recovery.start()
+        assert (await wallet.balance()).spendable_sat == 0
 
 
 # --- the search by extended key

@@ -14,12 +14,13 @@ import asyncio
 import enum
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import assert_never
 
 from barkd_py.ark.arkoor import ArkoorDestination, plan_outputs
 from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import Network
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError, chain_text
@@ -29,6 +30,7 @@ from barkd_py.wallet.actions.failures import StillPending
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import send_action_id
 from barkd_py.wallet.lightning.poller import MIN_PAUSE_SECS, Poller
+from barkd_py.wallet.lightning.send.adoption import HtlcAdoption
 from barkd_py.wallet.lightning.send.invoices import InvoiceSource, LightningDestination, Order
 from barkd_py.wallet.lightning.send.machine import LightningSendMachine
 from barkd_py.wallet.lightning.send.states import (
@@ -77,11 +79,14 @@ class SendState(enum.StrEnum):
     PAID = "paid"
 
 
+_ENDED = frozenset({SendState.UNKNOWN, SendState.PAID})
+
+
 @dataclass(frozen=True, slots=True)
 class LightningSend:
     """A payment as clients see it. payment_hash, preimage: 32 bytes.
 
-    invoice: while it is under way. preimage: once it is paid.
+    invoice: while it is under way; None of one that a recovery found. preimage: once it is paid.
     """
 
     payment_hash: bytes
@@ -189,6 +194,7 @@ class LightningSends:
         self._paying: dict[str, asyncio.Task[None]] = {}
         self._begun: set[str] = set()
         self._change_queue = asyncio.Lock()
+        self._adoption = HtlcAdoption(store, machine, keychain, chain, exit_margin=rules.exit_margin)
         self.poller = Poller(store, executor, machine, self._pace, self._is_urgent, monotonic=monotonic)
 
     # --- paying
@@ -226,7 +232,7 @@ class LightningSends:
 
     async def _wait_for_end(self, payment_hash: bytes) -> None:
         """Raises PaymentNotMade. Somebody else may be driving it."""
-        while (found := await self.find(payment_hash)).invoice is not None:
+        while (found := await self.find(payment_hash)).state not in _ENDED:
             await asyncio.sleep(MIN_PAUSE_SECS)
             self.poller.drive_now(send_action_id(payment_hash))
             await self.poller.settle_down()
@@ -409,7 +415,7 @@ class LightningSends:
         if row is None:
             return LightningSend(payment_hash, SendState.UNKNOWN)
         state = self._machine.decode(row.payload)
-        return LightningSend(payment_hash, _name_of(state), invoice=state.payment.invoice)
+        return LightningSend(payment_hash, _name_of(state), invoice=state.payment.invoice or None)
 
     async def estimate(self, amount_sat: int) -> PayEstimate:
         """What a payment would cost; where it cannot be paid, what it costs at most."""
@@ -433,6 +439,12 @@ class LightningSends:
         if preimage is not None:
             self._machine.note_preimage(payment_hash, preimage)
         self.poller.drive_now(action_id)
+
+    async def adopt(self, vtxo_ids: Collection[VtxoId]) -> None:
+        """HTLCs that a recovery found: from now on they are asked back. Raises ChainUnavailable."""
+        for action_id in await self._adoption.adopt(vtxo_ids):
+            self.poller.expect(action_id)
+            self._wakeup.set()
 
     async def close(self) -> None:
         """Stop driving; every payment is where its row says."""
