@@ -87,7 +87,8 @@ class Books:
 
     async def measured_wealth_sat(self) -> int:
         """What all own, and all fees that they ever paid. Raises NotOnChain."""
-        owned_sat, txids = await self._paid_to_outside_sat(), set()
+        owned_sat: int = await self._paid_to_outside_sat()
+        txids: set[str] = set()
         for name, daemon in self.daemons.items():
             owned_sat += sum((await daemon.get("/wallet/balance")).values())
             owned_sat += (await daemon.get("/onchain/balance"))["total_sat"]

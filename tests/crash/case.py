@@ -23,7 +23,7 @@ async def rehearse(world: World, flow: Flow) -> list[KillPoint]:
     outcome = await run_case(world, flow, None)
     assert outcome.happened == 1, flow.name
     points = world.points_seen(flow.unrelated)
-    missing = flow.calls - {point.what for point in points}
+    missing = set(flow.calls) - {point.what for point in points}
     assert not missing, f"{flow.name} made no call of {missing}"
     return points
 

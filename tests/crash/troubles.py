@@ -1,6 +1,8 @@
 """What else can go wrong around a daemon, while it goes on running; each as a context."""
 
 import asyncio
+import json
+import random
 import resource
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,10 +11,11 @@ from dataclasses import dataclass
 
 import httpx
 
+from barkd_py.bitcoin.tx import Tx
 from tests.crash.case import Outcome, prepared
 from tests.crash.flows.flow import Flow
 from tests.crash.world import World
-from tests.support.proxies import Dropped, NetworkCall
+from tests.support.proxies import Dropped, HttpAnswer, HttpLiar, NetworkCall, asked, honest
 
 HOURS_2 = 2 * 60 * 60
 
@@ -22,8 +25,11 @@ ACT_SECS = 12.0
 
 @dataclass(frozen=True)
 class Trouble:
+    """context: as long as it lasts. hides_payments: what was delivered meanwhile is found by a recovery."""
+
     name: str
     context: Callable[[World], AbstractAsyncContextManager[None]]
+    hides_payments: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -112,6 +118,55 @@ async def _slow(call: NetworkCall) -> None:
         await asyncio.sleep(0.3)
 
 
+@asynccontextmanager
+async def _garbled(world: World) -> AsyncIterator[None]:
+    """One bit of each of the server's answers is another, but for those that say who it is."""
+    chance = random.Random(0)
+
+    def flip(name: str, answer: bytes) -> bytes:
+        if not answer or name in ("Handshake", "GetArkInfo"):
+            return answer
+        garbled = bytearray(answer)
+        garbled[chance.randrange(len(garbled))] ^= 1 << chance.randrange(8)
+        return bytes(garbled)
+
+    world.lies.server = flip
+    try:
+        yield
+    finally:
+        world.lies.server = honest
+
+
+def _chain_lies(lie: HttpLiar) -> Callable[[World], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lying(world: World) -> AsyncIterator[None]:
+        world.lies.chain = lie
+        try:
+            yield
+        finally:
+            world.lies.chain = asked
+
+    return lying
+
+
+def _deny(method: str, path: str, body: bytes) -> HttpAnswer | None:
+    """There is no such transaction, and no script has any."""
+    if method == "GET" and path.startswith("/tx/"):
+        return HttpAnswer(404, b"Transaction not found")
+    if method == "GET" and path.startswith(("/scripthash/", "/address/")):
+        return HttpAnswer(200, b"[]")
+    return None
+
+
+def _swallow(method: str, path: str, body: bytes) -> HttpAnswer | None:
+    """What is broadcast is thanked for and forgotten."""
+    if method != "POST":
+        return None
+    if path == "/tx":
+        return HttpAnswer(200, str(Tx.parse(bytes.fromhex(body.decode())).txid).encode())
+    return HttpAnswer(200, json.dumps({"package_msg": "success", "tx-results": {}}).encode())
+
+
 TROUBLES = (
     Trouble("disk full", _full_disk),
     Trouble("database locked", _locked_database),
@@ -121,6 +176,9 @@ TROUBLES = (
     Trouble("chain source away", _network(_no_chain)),
     Trouble("every second answer lost", _network(_lossy())),
     Trouble("slow network", _network(_slow)),
+    Trouble("server lies: a bit of each answer", _garbled, hides_payments=True),
+    Trouble("chain source lies: knows no transaction", _chain_lies(_deny)),
+    Trouble("chain source lies: broadcasts swallowed", _chain_lies(_swallow)),
 )
 
 
@@ -138,6 +196,8 @@ async def run_trouble(world: World, flow: Flow, trouble: Trouble, act_secs: floa
                     await case.act()
                     struck = False
         assert world.victim.process.running, f"{flow.name}, {trouble.name}: it died"
+        if trouble.hides_payments:
+            await world.victim.post("/wallet/recovery")
         happened = await case.settled(trouble.name)
-        assert happened == 1 or struck, f"{flow.name}, {trouble.name}"
+        assert happened == 1 or struck or trouble.hides_payments, f"{flow.name}, {trouble.name}"
         return Outcome(flow.name, trouble.name, struck, happened)

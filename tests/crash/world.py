@@ -14,7 +14,17 @@ from tests.crash.doomed_daemon import CLOCK_FILE, DOOM_FILE
 from tests.crash.nonces import NonceLog
 from tests.support.nursery import ForkedProcess, Nursery
 from tests.support.processes import Daemon, Devnet, esplora, eventually
-from tests.support.proxies import Dropped, NetworkCall, ark_server_proxy, esplora_proxy
+from tests.support.proxies import (
+    Dropped,
+    HttpAnswer,
+    HttpLiar,
+    Liar,
+    NetworkCall,
+    ark_server_proxy,
+    asked,
+    esplora_proxy,
+    honest,
+)
 
 COIN_SAT = 5_000_000
 COINS = 4
@@ -68,6 +78,14 @@ class Gate:
             await self.trouble(call)
 
 
+@dataclass
+class Lies:
+    """What the daemon is told instead of the truth, by the server and by the chain source."""
+
+    server: Liar = honest
+    chain: HttpLiar = asked
+
+
 class DoomedDaemon(Daemon):
     """One of our daemons that a file can make kill itself around a commit. It starts quickly, and often."""
 
@@ -92,6 +110,7 @@ class World:
     victim: DoomedDaemon
     peer: Daemon
     gate: Gate
+    lies: Lies
     nonces: NonceLog
     books: Books
     nursery: Nursery
@@ -239,11 +258,20 @@ async def running_world(directory: Path, devnet: Devnet) -> AsyncIterator[World]
         nursery = Nursery("tests.crash.doomed_daemon")
         stack.callback(nursery.close)
         victim, peer = (DoomedDaemon(directory / name, nursery) for name in ("victim", "peer"))
-        gate, nonces = Gate(victim), NonceLog()
+        gate, lies, nonces = Gate(victim), Lies(), NonceLog()
+
+        def lie(name: str, answer: bytes) -> bytes:
+            return lies.server(name, answer)
+
+        def lie_about_chain(method: str, path: str, body: bytes) -> HttpAnswer | None:
+            return lies.chain(method, path, body)
+
         ark_url = await stack.enter_async_context(
-            ark_server_proxy(devnet.ark_server_target, gate, nonces.note)
+            ark_server_proxy(devnet.ark_server_target, gate, nonces.note, lie)
         )
-        esplora_url = await stack.enter_async_context(esplora_proxy(devnet.esplora_url, gate))
+        esplora_url = await stack.enter_async_context(
+            esplora_proxy(devnet.esplora_url, gate, lie_about_chain)
+        )
         chain = await stack.enter_async_context(httpx.AsyncClient(base_url=devnet.esplora_url, timeout=60))
         foreign = set()
         for daemon, ark, source in (
@@ -262,4 +290,4 @@ async def running_world(directory: Path, devnet: Devnet) -> AsyncIterator[World]
         await books.settle()
         books.wealth_sat = 2 * COINS * COIN_SAT
         await books.settle()
-        yield World(devnet, victim, peer, gate, nonces, books, nursery, ark_url, esplora_url)
+        yield World(devnet, victim, peer, gate, lies, nonces, books, nursery, ark_url, esplora_url)

@@ -7,6 +7,7 @@ no random numbers (Python seeds its generator anew after a fork, and keys and no
     python -m tests.support.nursery PROGRAM    imports what PROGRAM names, and forks it for each line it reads
 """
 
+import ctypes
 import gc
 import importlib
 import json
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tests.support.processes import Process
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Nursery:
@@ -49,7 +52,7 @@ class Nursery:
         return int(answer)
 
     def close(self) -> None:
-        """What it forked lives on."""
+        """What it forked dies with it."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
         self._popen.wait()
@@ -124,6 +127,7 @@ def _serve(program: Any) -> None:
 def _become(program: Any, request: Mapping[str, Any]) -> NoReturn:
     code = 1
     try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         nothing = os.open(os.devnull, os.O_RDONLY)
         output = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

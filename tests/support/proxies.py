@@ -43,14 +43,38 @@ Gate = Callable[[NetworkCall], Awaitable[None]]
 Observer = Callable[[str, bytes], None]
 """Told of each unary gRPC request: the path of its method, and its bytes."""
 
+Liar = Callable[[str, bytes], bytes]
+"""What the daemon gets instead of an answer: the name of the call, and what the far side said."""
+
+
+def honest(name: str, answer: bytes) -> bytes:
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """status and body."""
+
+    status: int
+    body: bytes
+
+
+HttpLiar = Callable[[str, str, bytes], HttpAnswer | None]
+"""The answer to a method, a path and a body without asking the far side; None if it is asked."""
+
+
+def asked(method: str, path: str, body: bytes) -> HttpAnswer | None:
+    return None
+
 
 class _ForwardingHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Passes every method on as bytes; streams are told by name."""
 
     _STREAMS = frozenset({"SubscribeRounds", "SubscribeMailbox", "Watch"})
 
-    def __init__(self, channel: Any, gate: Gate, observe: Observer) -> None:
+    def __init__(self, channel: Any, gate: Gate, observe: Observer, lie: Liar) -> None:
         self._channel = channel
+        self._lie = lie
         self._gate = gate
         self._observe = observe
 
@@ -77,7 +101,7 @@ class _ForwardingHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
                 )
                 raise
             await self._pass_gate(NetworkCall(name, "after"), context)
-            return answer
+            return self._lie(name, answer)
 
         return forward
 
@@ -109,14 +133,14 @@ def _forwarded_metadata(context: Any) -> tuple[tuple[str, str], ...]:
 
 @asynccontextmanager
 async def ark_server_proxy(
-    target: str, gate: Gate, observe: Observer = lambda method, request: None
+    target: str, gate: Gate, observe: Observer = lambda method, request: None, lie: Liar = honest
 ) -> AsyncIterator[str]:
     """A gRPC proxy in front of the Ark server at `target` (``host:port``); yields its URL."""
     async with grpc.aio.insecure_channel(
         target, options=[("grpc.max_receive_message_length", -1)]
     ) as channel:
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
-        server.add_generic_rpc_handlers((_ForwardingHandler(channel, gate, observe),))
+        server.add_generic_rpc_handlers((_ForwardingHandler(channel, gate, observe, lie),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:
@@ -126,7 +150,7 @@ async def ark_server_proxy(
 
 
 @asynccontextmanager
-async def esplora_proxy(target: str, gate: Gate) -> AsyncIterator[str]:
+async def esplora_proxy(target: str, gate: Gate, lie: HttpLiar = asked) -> AsyncIterator[str]:
     """An HTTP proxy in front of the Esplora at `target` (a URL); yields its URL."""
     async with httpx.AsyncClient(base_url=target, timeout=60) as client:
 
@@ -134,6 +158,8 @@ async def esplora_proxy(target: str, gate: Gate) -> AsyncIterator[str]:
             path = request.url.path
             name = f"{request.method} /{path.split('/')[1]}"
             await gate(NetworkCall(name, "before"))
+            if (lied := lie(request.method, path, await request.body())) is not None:
+                return Response(lied.body, lied.status)
             answer = await client.request(request.method, path, content=await request.body())
             await gate(NetworkCall(name, "after"))
             return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))

@@ -20,7 +20,8 @@ UNRELATED = frozenset({"Handshake", "GetArkInfo", "SubscribeRounds", "SubscribeM
 
 @dataclass(frozen=True)
 class Flow:
-    """prepare: returns what is to be interrupted. calls: network calls that it cannot do without.
+    """prepare: returns what is to be interrupted. calls: network calls that it cannot do without, in
+    their order.
 
     may_not_happen: killed early, it never took place, and the person asks again. fails_once: what was lost by
     the kill stays in the history as failed. always_fails: that is how it ends, and it has happened then.
@@ -30,7 +31,7 @@ class Flow:
     name: str
     prepare: Callable[[World], Awaitable[Act]]
     done: Callable[[World], Awaitable[int]]
-    calls: frozenset[str]
+    calls: tuple[str, ...]
     may_not_happen: bool = True
     fails_once: bool = False
     always_fails: bool = False

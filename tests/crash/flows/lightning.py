@@ -90,29 +90,27 @@ async def _until_received(world: World) -> None:
     await eventually(pending, lambda receives: receives == [])
 
 
-_SEND_CALLS = frozenset(
-    {"RequestLightningPayHtlcCosign", "InitiateLightningPayment", "CheckLightningPayment"}
-)
-_RECEIVE_CALLS = frozenset({"PrepareLightningReceiveClaim", "ClaimLightningReceive"})
+_SEND_CALLS = ("RequestLightningPayHtlcCosign", "InitiateLightningPayment", "CheckLightningPayment")
+_RECEIVE_CALLS = ("PrepareLightningReceiveClaim", "ClaimLightningReceive")
 _sent = count_of("send", "lightning")
 
 FLOWS = (
     Flow("Lightning send", _pay(_invoice_of_peer), _sent, _SEND_CALLS),
-    Flow("Lightning send, to outside", _pay(_outside_invoice), _sent, _SEND_CALLS),
-    Flow("Lightning send, bolt12 offer", _pay(_offer), _sent, _SEND_CALLS),
-    Flow("Lightning send, Lightning address", _pay(_lightning_address, LIGHTNING_SAT), _sent, _SEND_CALLS),
+    Flow("Lightning send to outside", _pay(_outside_invoice), _sent, _SEND_CALLS),
+    Flow("Lightning send to an offer", _pay(_offer), _sent, _SEND_CALLS),
+    Flow("Lightning send to an address", _pay(_lightning_address, LIGHTNING_SAT), _sent, _SEND_CALLS),
     Flow(
-        "Lightning send, sent back",
+        "Lightning send that comes back",
         _pay(_refused_invoice),
         count_of("send", "lightning", "failed"),
-        _SEND_CALLS | {"RequestLightningPayHtlcRevocation"},
+        (*_SEND_CALLS, "RequestLightningPayHtlcRevocation"),
         always_fails=True,
     ),
     Flow(
         "Lightning receive", _receive, count_of("receive", "lightning"), _RECEIVE_CALLS, may_not_happen=False
     ),
     Flow(
-        "Lightning receive, from outside",
+        "Lightning receive from outside",
         _receive_from_outside,
         count_of("receive", "lightning"),
         _RECEIVE_CALLS,

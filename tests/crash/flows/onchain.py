@@ -85,14 +85,14 @@ async def _onchain_sends(world: World) -> int:
 
 
 FLOWS = (
-    Flow("offboard", _offboard, count_of("offboard"), frozenset({"PrepareOffboard", "FinishOffboard"})),
+    Flow("offboard", _offboard, count_of("offboard"), ("PrepareOffboard", "FinishOffboard")),
     Flow(
         "send on-chain",
         _send_onchain,
         count_of("send_onchain"),
-        frozenset({"RequestArkoorCosign", "PrepareOffboard", "FinishOffboard"}),
+        ("RequestArkoorCosign", "PrepareOffboard", "FinishOffboard"),
     ),
-    Flow("exit", _exit, _exits, frozenset({"POST /txs"})),
-    Flow("claim", _claim, _exits, frozenset({"POST /tx"}), may_not_happen=False),
-    Flow("on-chain send", _onchain_send, _onchain_sends, frozenset({"POST /tx"})),
+    Flow("exit", _exit, _exits, ("POST /txs",)),
+    Flow("claim", _claim, _exits, ("POST /tx",), may_not_happen=False),
+    Flow("on-chain send", _onchain_send, _onchain_sends, ("POST /tx",)),
 )

@@ -1,0 +1,38 @@
+"""The table is complete, and the document is what the results say."""
+
+import json
+from pathlib import Path
+
+from tests.crash import report
+from tests.crash.flows import FLOWS
+from tests.crash.flows.operations import FLOW_OF, LIKE, MOVE_NOTHING
+
+OPENAPI = Path(__file__).parents[2] / "openapi.json"
+
+
+def test_every_operation_is_a_flow_or_moves_nothing() -> None:
+    paths = json.loads(OPENAPI.read_text())["paths"]
+    operations = {
+        f"{method.upper()} {path.removeprefix('/api/v1')}"
+        for path, methods in paths.items()
+        for method in methods
+        if method != "get"
+    }
+    assert operations == FLOW_OF.keys() | LIKE.keys() | MOVE_NOTHING
+    assert set(FLOW_OF.values()) <= {flow.name for flow in FLOWS}
+    assert set(LIKE.values()) <= FLOW_OF.keys()
+
+
+def test_every_flow_was_killed_and_troubled() -> None:
+    runs = report.recorded()
+    for kind in (True, False):
+        tried = {run.flow for run in runs if run.fault.startswith("killed") == kind and run.struck}
+        assert {flow.name for flow in FLOWS} <= tried
+    assert [run for run in runs if run.failure] == []
+
+
+def test_the_document_is_what_the_results_say(tmp_path: Path) -> None:
+    again = tmp_path / "reliability.md"
+    again.write_text(report.DOCUMENT.read_text())
+    report.write_document([flow.name for flow in FLOWS], again)
+    assert again.read_text() == report.DOCUMENT.read_text()
