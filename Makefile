@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-postgres interop bench lint format check generate clean crash soak audit
+.PHONY: run test test-postgres interop bench lint format check generate lock clean crash soak audit
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else "barkd-py needs Python 3.11, 3.12 or 3.13; this is %d.%d. Name another: make PYTHON=python3.12" % v[:2])'
@@ -56,6 +56,12 @@ generate: $(STAMP)  ## rewrite what is generated and committed
 	$(BIN)/python -m barkd_py.wallet.store.schema > schema.sql
 	$(BIN)/python -m barkd_py.api.generate > openapi.json
 	$(BIN)/python -m tests.support.api_examples > docs/endpoints.md
+
+lock: $(STAMP)  ## resolve the dependencies of the image anew; nothing moves that need not, without UPGRADE=1
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'
+	echo 'setuptools>=77' | $(BIN)/uv pip compile --quiet pyproject.toml - --extra postgres --extra zmq \
+		--universal --python-version 3.11 --generate-hashes $(if $(UPGRADE),--upgrade) \
+		--no-header --no-emit-index-url --no-emit-find-links --output-file docker/requirements.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -4,16 +4,45 @@ import asyncio
 import os
 import re
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml  # type: ignore[import-untyped]
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from barkd_py.api.server import DRAIN_SECS
 from tests.support.api_server import running_api
 from tests.support.processes import free_port
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK = (ROOT / "docker" / "requirements.lock").read_text()
+LOCKED = {
+    canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==([^ \n;]+)", LOCK, re.M)
+}
+IMAGE_EXTRAS = ("postgres", "zmq")
+DURATION = re.compile(r"(\d+(us|ms|s|m|h))+")
+# Of a service, in the Compose Specification; those that we use or may come to use.
+SERVICE_KEYS = frozenset(
+    {
+        "build",
+        "cap_drop",
+        "command",
+        "depends_on",
+        "environment",
+        "healthcheck",
+        "image",
+        "ports",
+        "read_only",
+    }
+    | {"restart", "security_opt", "stop_grace_period", "tmpfs", "user", "volumes"}
+)
 
 
 async def _check(port: int) -> int | None:
@@ -54,3 +83,86 @@ def test_the_daemon_uses_the_database_beside_it_and_is_open_to_this_machine_alon
     assert all(port.startswith("127.0.0.1:") for port in daemon["ports"])
     assert "ports" not in database
     assert daemon["depends_on"]["postgres"]["condition"] == "service_healthy"
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_the_compose_file_is_one(name: str) -> None:
+    service: dict[str, Any] = COMPOSE["services"][name]
+    assert set(COMPOSE) == {"name", "services", "volumes"}
+    assert set(service) <= SERVICE_KEYS
+    assert ("build" in service) != ("image" in service)
+    assert all(isinstance(value, str) for value in service["environment"].values())
+    for mount in service["volumes"]:
+        volume, _, path = mount.partition(":")
+        assert volume in COMPOSE["volumes"]
+        assert path.startswith("/")
+    for other in service.get("depends_on", {}):
+        assert "healthcheck" in COMPOSE["services"][other]
+    durations = {**service.get("healthcheck", {}), "stop": service.get("stop_grace_period", "1s")}
+    for key in ("interval", "timeout", "start_period", "stop"):
+        assert DURATION.fullmatch(durations.get(key, "1s")), key
+    if "healthcheck" in service:
+        assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    if "build" in service:
+        context = ROOT / "docker" / service["build"]["context"]
+        assert (context / service["build"]["dockerfile"]).samefile(ROOT / "docker" / "Dockerfile")
+
+
+def test_the_data_of_the_daemon_is_in_a_volume() -> None:
+    datadir = re.search(r"BARKD_DATADIR=(\S+)", DOCKERFILE)
+    assert datadir is not None
+    assert f"VOLUME {datadir[1]}\n" in DOCKERFILE
+    assert f"barkd:{datadir[1]}" in COMPOSE["services"]["barkd"]["volumes"]
+
+
+def test_the_grace_of_the_container_is_longer_than_that_of_the_daemon() -> None:
+    assert int(COMPOSE["services"]["barkd"]["stop_grace_period"].removesuffix("s")) > DRAIN_SECS + 10
+
+
+def test_the_image_takes_what_is_locked_and_nothing_else() -> None:
+    assert "--require-hashes -r docker/requirements.lock" in DOCKERFILE
+    assert "pip install --no-deps --no-build-isolation ." in DOCKERFILE
+    assert DOCKERFILE.count("pip install") == 2
+
+
+def _asked_for() -> list[Requirement]:
+    project = PROJECT["project"]
+    extras = [project["optional-dependencies"][extra] for extra in IMAGE_EXTRAS]
+    return [Requirement(text) for texts in (project["dependencies"], *extras) for text in texts]
+
+
+def test_the_lock_is_of_this_project() -> None:
+    """`make lock` brings it up to date."""
+    for wanted in [*_asked_for(), *map(Requirement, PROJECT["build-system"]["requires"])]:
+        assert wanted.specifier.contains(LOCKED[canonicalize_name(wanted.name)], prereleases=True), wanted
+
+
+def test_the_lock_is_complete() -> None:
+    """Whatever the dependencies ask for is locked too, as far as the locked versions are installed here."""
+    left = _asked_for()
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while left:
+        wanted = left.pop()
+        key = (canonicalize_name(wanted.name), frozenset(wanted.extras))
+        if key in seen:
+            continue
+        seen.add(key)
+        assert key[0] in LOCKED, wanted
+        if metadata.version(wanted.name) != LOCKED[key[0]]:
+            continue
+        for text in metadata.requires(wanted.name) or []:
+            further = Requirement(text)
+            if further.marker is None or any(
+                further.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras)
+            ):
+                left.append(further)
+
+
+def test_the_lock_pins_by_hash_and_names_no_place() -> None:
+    entries = re.split(r"^(?=[\w.-]+==)", LOCK, flags=re.M)[1:]
+    assert len(entries) == len(LOCKED)
+    for entry in entries:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry
+    assert "://" not in LOCK
+    assert "--index" not in LOCK
+    assert "--find-links" not in LOCK
