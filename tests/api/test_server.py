@@ -44,7 +44,7 @@ async def test_a_request_that_hangs_does_not_hold_up_the_stop_for_ever(tmp_path:
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"POST /nope HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n1")
     await writer.drain()
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60.0) as client:
         assert (await client.get(f"http://127.0.0.1:{port}/ping")).text == "pong"
     server.stop()
     async with asyncio.timeout(60):
@@ -109,7 +109,7 @@ async def test_trailers_without_end_are_cut(tmp_path: Path) -> None:
 
 
 async def test_a_head_of_ordinary_size_is_read(tmp_path: Path) -> None:
-    async with _serving(tmp_path) as port, httpx.AsyncClient() as client:
+    async with _serving(tmp_path) as port, httpx.AsyncClient(timeout=60.0) as client:
         answers = [
             await client.get(f"http://127.0.0.1:{port}/ping", headers={"x": "a" * 30_000}) for _ in range(20)
         ]

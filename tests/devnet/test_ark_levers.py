@@ -31,7 +31,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Devnet]:
 
 @pytest.fixture
 async def levers(running: Devnet) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=running.urls.control_url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=running.urls.control_url, trust_env=False, timeout=60.0) as client:
         yield client
 
 

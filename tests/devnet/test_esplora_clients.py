@@ -180,14 +180,14 @@ async def test_lookups_of_the_client(bdk_wallet: BdkWallet, node: LocalNode) -> 
 
 async def test_dropped_connection_is_no_answer(url: str, faults: HttpFaults) -> None:
     faults.set(HttpFault.from_json({"path": "/blocks/tip/height", "kind": "drop"}))
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60.0) as client:
         with pytest.raises(httpx.TransportError):
             await client.get("/blocks/tip/height")
         assert (await client.get("/blocks/tip/height")).status_code == 200
 
 
 async def test_requests_in_parallel_on_kept_connections(url: str, node: LocalNode) -> None:
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60.0) as client:
         answers = await asyncio.gather(*(client.get(f"/block-height/{height}") for height in range(40)))
     expected = [node.index.block_at(height) for height in range(40)]
     assert [answer.text for answer in answers] == [str(block.hash) for block in expected if block]

@@ -44,7 +44,7 @@ async def running(options: DevnetOptions) -> AsyncIterator[Devnet]:
 
 @pytest.fixture
 async def levers(running: Devnet) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=running.urls.control_url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=running.urls.control_url, trust_env=False, timeout=60.0) as client:
         yield client
 
 
@@ -73,7 +73,7 @@ async def test_all_parts_answer(running: Devnet, levers: httpx.AsyncClient) -> N
     assert status["height"] == running.node.index.tip_height == 120
     assert status["mempool"] == []
     assert status["esplora_url"] == running.urls.esplora_url
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60.0) as client:
         tip = await client.get(running.urls.esplora_url + "/blocks/tip/height")
     assert tip.text == "120"
     assert await protocol_versions(running.urls.ark_server_url) == (4, 5)
@@ -233,7 +233,7 @@ async def test_wrong_requests_say_what_is_wrong(
 
 async def test_faults_of_the_chain_source(running: Devnet, levers: httpx.AsyncClient) -> None:
     set_ = await pull(levers, "/faults", target="esplora", path="/fee-estimates", kind="error", code=503)
-    async with httpx.AsyncClient(base_url=running.urls.esplora_url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=running.urls.esplora_url, trust_env=False, timeout=60.0) as client:
         assert (await client.get("/fee-estimates")).status_code == 503
         assert (await client.get("/fee-estimates")).status_code == 200
     (listed,) = (await get(levers, "/faults"))["esplora"]
@@ -346,14 +346,14 @@ def stop(process: "subprocess.Popen[str]", number: signal.Signals) -> int:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_command_runs_until_a_signal_and_kills_lose_nothing(tmp_path: Path, number: signal.Signals) -> None:
     process, urls = start(tmp_path)
-    with httpx.Client(base_url=urls["control_url"], trust_env=False) as levers:
+    with httpx.Client(base_url=urls["control_url"], trust_env=False, timeout=60.0) as levers:
         tip = levers.post("/mine", json={"blocks": 4}).json()
         funded = levers.post("/fund", json={"address": ADDRESS, "amount_sat": 5000, "mine": False}).json()
     assert stop(process, signal.SIGKILL) == -signal.SIGKILL
 
     process, again = start(tmp_path)
     assert again == urls
-    with httpx.Client(base_url=urls["control_url"], trust_env=False) as levers:
+    with httpx.Client(base_url=urls["control_url"], trust_env=False, timeout=60.0) as levers:
         status = levers.get("/status").json()
     assert status["tip_hash"] == tip["tip_hash"]
     assert status["mempool"] == [funded["txid"]]

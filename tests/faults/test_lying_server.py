@@ -28,7 +28,7 @@ async def lie(devnet: Devnet, rpc: str, path: str, mutation: str = "flip", **mor
 
 
 async def hits(devnet: Devnet, number: int) -> int:
-    async with httpx.AsyncClient(base_url=devnet.control_url) as http:
+    async with httpx.AsyncClient(base_url=devnet.control_url, timeout=60.0) as http:
         listed = (await http.get("/faults")).json()["ark-server"]
     return int(next(fault["hits"] for fault in listed if fault["id"] == number))
 

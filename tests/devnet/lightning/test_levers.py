@@ -33,7 +33,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def levers(running: Devnet) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=running.urls.control_url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=running.urls.control_url, trust_env=False, timeout=60.0) as client:
         yield client
 
 
@@ -206,7 +206,7 @@ async def test_everything_is_kept_over_a_restart(tmp_path: Path) -> None:
     options = DevnetOptions(tmp_path, ark_settings=QUIET)
     async with (
         running_devnet(options) as devnet,
-        httpx.AsyncClient(base_url=devnet.urls.control_url, trust_env=False) as levers,
+        httpx.AsyncClient(base_url=devnet.urls.control_url, trust_env=False, timeout=60.0) as levers,
     ):
         asked = await pull(levers, "/lightning/invoice", amount_sat=5, hold=True)
         offer = Offer.parse((await pull(levers, "/lightning/offer", amount_sat=5))["offer"])
@@ -214,7 +214,7 @@ async def test_everything_is_kept_over_a_restart(tmp_path: Path) -> None:
         before = (await levers.get("/lightning")).json()
     async with (
         running_devnet(options) as devnet,
-        httpx.AsyncClient(base_url=devnet.urls.control_url, trust_env=False) as levers,
+        httpx.AsyncClient(base_url=devnet.urls.control_url, trust_env=False, timeout=60.0) as levers,
     ):
         after = (await levers.get("/lightning")).json()
         assert after == before
