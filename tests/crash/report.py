@@ -16,6 +16,7 @@ from pathlib import Path
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 RESULTS = Path(__file__).with_name("results.jsonl")
 SOAKS = Path(__file__).with_name("soaks.json")
+_SOAKS_KEPT = 3
 _BEGIN, _END = "<!-- begin: {} -->", "<!-- end: {} -->"
 
 
@@ -136,10 +137,11 @@ def write_document(order: Sequence[str], document: Path = DOCUMENT) -> None:
 
 
 def record_soak(soaked: Soaked, soaks: Path = SOAKS) -> None:
-    """In place of an earlier one by the same command."""
+    """In place of an earlier one by the same command; the newest few are kept."""
     known = json.loads(soaks.read_text()) if soaks.exists() else []
     kept = [each for each in known if each["command"] != soaked.command]
-    soaks.write_text(json.dumps([*kept, asdict(soaked)], indent=1) + "\n")
+    newest = [*kept, asdict(soaked)][-_SOAKS_KEPT:]
+    soaks.write_text(json.dumps(newest, indent=1) + "\n")
 
 
 def _replace_section(name: str, content: str, document: Path) -> None:

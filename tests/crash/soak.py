@@ -233,7 +233,7 @@ def main() -> None:
     print(summary)
     if not options.keep_document:
         day = datetime.now(UTC).date().isoformat()
-        command = f"python -m tests.crash.soak --minutes {options.minutes:g}"
+        command = f"python -m tests.crash.soak --minutes {options.minutes:g} --seed {seed}"
         report.record_soak(report.Soaked(command, commit, day, summary))
         report.write_document([flow.name for flow in FLOWS])
 
