@@ -82,7 +82,7 @@ class ClaimPaths:
 
 
 def terms_of(claim: ClaimInput) -> ClaimTerms:
-    return ClaimTerms(delay=claim.sequence, min_height=claim.min_locktime)
+    return ClaimTerms(claim.sequence, claim.min_locktime, claim.clause.script)
 
 
 @dataclass(frozen=True, slots=True)

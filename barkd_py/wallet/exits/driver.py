@@ -50,6 +50,7 @@ from barkd_py.wallet.exits.states import (
     Canceled,
     Claimed,
     ClaimInProgress,
+    ExitState,
     Processing,
     VtxoAlreadySpent,
     VtxoSwept,
@@ -230,10 +231,12 @@ class ExitDriver:
                         continue
                     row = row_after(exit_.row, taken.state, taken.passed)
                     await tx.exits.save(row)
-                    await apply_consequences(tx, row, taken.state)
+                    await apply_consequences(tx, row, taken.state, is_taken=views[vtxo_id].is_taken)
                     changed[vtxo_id] = LiveExit(row, taken.state)
                 for child in children:
                     await tx.exits.save_child(child)
+        for vtxo_id, exit_ in changed.items():
+            _tell_loss(exit_.state, views[vtxo_id])
         for vtxo_id, taken in advances.items():
             error = taken.error or _trouble_of(views[vtxo_id], observation)
             if error is not None:
@@ -369,6 +372,16 @@ class ExitDriver:
             await onchain.sync()
         except ChainError as error:
             log.warning("on-chain wallet: %s", chain_text(error))
+
+
+def _tell_loss(state: ExitState, view: ExitView) -> None:
+    match state:
+        case Claimed() if view.is_taken:
+            log.error("exit of %s: somebody else has taken its output, in %s", view.vtxo_id, state.txid)
+        case VtxoSwept():
+            log.error("exit of %s: an output on the way to it was taken: it can never end", view.vtxo_id)
+        case _:
+            pass
 
 
 def _trouble_of(view: ExitView, observation: Observation) -> ExitError | None:

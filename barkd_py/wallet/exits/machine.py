@@ -20,6 +20,9 @@ Steps are repeated with the same view until nothing changes, so one look at the 
 it can get. An exit goes back to `processing` whenever its last transaction is not confirmed any more, from
 every live state; upstream forgets this after `claimable`. Finished exits stay as they are.
 
+`claimed` means that the output is spent, whoever did it: that is the contract. What the movement says depends
+on who it was (`rows`).
+
 Source: sheet 06 §2; §9 and §10 for the departures.
 """
 
@@ -102,10 +105,14 @@ class TxView:
 
 @dataclass(frozen=True, slots=True)
 class ClaimTerms:
-    """When the output may be claimed. delay: blocks after its confirmation. min_height: and not before."""
+    """When the output may be claimed. delay: blocks after its confirmation. min_height: and not before.
+
+    script: of the clause; a claim of ours shows it. None if that does not matter.
+    """
 
     delay: int
     min_height: int = 0
+    script: bytes | None = None
 
     def claimable_height(self, confirmed_height: int) -> int:
         return max(confirmed_height + self.delay, self.min_height)
@@ -119,6 +126,7 @@ class ExitView:
     is_spent_offchain: the wallet counts the VTXO as spent.
     matured_at: the block at the claimable height; None unless all is confirmed and the tip is that high.
     spend: what spends the VTXO's output; looked up only if it has matured.
+    is_taken: somebody else's clause, or key, has spent it in a block.
     is_claim_alive: a claim of ours that nobody sees was broadcast again, and not refused.
     """
 
@@ -130,6 +138,7 @@ class ExitView:
     is_spent_offchain: bool = False
     matured_at: BlockRef | None = None
     spend: Spend | None = None
+    is_taken: bool = False
     is_claim_alive: bool = False
 
     @property

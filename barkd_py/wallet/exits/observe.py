@@ -165,7 +165,16 @@ class Look:
         spend = await self._spender(subject.point, confirmed.height)
         if spend is not None:
             await self._verify_spend(subject.point, spend)
-        return replace(view, matured_at=matured_at, spend=spend)
+        is_taken = spend is not None and await self._is_taken(subject, spend)
+        return replace(view, matured_at=matured_at, spend=spend, is_taken=is_taken)
+
+    async def _is_taken(self, subject: Subject, spend: Spend) -> bool:
+        """Whether it is spent for good, and not by the clause by which we claim."""
+        script = None if subject.terms is None else subject.terms.script
+        if script is None or not isinstance(spend.status, Confirmed):
+            return False
+        tx = await self._get_tx(spend.txid)
+        return all(script not in tx_in.witness for tx_in in tx.inputs if tx_in.prevout == subject.point)
 
     # --- exit transactions
 
@@ -332,6 +341,9 @@ class Look:
                 return await self._chain.spender(outpoint, since_height=since_height)
 
     async def _get_tx(self, txid: Txid) -> Tx:
+        return await self._once(("raw", txid), lambda: self._ask_tx(txid))
+
+    async def _ask_tx(self, txid: Txid) -> Tx:
         async with self._slots:
             with _asking_for(txid):
                 tx = await self._chain.get_tx(txid)

@@ -18,10 +18,12 @@ from barkd_py.wallet.movements import MovementStatus, MovementUpdate
 from barkd_py.wallet.store import Transaction
 from barkd_py.wallet.store.exits import ExitRow
 from barkd_py.wallet.store.rows import from_json, to_json
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxos.states import StateKind, WalletVtxo
 
 _ON_CHAIN = AwaitingDelta | Claimable | ClaimInProgress | Claimed
 """The VTXO's output is in a block: it is no VTXO any more."""
+_HTLC_SEND = "server-htlc-send"
+"""The policy kinds of both versions begin so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,23 @@ def row_after(row: ExitRow, state: ExitState, passed: Sequence[ExitState]) -> Ex
     return replace(row, kind=state.type, state=payloads.encode_state(state), history=history)
 
 
-async def apply_consequences(tx: Transaction, row: ExitRow, state: ExitState) -> None:
-    """What an exit's new state means for its VTXO and its movement; safe to repeat."""
-    if isinstance(state, _ON_CHAIN):
-        vtxo = await tx.vtxos.find(row.vtxo_id)
-        if vtxo is not None and vtxo.state.kind is not StateKind.SPENT:
-            await tx.vtxos.mark_exited([row.vtxo_id])
+async def apply_consequences(
+    tx: Transaction, row: ExitRow, state: ExitState, *, is_taken: bool = False
+) -> None:
+    """What an exit's new state means for its VTXO and its movement; safe to repeat.
+
+    is_taken: the output was spent by somebody else. History and balance agree afterwards: what is in no
+    balance any more has left with the exit, whoever has it; what stays a VTXO has not.
+    """
+    vtxo = await tx.vtxos.find(row.vtxo_id)
+    if isinstance(state, _ON_CHAIN) and vtxo is not None and vtxo.state.kind is not StateKind.SPENT:
+        await tx.vtxos.mark_exited([row.vtxo_id])
     if row.movement_id is None:
         return
     match state:
+        case Claimed() if is_taken:
+            update = MovementUpdate(metadata={"error": f"somebody else has taken the output: {state.txid}"})
+            await tx.movements.finish_with_update(row.movement_id, MovementStatus.FAILED, update)
         case Claimed():
             await tx.movements.finish(row.movement_id, MovementStatus.SUCCESSFUL)
         case VtxoAlreadySpent() | Canceled():
@@ -60,6 +70,18 @@ async def apply_consequences(tx: Transaction, row: ExitRow, state: ExitState) ->
             await tx.movements.finish_with_update(row.movement_id, MovementStatus.CANCELED, update)
         case VtxoSwept():
             # Upstream leaves it pending for ever.
-            await tx.movements.finish(row.movement_id, MovementStatus.FAILED)
+            spent = ", ".join(map(str, state.spent_inputs))
+            update = MovementUpdate(
+                effective_balance_sat=None if _is_htlc_of_ours(vtxo) else 0,
+                metadata={"error": f"an output on the way to the VTXO was taken: {spent}"},
+            )
+            await tx.movements.finish_with_update(row.movement_id, MovementStatus.FAILED, update)
         case _:
             pass
+
+
+def _is_htlc_of_ours(vtxo: WalletVtxo | None) -> bool:
+    """Whether the exit's movement is the only one that says that its money is gone: that of the Lightning
+    payment has left it to the exit to bring it back.
+    """
+    return vtxo is not None and vtxo.policy_kind.startswith(_HTLC_SEND)
