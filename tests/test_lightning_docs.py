@@ -7,8 +7,8 @@ from typing import get_args
 
 from barkd_py.ark.lightning_receive import SLACK_BLOCKS
 from barkd_py.bitcoin.units import DUST_SAT
-from barkd_py.wallet.lightning.receive.receives import SETTLED
-from barkd_py.wallet.lightning.receive.states import ReceiveState
+from barkd_py.wallet.lightning.receive.service import SETTLED
+from barkd_py.wallet.lightning.receive.states import State
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "lightning-receive.md").read_text()
@@ -25,7 +25,7 @@ def test_every_operation_is_served() -> None:
 
 def test_every_state_is_told() -> None:
     _, *told = re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE)  # the heading first
-    assert told == [*(kind.__dataclass_fields__["type"].default for kind in get_args(ReceiveState)), SETTLED]
+    assert told == [*(kind.__dataclass_fields__["type"].default for kind in get_args(State)), SETTLED]
 
 
 def test_the_numbers_are_those_of_the_program() -> None:

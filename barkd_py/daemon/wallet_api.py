@@ -19,9 +19,9 @@ from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import BlockRef, FeeRate, Network
 from barkd_py.config import WalletConfig
 from barkd_py.wallet.exits.states import ExitFeeEstimate, ExitFilter, ExitProgress, ExitStatus
-from barkd_py.wallet.lightning.receive.receives import LightningReceive
+from barkd_py.wallet.lightning.receive.service import LightningReceive
 from barkd_py.wallet.lightning.send.invoices import LightningDestination
-from barkd_py.wallet.lightning.send.sends import LightningSend
+from barkd_py.wallet.lightning.send.service import LightningSend
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
 from barkd_py.wallet.offboards.terms import OffboardTarget

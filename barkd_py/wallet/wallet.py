@@ -43,26 +43,21 @@ from barkd_py.server_rpc.connection import ConnectionSettings
 from barkd_py.version import USER_AGENT
 from barkd_py.wallet.actions.executor import ActionExecutor
 from barkd_py.wallet.addresses import Addresses
-from barkd_py.wallet.arkoor.sends import ArkoorSendMachine, ArkoorSends
+from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
+from barkd_py.wallet.arkoor.service import ArkoorSends
 from barkd_py.wallet.balance import Balance, BalanceReader
-from barkd_py.wallet.boards.boards import (
-    BoardFeeEstimate,
-    BoardMachine,
-    Boards,
-    PendingBoard,
-    estimate_fee,
-    vtxos_in_progress,
-)
+from barkd_py.wallet.boards.machine import BoardMachine
+from barkd_py.wallet.boards.service import Boards, PendingBoard, vtxos_in_progress
+from barkd_py.wallet.boards.terms import BoardFeeEstimate, estimate_fee
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.on_chain import LightningExits
 from barkd_py.wallet.lightning.receive.machine import LightningReceiveMachine, ReceiveSettings
-from barkd_py.wallet.lightning.receive.receives import LightningReceives
-from barkd_py.wallet.lightning.receive.states import revealed_preimage
+from barkd_py.wallet.lightning.receive.service import LightningReceives, revealed_preimage
 from barkd_py.wallet.lightning.send.invoices import InvoiceSource
 from barkd_py.wallet.lightning.send.lnurl import LnurlClient
 from barkd_py.wallet.lightning.send.machine import LightningSendMachine
-from barkd_py.wallet.lightning.send.sends import LightningSends, SendRules
+from barkd_py.wallet.lightning.send.service import LightningSends, SendRules
 from barkd_py.wallet.lightning.service import Lightning
 from barkd_py.wallet.listings import HistoryListing, VtxoListing, render_by_method
 from barkd_py.wallet.locks import NamedLocks
@@ -70,14 +65,14 @@ from barkd_py.wallet.mailbox.reader import Mailbox
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
 from barkd_py.wallet.offboards.machine import OffboardMachine
-from barkd_py.wallet.offboards.offboards import Offboards
+from barkd_py.wallet.offboards.service import Offboards
 from barkd_py.wallet.payments.options import PaymentRequest, parse_payment_request
 from barkd_py.wallet.recovery.evidence import Evidence
 from barkd_py.wallet.recovery.freshness import Staleness, look
 from barkd_py.wallet.recovery.ledger import Ledger
 from barkd_py.wallet.recovery.service import Recovery
 from barkd_py.wallet.rendered_list import RenderedList
-from barkd_py.wallet.rounds.rounds import Rounds
+from barkd_py.wallet.rounds.service import Rounds
 from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.onchain import OnchainTables

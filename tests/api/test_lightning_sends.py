@@ -10,7 +10,7 @@ from barkd_py.bitcoin.bolt12_invoice import Bolt12Invoice
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import ServerRejected
-from barkd_py.wallet.lightning.send.sends import LightningSend, SendState
+from barkd_py.wallet.lightning.send.service import LightningSend, SendState
 from tests.bitcoin.test_bolt12_invoice import invoice_records, signed
 from tests.fakes.lightning import FakeLightning
 from tests.fakes.wallet import UNREACHABLE

@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 
 from barkd_py.bitcoin.keys import SecretKey
-from barkd_py.wallet.arkoor.sends import ArkoorSendMachine, Cosigning
+from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
+from barkd_py.wallet.arkoor.states import Cosigning
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.vtxos.states import ActionHolder, WalletVtxo

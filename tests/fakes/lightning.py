@@ -13,15 +13,14 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, InvalidInput
-from barkd_py.wallet.lightning.receive.receives import (
+from barkd_py.wallet.lightning.receive.errors import (
     CannotCancelReceive,
-    LightningReceive,
-    ReceiveEstimate,
     UnknownReceive,
     ZeroInvoice,
 )
+from barkd_py.wallet.lightning.receive.service import LightningReceive, ReceiveEstimate
 from barkd_py.wallet.lightning.send.invoices import LightningDestination, Order
-from barkd_py.wallet.lightning.send.sends import LightningSend, SendState
+from barkd_py.wallet.lightning.send.service import LightningSend, SendState
 from barkd_py.wallet.lightning.send.terms import PayEstimate
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.payments.request import InvoiceDestination

@@ -16,7 +16,7 @@ from barkd_py.wallet.offboards.errors import (
     SendBelowDust,
     TooManyOffboardInputs,
 )
-from barkd_py.wallet.offboards.offboards import OffboardResult
+from barkd_py.wallet.offboards.service import OffboardResult
 from barkd_py.wallet.offboards.terms import OffboardEstimate, OffboardTarget, min_output_sat
 from barkd_py.wallet.rounds.participation import (
     DuplicateInput,
@@ -24,7 +24,7 @@ from barkd_py.wallet.rounds.participation import (
     UnknownInput,
     output_amount_sat,
 )
-from barkd_py.wallet.rounds.rounds import NotBuilt, NothingToRefresh, NotStored
+from barkd_py.wallet.rounds.service import NotBuilt, NothingToRefresh, NotStored
 from barkd_py.wallet.rounds.states import Delegated, Output, Pending, Round, RoundInfo, RoundState, Waiting
 from barkd_py.wallet.vtxos.selection import SelectionLimits, fee_infos, select_with_fee
 from barkd_py.wallet.vtxos.states import ActionHolder, Lock, Spendable, UnknownVtxo, WalletVtxo, next_state

@@ -3,8 +3,8 @@
 from barkd_py.api.contract import Contract
 from barkd_py.api.render.values import Json, timestamp
 from barkd_py.api.render.wallet import vtxo
-from barkd_py.wallet.lightning.receive.receives import LightningReceive
-from barkd_py.wallet.lightning.send.sends import LightningSend
+from barkd_py.wallet.lightning.receive.service import LightningReceive
+from barkd_py.wallet.lightning.send.service import LightningSend
 
 
 def lightning_send(send: LightningSend) -> Json:

@@ -11,7 +11,7 @@ from barkd_py.ark.address import ArkAddress, InvalidArkAddress
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.daemon.wallet_api import WalletApi
 from barkd_py.errors import BarkdError, InvalidInput, NotFound
-from barkd_py.wallet.lightning.receive.receives import LightningReceive
+from barkd_py.wallet.lightning.receive.service import LightningReceive
 
 router = new_router("/lightning/receives", "lightning")
 

@@ -10,7 +10,7 @@ from barkd_py.api.schemas import rounds as schemas
 from barkd_py.api.values import parse_vtxo_id
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.errors import InvalidInput, NotFound
-from barkd_py.wallet.rounds.rounds import NothingToRefresh
+from barkd_py.wallet.rounds.service import NothingToRefresh
 
 router = new_router("/wallet", "wallet")
 

@@ -9,9 +9,13 @@ from collections.abc import Collection, Sequence
 
 from barkd_py.ark.address import ArkAddress
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.wallet.lightning.receive.receives import LightningReceive, LightningReceives, ReceiveEstimate
+from barkd_py.wallet.lightning.receive.service import (
+    LightningReceive,
+    LightningReceives,
+    ReceiveEstimate,
+)
 from barkd_py.wallet.lightning.send.invoices import LightningDestination
-from barkd_py.wallet.lightning.send.sends import LightningSend, LightningSends
+from barkd_py.wallet.lightning.send.service import LightningSend, LightningSends
 from barkd_py.wallet.lightning.send.terms import PayEstimate
 
 

@@ -3,9 +3,9 @@
     states        what an offboard can be, how the states follow each other, and how they are stored
     machine       the steps: a split, the proposal, the forfeits
     confirmation  after the transaction is out: until it is deep, or certain never to be
-    history       what movements say of it
+    writes        what is stored together with a state, and what movements say
     terms         pure: what it costs, and what is left
-    offboards     the part of the wallet: starts offboards, estimates them, drives those under way
+    service       the part of the wallet: starts offboards, estimates them, drives those under way
 
 Source: protocol sheet 03 §3.
 """

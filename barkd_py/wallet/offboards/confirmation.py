@@ -22,11 +22,9 @@ from barkd_py.chain.source import (
 from barkd_py.errors import chain_text
 from barkd_py.wallet.actions.executor import Done, Outcome, Park
 from barkd_py.wallet.conflicts import Conflict, find_conflict
-from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.offboards.errors import OffboardDoubleSpent, OffboardTxLost
-from barkd_py.wallet.offboards.history import note_tx, undo
-from barkd_py.wallet.offboards.states import Confirming, OffboardState
-from barkd_py.wallet.store import Transaction
+from barkd_py.wallet.offboards.states import Confirming, State
+from barkd_py.wallet.offboards.writes import undo, write_settled, write_tx
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +47,20 @@ class OffboardConfirmation:
         self._lost_tx_grace_secs = lost_tx_grace_secs
         self._now = now
 
-    async def look(self, action_id: str, state: Confirming) -> Outcome[OffboardState]:
+    async def look(self, action_id: str, state: Confirming) -> Outcome[State]:
         status = await self._chain.tx_status(state.txid)
         match status:
             case Confirmed(block):
                 tip = await self._chain.fetch_tip()
                 if tip.height - block.height + 1 >= self._required_confirmations:
-                    return _settle(action_id, state)
+                    return Done(write_settled(action_id, state.vtxo_ids))
             case Mempool() if self._required_confirmations == 0:
-                return _settle(action_id, state)
+                return Done(write_settled(action_id, state.vtxo_ids))
             case NotFound():
                 return await self._search(action_id, state)
         return Park(replace(state, trouble=None), POLL_SECS)
 
-    async def _search(self, action_id: str, state: Confirming) -> Outcome[OffboardState]:
+    async def _search(self, action_id: str, state: Confirming) -> Outcome[State]:
         """Nobody has the transaction: offer it once more, and find out why."""
         try:
             await self._chain.broadcast(state.tx)
@@ -79,26 +77,16 @@ class OffboardConfirmation:
         log.error("offboard %s: %s", action_id, lost)
         return Park(replace(state, trouble=str(lost)), POLL_SECS, lost)
 
-    def _conflicted(self, action_id: str, state: Confirming, conflict: Conflict) -> Outcome[OffboardState]:
+    def _conflicted(self, action_id: str, state: Confirming, conflict: Conflict) -> Outcome[State]:
         """What spends it may be an earlier transaction of this very offboard, which pays as well.
 
         Else our forfeits spend a connector that will never be, and the VTXOs are ours again: to be exited.
         """
         for tx in state.earlier:
             if tx.txid == conflict.txid:
-                return Park(replace(state, tx=tx), POLL_SECS, writes=note_tx(action_id, tx))
+                return Park(replace(state, tx=tx), POLL_SECS, writes=write_tx(action_id, tx))
         error = OffboardDoubleSpent(state.txid, conflict.txid)
         log.error("offboard %s: %s (%d confirmations)", action_id, error, conflict.confirmations)
         if not conflict.is_final:
             return Park(replace(state, trouble=str(error)), POLL_SECS, error)
         return undo(action_id, state, error)
-
-
-def _settle(action_id: str, state: Confirming) -> Outcome[OffboardState]:
-    async def write(tx: Transaction) -> None:
-        await tx.vtxos.steal_spent(state.vtxo_ids)
-        movement = await tx.movements.find_by_action(action_id)
-        assert movement is not None, "stored before this state"
-        await tx.movements.finish(movement.id, MovementStatus.SUCCESSFUL)
-
-    return Done(write)

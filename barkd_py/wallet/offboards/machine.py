@@ -23,26 +23,23 @@ from barkd_py.wallet.actions.failures import Unworkable
 from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.arkoor.package import cosign_package, is_refused
 from barkd_py.wallet.keychain import Keychain
-from barkd_py.wallet.movements import SEND_ONCHAIN
 from barkd_py.wallet.offboards.confirmation import POLL_SECS, OffboardConfirmation
 from barkd_py.wallet.offboards.errors import InvalidOffboardTx, UnsignedOffboardTx
-from barkd_py.wallet.offboards.history import create_movement, movement_update, note_tx, undo
 from barkd_py.wallet.offboards.states import (
+    FORMAT,
     Broadcasting,
     Confirming,
-    OffboardState,
     Payment,
     Prepared,
     Preparing,
     Registering,
     Splitting,
-    decode_offboard,
-    encode_offboard,
+    State,
 )
-from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.offboards.writes import undo, write_begun, write_registered, write_split, write_tx
+from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import ActionHolder, Locked, NewVtxo, Release
 
 log = logging.getLogger(__name__)
 
@@ -86,13 +83,13 @@ class OffboardMachine:
             now=now,
         )
 
-    def encode(self, state: OffboardState) -> str:
-        return encode_offboard(state)
+    def encode(self, state: State) -> str:
+        return FORMAT.encode(state)
 
-    def decode(self, payload: str) -> OffboardState:
-        return decode_offboard(payload)
+    def decode(self, payload: str) -> State:
+        return FORMAT.decode(payload)
 
-    def reports(self, state: OffboardState) -> Sequence[VtxoId]:
+    def reports(self, state: State) -> Sequence[VtxoId]:
         match state:
             case Splitting():
                 return state.payment.input_ids
@@ -103,7 +100,7 @@ class OffboardMachine:
             case _:
                 return state.vtxo_ids
 
-    async def step(self, action_id: str, state: OffboardState) -> Outcome[OffboardState]:
+    async def step(self, action_id: str, state: State) -> Outcome[State]:
         match state:
             case Splitting():
                 return await self._split(action_id, state)
@@ -122,7 +119,7 @@ class OffboardMachine:
 
     # --- Splitting, Registering
 
-    async def _split(self, action_id: str, state: Splitting) -> Outcome[OffboardState]:
+    async def _split(self, action_id: str, state: Splitting) -> Outcome[State]:
         try:
             vtxos = await cosign_package(
                 self._store, self._keychain, self._server, state.payment.input_ids, state.outputs
@@ -136,22 +133,12 @@ class OffboardMachine:
         ours = PubkeyPolicy(state.offboard_pubkey)
         vtxo_ids = tuple(sorted(vtxo.id for vtxo in vtxos if vtxo.policy == ours))
         change_ids = tuple(vtxo.id for vtxo in vtxos if vtxo.policy != ours)
-
-        async def write(tx: Transaction) -> None:
-            await tx.vtxos.steal_spent(state.payment.input_ids)
-            await tx.vtxos.insert(NewVtxo(vtxo, Locked(ActionHolder(action_id))) for vtxo in vtxos)
-            update = replace(
-                movement_update(state.payment),
-                output_vtxos=change_ids,
-                metadata={"offboard_vtxos": [str(vtxo_id) for vtxo_id in vtxo_ids]},
-            )
-            await tx.movements.get_or_create(action_id, SEND_ONCHAIN, update)
-
-        return Next(Registering(state.payment, vtxo_ids, change_ids), write)
+        registering = Registering(state.payment, vtxo_ids, change_ids)
+        return Next(registering, write_split(action_id, registering, vtxos))
 
     async def _after_bad_answer(
         self, action_id: str, state: Splitting, error: ProtocolViolation
-    ) -> Outcome[OffboardState]:
+    ) -> Outcome[State]:
         """Ask again a few times, then undo; but not what the server has booked for this very split."""
         log.warning("offboard %s: bad answer of the server: %s", action_id, chain_text(error))
         answers = min(state.bad_answers + 1, MAX_BAD_ANSWERS)
@@ -161,24 +148,20 @@ class OffboardMachine:
             return undo(action_id, state, error)
         return Park(replace(state, bad_answers=answers), 1.0, error)
 
-    async def _register(self, action_id: str, state: Registering) -> Outcome[OffboardState]:
+    async def _register(self, action_id: str, state: Registering) -> Outcome[State]:
         async with self._store.read() as tx:
             vtxos = await tx.vtxos.bodies((*state.vtxo_ids, *state.change_ids))
         await self._server.register_vtxo_transactions(vtxos)
         self._registration.note_registered(vtxo.id for vtxo in vtxos)
-
-        async def write(tx: Transaction) -> None:
-            await tx.vtxos.change(state.change_ids, Release(ActionHolder(action_id)))
-            self._registration.wake_at_commit()
-
-        return Next(Preparing(state.payment, state.vtxo_ids), write)
+        writes = write_registered(action_id, state.change_ids, self._registration)
+        return Next(Preparing(state.payment, state.vtxo_ids), writes)
 
     # --- Preparing
 
-    async def _prepare(self, action_id: str, state: Preparing) -> Outcome[OffboardState]:
+    async def _prepare(self, action_id: str, state: Preparing) -> Outcome[State]:
         for tx in state.earlier:
             if await self._is_seen(tx.txid):
-                return Next(self._confirming(state, tx), note_tx(action_id, tx))
+                return Next(self._confirming(state, tx), write_tx(action_id, tx))
         payment = state.payment
         async with self._store.read() as read:
             stored = await read.vtxos.get_many(state.vtxo_ids)
@@ -202,9 +185,9 @@ class OffboardMachine:
         next_state = Prepared(
             payment, state.vtxo_ids, prepared.unsigned_tx, prepared.pub_nonces, state.earlier
         )
-        return Next(next_state, create_movement(action_id, payment))
+        return Next(next_state, write_begun(action_id, payment))
 
-    def _refused(self, action_id: str, state: Preparing, error: ServerRejected) -> Outcome[OffboardState]:
+    def _refused(self, action_id: str, state: Preparing, error: ServerRejected) -> Outcome[State]:
         """Undo what the server cannot have taken. With forfeits out, only its own word proves that."""
         text = chain_text(error)
         if not state.earlier or any(phrase in text for phrase in _NEVER_TOOK_FORFEITS):
@@ -213,7 +196,7 @@ class OffboardMachine:
 
     # --- Prepared
 
-    async def _finish(self, action_id: str, state: Prepared) -> Outcome[OffboardState]:
+    async def _finish(self, action_id: str, state: Prepared) -> Outcome[State]:
         async with self._store.read() as tx:
             inputs = await tx.vtxos.bodies(state.vtxo_ids)
         keys = await self._keychain.secrets_for([vtxo.user_pubkey for vtxo in inputs])
@@ -232,22 +215,20 @@ class OffboardMachine:
         if not all(tx_in.witness or tx_in.script_sig for tx_in in signed.inputs):
             raise UnsignedOffboardTx(f"offboard tx {signed.txid} is not signed")
         broadcasting = Broadcasting(state.payment, state.vtxo_ids, signed, state.earlier)
-        return Next(broadcasting, note_tx(action_id, signed))
+        return Next(broadcasting, write_tx(action_id, signed))
 
-    async def _session_lost(
-        self, action_id: str, state: Prepared, error: ServerRejected
-    ) -> Outcome[OffboardState]:
+    async def _session_lost(self, action_id: str, state: Prepared, error: ServerRejected) -> Outcome[State]:
         """The server has forgotten the session, perhaps because it has finished it. Not a failure."""
         log.warning("offboard %s: %s", action_id, chain_text(error))
         if await self._is_seen(state.tx.txid):
-            return Next(self._confirming(state, state.tx), note_tx(action_id, state.tx))
+            return Next(self._confirming(state, state.tx), write_tx(action_id, state.tx))
         again = Preparing(state.payment, state.vtxo_ids, (*state.earlier, state.tx))
         # The first time at once: it may have been a restart, and somebody waits.
         return Park(again, POLL_SECS) if state.earlier else Next(again)
 
     # --- Broadcasting
 
-    async def _broadcast(self, action_id: str, state: Broadcasting) -> Outcome[OffboardState]:
+    async def _broadcast(self, action_id: str, state: Broadcasting) -> Outcome[State]:
         """The server broadcasts too; whoever is first."""
         try:
             await self._chain.broadcast(state.tx)

@@ -156,15 +156,12 @@ class Confirming:
         return self.tx.txid
 
 
-OffboardState = Splitting | Registering | Preparing | Prepared | Broadcasting | Confirming
-_FORMAT: PayloadFormat[OffboardState] = PayloadFormat(
-    "offboard", TypeAdapter(Annotated[OffboardState, Field(discriminator="type")])
+State = Splitting | Registering | Preparing | Prepared | Broadcasting | Confirming
+FORMAT: PayloadFormat[State] = PayloadFormat(
+    "offboard", TypeAdapter(Annotated[State, Field(discriminator="type")])
 )
 
-encode_offboard = _FORMAT.encode
-decode_offboard = _FORMAT.decode
-
-UPSTREAM_NAMES: dict[type[OffboardState], str] = {
+UPSTREAM_NAMES: dict[type[State], str] = {
     Splitting: "SplitWithArkoor",
     Registering: "ArkoorRegistrationRequired",
     Preparing: "ReadyForOffboard",

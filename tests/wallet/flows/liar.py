@@ -9,8 +9,8 @@ from typing import Any
 
 from barkd_py.errors import ServerUnavailable
 from barkd_py.wallet.offboards.machine import OffboardMachine
-from barkd_py.wallet.offboards.offboards import Offboards
-from barkd_py.wallet.rounds.rounds import Rounds
+from barkd_py.wallet.offboards.service import Offboards
+from barkd_py.wallet.rounds.service import Rounds
 from barkd_py.wallet.rounds.swap import SwapLimits
 from tests.wallet.flows.conftest import Owner
 from tests.wallet.flows.crashes import Crash, When

@@ -17,14 +17,9 @@ from barkd_py.errors import (
 )
 from barkd_py.wallet.actions.executor import ActionExecutor
 from barkd_py.wallet.actions.failures import StillPending
-from barkd_py.wallet.arkoor.sends import (
-    MAX_BAD_ANSWERS,
-    ArkoorSendMachine,
-    ArkoorSends,
-    DeliveryFailed,
-    UnusableMailbox,
-    ZeroAmount,
-)
+from barkd_py.wallet.arkoor.errors import DeliveryFailed, UnusableMailbox, ZeroAmount
+from barkd_py.wallet.arkoor.machine import MAX_BAD_ANSWERS, ArkoorSendMachine
+from barkd_py.wallet.arkoor.service import ArkoorSends
 from barkd_py.wallet.movements import ARKOOR_SEND, Movement, MovementStatus
 from barkd_py.wallet.vtxos.selection import NotEnoughVtxos
 from barkd_py.wallet.vtxos.states import Locked, StateKind

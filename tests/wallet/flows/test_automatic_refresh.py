@@ -14,7 +14,7 @@ from barkd_py.errors import ServerRejected
 from barkd_py.server_rpc.api import RoundAttempt, RoundFailed, RoundFinished
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.rounds.maintenance import QUIET_BLOCKS
-from barkd_py.wallet.rounds.rounds import MAX_MAINTENANCE_TRIES
+from barkd_py.wallet.rounds.service import MAX_MAINTENANCE_TRIES
 from barkd_py.wallet.rounds.states import Issued, Registered
 from barkd_py.wallet.vtxos.states import Spendable, WalletVtxo
 from tests.wallet.flows.conftest import BOB, Net, Owner

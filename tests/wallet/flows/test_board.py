@@ -27,16 +27,9 @@ from barkd_py.errors import (
     chain_text,
 )
 from barkd_py.server_rpc.errors import ConversionError
-from barkd_py.wallet.boards.boards import (
-    BoardBelowMinimum,
-    Boards,
-    BoardTooLarge,
-    BoardTooSmall,
-    Dead,
-    Pushed,
-    Undecided,
-    probe,
-)
+from barkd_py.wallet.boards.errors import BoardBelowMinimum, BoardTooLarge, BoardTooSmall
+from barkd_py.wallet.boards.probe import Dead, Pushed, Undecided, probe
+from barkd_py.wallet.boards.service import Boards
 from barkd_py.wallet.exits.states import ExitFilter
 from barkd_py.wallet.movements import BOARD, Movement, MovementStatus
 from barkd_py.wallet.vtxos.states import StateKind

@@ -11,7 +11,7 @@ from barkd_py.bitcoin.units import FeeRate
 from barkd_py.daemon.loops import Daemon
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.exits.states import ExitFilter
-from barkd_py.wallet.lightning.receive.receives import CannotCancelReceive, UnknownReceive
+from barkd_py.wallet.lightning.receive.errors import CannotCancelReceive, UnknownReceive
 from barkd_py.wallet.movements import (
     EXIT_START,
     LIGHTNING_RECEIVE,

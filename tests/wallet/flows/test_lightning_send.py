@@ -14,7 +14,8 @@ from barkd_py.daemon.loops import Daemon
 from barkd_py.errors import BarkdError, ServerRejected
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.exits.states import ExitFilter
-from barkd_py.wallet.lightning.send.sends import HtlcsOnChain, LightningSend, SendState
+from barkd_py.wallet.lightning.send.errors import HtlcsOnChain
+from barkd_py.wallet.lightning.send.service import LightningSend, SendState
 from barkd_py.wallet.movements import LIGHTNING_SEND, Movement, MovementStatus
 from barkd_py.wallet.payments.request import InvoiceDestination, parse_lightning_destination
 from tests.wallet.flows.conftest import Net, Owner

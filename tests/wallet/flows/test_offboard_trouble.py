@@ -15,12 +15,12 @@ from barkd_py.wallet.offboards.errors import (
     SendBelowDust,
 )
 from barkd_py.wallet.offboards.states import (
+    FORMAT,
     Confirming,
-    OffboardState,
     Prepared,
     Preparing,
     Splitting,
-    decode_offboard,
+    State,
 )
 from barkd_py.wallet.vtxos.states import StateKind
 from tests.wallet.flows.conftest import Net, Owner
@@ -40,11 +40,11 @@ def server_settings() -> ServerSettings:
     return ServerSettings(offboard_session_secs=SESSION_SECS)
 
 
-async def state_of(owner: Owner) -> OffboardState:
+async def state_of(owner: Owner) -> State:
     """Of the one offboard that is under way."""
     async with owner.wallet.store.read() as tx:
         (row,) = await tx.actions.list()
-    return decode_offboard(row.payload)
+    return FORMAT.decode(row.payload)
 
 
 async def locked_sat(owner: Owner) -> int:
@@ -245,13 +245,13 @@ async def careful(net: Net, alice: Owner) -> Owner:
     return alice
 
 
-async def look(net: Net, owner: Owner) -> OffboardState | None:
+async def look(net: Net, owner: Owner) -> State | None:
     """What the offboard is after a look at the chain; None if it is over."""
     await owner.wallet.chain.fetch_tip()
     await owner.wallet.offboards.drive_all()
     async with owner.wallet.store.read() as tx:
         rows = await tx.actions.list()
-    return decode_offboard(rows[0].payload) if rows else None
+    return FORMAT.decode(rows[0].payload) if rows else None
 
 
 async def test_it_is_done_when_it_is_deep_enough(net: Net, careful: Owner, bob: Owner) -> None:

@@ -16,7 +16,7 @@ from barkd_py.bitcoin.units import FeeRate
 from barkd_py.errors import BarkdError
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.exits.states import ExitFilter
-from barkd_py.wallet.lightning.send.sends import SendState
+from barkd_py.wallet.lightning.send.service import SendState
 from barkd_py.wallet.movements import LIGHTNING_SEND, Movement, MovementStatus
 from barkd_py.wallet.payments.request import parse_lightning_destination
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport

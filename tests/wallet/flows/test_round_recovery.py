@@ -16,7 +16,7 @@ from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.errors import ServerError
 from barkd_py.server_rpc.api import RoundParticipation
 from barkd_py.wallet.movements import MovementStatus
-from barkd_py.wallet.rounds.rounds import NotStored
+from barkd_py.wallet.rounds.service import NotStored
 from barkd_py.wallet.rounds.states import Delegated
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import Liar, between

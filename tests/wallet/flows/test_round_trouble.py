@@ -9,7 +9,7 @@ from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.server_rpc.api import RoundAttempt, RoundFailed, RoundFinished, VtxoProposal
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.rounds.machine import MAX_FAILURES
-from barkd_py.wallet.rounds.rounds import CannotCancel, NotBuilt, NotStored
+from barkd_py.wallet.rounds.service import CannotCancel, NotBuilt, NotStored
 from barkd_py.wallet.rounds.states import (
     Delegated,
     Issued,

@@ -25,7 +25,7 @@ from barkd_py.wallet.lightning.ids import send_action_id
 from barkd_py.wallet.lightning.send.invoices import InvoiceSource
 from barkd_py.wallet.lightning.send.lnurl import LnurlClient
 from barkd_py.wallet.lightning.send.machine import LightningSendMachine
-from barkd_py.wallet.lightning.send.sends import LightningSends, SendRules
+from barkd_py.wallet.lightning.send.service import LightningSends, SendRules
 from barkd_py.wallet.lightning.send.states import FORMAT, State
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import EXIT_START, LIGHTNING_SEND, Movement, MovementUpdate

@@ -22,8 +22,8 @@ from barkd_py.wallet.lightning.receive.machine import (
     LightningReceiveMachine,
     ReceiveSettings,
 )
-from barkd_py.wallet.lightning.receive.receives import LightningReceives
-from barkd_py.wallet.lightning.receive.states import FORMAT, ReceiveState
+from barkd_py.wallet.lightning.receive.service import LightningReceives
+from barkd_py.wallet.lightning.receive.states import FORMAT, State
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import LIGHTNING_RECEIVE, Movement
 from barkd_py.wallet.store import Store, Transaction
@@ -96,7 +96,7 @@ class Receiver:
         """Raises what the drive ends or pauses with."""
         await self.executor.drive(self.machine, receive_action_id(payment_hash))
 
-    async def state(self, payment_hash: bytes) -> ReceiveState | None:
+    async def state(self, payment_hash: bytes) -> State | None:
         async with self.store.read() as tx:
             row = await tx.actions.find(receive_action_id(payment_hash))
         return None if row is None else FORMAT.decode(row.payload)

@@ -14,22 +14,20 @@ from barkd_py.errors import ChainUnavailable, ServerRejected, ServerUnavailable
 from barkd_py.server_rpc.api import LightningReceiveState, RoundInput
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.lightning.receive.errors import (
+    AbsurdFee,
     AnchorUnconfirmed,
+    CannotCancelReceive,
     ClaimBudgetExhausted,
     ReceiveCanceled,
-    WindowClosed,
-)
-from barkd_py.wallet.lightning.receive.receives import (
-    AbsurdFee,
-    CannotCancelReceive,
     UnknownReceive,
+    WindowClosed,
     ZeroInvoice,
 )
+from barkd_py.wallet.lightning.receive.service import revealed_preimage
 from barkd_py.wallet.lightning.receive.states import (
     AwaitingPayment,
     HtlcsReady,
     PreimageRevealed,
-    revealed_preimage,
 )
 from barkd_py.wallet.movements import MovementStatus, PaymentMethodKind
 from barkd_py.wallet.vtxos.states import StateKind

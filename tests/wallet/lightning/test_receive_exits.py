@@ -24,7 +24,8 @@ from barkd_py.wallet.lightning.receive.errors import (
     HtlcsLost,
     WindowClosed,
 )
-from barkd_py.wallet.lightning.receive.states import PreimageRevealed, revealed_preimage
+from barkd_py.wallet.lightning.receive.service import revealed_preimage
+from barkd_py.wallet.lightning.receive.states import PreimageRevealed
 from barkd_py.wallet.movements import EXIT_START, MovementStatus, MovementUpdate
 from barkd_py.wallet.store.exits import ExitRow
 from barkd_py.wallet.vtxos.states import StateKind, VtxoStateConflict

@@ -10,7 +10,7 @@ from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import InvalidInput, ServerUnavailable
-from barkd_py.wallet.arkoor.sends import UnusableMailbox
+from barkd_py.wallet.arkoor.errors import UnusableMailbox
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.lightning.receive.states import Delivering
 from barkd_py.wallet.movements import MovementStatus, PaymentMethod, PaymentMethodKind

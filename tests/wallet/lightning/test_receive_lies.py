@@ -23,8 +23,7 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, ChainError, ServerRejected, ServerUnavailable, chain_text
 from barkd_py.server_rpc.api import ArkoorCosignature, LightningReceiveState
 from barkd_py.wallet.balance import Balance
-from barkd_py.wallet.lightning.receive.errors import AlreadySettled
-from barkd_py.wallet.lightning.receive.receives import UnreadableInvoice
+from barkd_py.wallet.lightning.receive.errors import AlreadySettled, UnreadableInvoice
 from barkd_py.wallet.lightning.receive.states import PreimageRevealed
 from barkd_py.wallet.vtxos.states import StateKind
 from tests.fakes.lightning_server import NODE_SECRET, ReceiveServer

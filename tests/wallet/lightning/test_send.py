@@ -12,7 +12,7 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, ServerRejected, ServerUnavailable, chain_text
 from barkd_py.server_rpc.api import LightningFailureReason, PaymentSucceeded
 from barkd_py.wallet.lightning.ids import send_action_id
-from barkd_py.wallet.lightning.send.sends import PaymentInProgress
+from barkd_py.wallet.lightning.send.errors import PaymentInProgress
 from barkd_py.wallet.lightning.send.states import MAX_LOST, Initiated, Locked, Revocable, Stuck
 from barkd_py.wallet.lightning.send.terms import CannotCoverLightningPayment
 from barkd_py.wallet.movements import MovementStatus, PaymentMethod, PaymentMethodKind
@@ -871,7 +871,7 @@ async def test_a_caller_who_leaves_does_not_stop_the_payment(payer: Payer) -> No
     await asyncio.wait_for(reached.wait(), 60)
     caller.cancel()
     gate.set()
-    (task,) = payer.sends._paying.values()
+    (task,) = payer.sends.drives.tasks([send_action_id(HASH)])
     await task
     assert await payer.name() == "payment-initiated"
 

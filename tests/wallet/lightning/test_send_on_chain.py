@@ -16,7 +16,7 @@ from barkd_py.wallet.exits.states import (
     Processing,
     VtxoSwept,
 )
-from barkd_py.wallet.lightning.send.sends import AlreadyPaid, HtlcsOnChain
+from barkd_py.wallet.lightning.send.errors import AlreadyPaid, HtlcsOnChain
 from barkd_py.wallet.lightning.send.states import Stuck
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.vtxos.states import StateKind

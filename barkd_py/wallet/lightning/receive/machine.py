@@ -56,14 +56,6 @@ from barkd_py.wallet.lightning.receive.errors import (
     WindowClosed,
 )
 from barkd_py.wallet.lightning.receive.grant import Grants
-from barkd_py.wallet.lightning.receive.history import (
-    abandoned,
-    delivered,
-    exited,
-    granted,
-    settled,
-    spent,
-)
 from barkd_py.wallet.lightning.receive.htlcs import CLAIMABLE, Htlc, Htlcs, taken_by_others
 from barkd_py.wallet.lightning.receive.states import (
     FORMAT,
@@ -71,8 +63,16 @@ from barkd_py.wallet.lightning.receive.states import (
     Delivering,
     HtlcsReady,
     PreimageRevealed,
-    ReceiveState,
+    State,
     reported_vtxos,
+)
+from barkd_py.wallet.lightning.receive.writes import (
+    write_abandoned,
+    write_delivered,
+    write_exited,
+    write_granted,
+    write_settled,
+    write_spent,
 )
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
@@ -146,16 +146,16 @@ class LightningReceiveMachine:
         self._grants = Grants(store, keychain, server, chain, anchors, settings.window)
         self._complaints: set[str] = set()
 
-    def encode(self, state: ReceiveState) -> str:
+    def encode(self, state: State) -> str:
         return FORMAT.encode(state)
 
-    def decode(self, payload: str) -> ReceiveState:
+    def decode(self, payload: str) -> State:
         return FORMAT.decode(payload)
 
-    def reports(self, state: ReceiveState) -> Sequence[VtxoId]:
+    def reports(self, state: State) -> Sequence[VtxoId]:
         return reported_vtxos(state)
 
-    async def step(self, action_id: str, state: ReceiveState) -> Outcome[ReceiveState]:
+    async def step(self, action_id: str, state: State) -> Outcome[State]:
         match state:
             case AwaitingPayment():
                 return await self._await_payment(action_id, state)
@@ -170,7 +170,7 @@ class LightningReceiveMachine:
 
     # --- AwaitingPayment
 
-    async def _await_payment(self, action_id: str, state: AwaitingPayment) -> Outcome[ReceiveState]:
+    async def _await_payment(self, action_id: str, state: AwaitingPayment) -> Outcome[State]:
         payment_hash = state.terms.payment_hash
         try:
             status = await self._server.check_lightning_receive(payment_hash)
@@ -190,21 +190,21 @@ class LightningReceiveMachine:
             case _:
                 assert_never(status.state)
 
-    def _wait_for_payment(self, state: AwaitingPayment) -> Outcome[ReceiveState]:
+    def _wait_for_payment(self, state: AwaitingPayment) -> Outcome[State]:
         if state.terms.expires_at < self._now() - EXPIRY_GRACE_SECS:
             log.info("lightning receive %s: the invoice has expired", state.terms.payment_hash.hex())
             return Done()
         return Park(state, AWAIT_SECS)
 
-    async def _take_grant(self, action_id: str, state: AwaitingPayment) -> Outcome[ReceiveState]:
+    async def _take_grant(self, action_id: str, state: AwaitingPayment) -> Outcome[State]:
         try:
             vtxos, fee_sat = await self._grants.request(state)
         except (ServerRejected, ProtocolViolation) as error:
             return self._after_refusal(state, error)
         ready = HtlcsReady(state.terms, tuple(sorted(vtxo.id for vtxo in vtxos)))
-        return Next(ready, writes=granted(action_id, ready, vtxos, fee_sat))
+        return Next(ready, writes=write_granted(action_id, ready, vtxos, fee_sat))
 
-    def _after_refusal(self, state: AwaitingPayment, error: BarkdError) -> Outcome[ReceiveState]:
+    def _after_refusal(self, state: AwaitingPayment, error: BarkdError) -> Outcome[State]:
         """Ask again a few times: the proof may have been spent meanwhile. Nothing is lost by giving up."""
         state = replace(state, refusals=state.refusals + 1)
         if state.refusals >= MAX_REFUSALS:
@@ -213,21 +213,21 @@ class LightningReceiveMachine:
 
     # --- HtlcsReady
 
-    async def _release(self, action_id: str, state: HtlcsReady) -> Outcome[ReceiveState]:
+    async def _release(self, action_id: str, state: HtlcsReady) -> Outcome[State]:
         """Decide to release the preimage; it is not sent before the decision is stored."""
         htlcs = await self._htlcs.read(state.htlc_ids)
         tip = await self._chain.fetch_tip()
         if any(htlc.is_on_chain for htlc in htlcs):
             # Somebody has put them on the chain. There we can take them, if there is time.
             if not all(self._can_take(htlc, tip.height) for htlc in htlcs):
-                return Failed(WindowClosed(), abandoned(action_id, state.htlc_ids))
+                return Failed(WindowClosed(), write_abandoned(action_id, state.htlc_ids))
             return Next(self._revealed(state, is_on_chain=True))
         if not all(self._settings.window.is_open(htlc.body, tip.height) for htlc in htlcs):
-            return Failed(WindowClosed(), abandoned(action_id, state.htlc_ids))
+            return Failed(WindowClosed(), write_abandoned(action_id, state.htlc_ids))
         try:
             await self._keychain.secrets_for([htlc.body.user_pubkey for htlc in htlcs])
         except UnknownKey as error:
-            return Failed(error, abandoned(action_id, state.htlc_ids))
+            return Failed(error, write_abandoned(action_id, state.htlc_ids))
         return Next(self._revealed(state, is_on_chain=False))
 
     def _can_take(self, htlc: Htlc, tip_height: int) -> bool:
@@ -245,7 +245,7 @@ class LightningReceiveMachine:
 
     # --- PreimageRevealed
 
-    async def _claim(self, action_id: str, state: PreimageRevealed) -> Outcome[ReceiveState]:
+    async def _claim(self, action_id: str, state: PreimageRevealed) -> Outcome[State]:
         htlcs = await self._htlcs.read(state.htlc_ids)
         if any(htlc.is_on_chain for htlc in htlcs):
             if not state.is_sent:
@@ -264,9 +264,9 @@ class LightningReceiveMachine:
             )
         if state.terms.deliver_to is None:
             self._registration.note_registered(vtxo.id for vtxo in vtxos)
-            return Done(settled(action_id, state, vtxos, self._registration))
+            return Done(write_settled(action_id, state, vtxos, self._registration))
         delivering = Delivering(state.terms, tuple(vtxos), state.revealed_at)
-        return Next(delivering, writes=spent(state.htlc_ids))
+        return Next(delivering, writes=write_spent(state.htlc_ids))
 
     async def _request_claim(self, state: PreimageRevealed, htlcs: Sequence[Htlc]) -> Sequence[Vtxo]:
         """What the HTLC VTXOs become, cosigned, registered and proven; the preimage is out now."""
@@ -287,7 +287,7 @@ class LightningReceiveMachine:
 
     async def _after_failed_claim(
         self, action_id: str, state: PreimageRevealed, htlcs: Sequence[Htlc], error: BarkdError
-    ) -> Outcome[ReceiveState]:
+    ) -> Outcome[State]:
         """Try again, and see to it that the HTLC VTXOs are on the chain before it is too late."""
         payment = state.terms.payment_hash.hex()
         is_refusal = is_final(error)
@@ -302,7 +302,7 @@ class LightningReceiveMachine:
             if all(htlc.is_over(tip.height) for htlc in htlcs):
                 lost = HtlcsLost(state.terms.payment_hash)
                 lost.__cause__ = error
-                return Failed(lost, exited(action_id, state, (), 0, lost=taken_by_others(htlcs, ())))
+                return Failed(lost, write_exited(action_id, state, (), 0, lost=taken_by_others(htlcs, ())))
             if any(not self._settings.window.is_open(htlc.body, tip.height) for htlc in htlcs):
                 started = await self._start_exits(state, htlcs, tip.height)
                 state = replace(state, is_exiting=state.is_exiting or started)
@@ -346,7 +346,7 @@ class LightningReceiveMachine:
 
     async def _disclose_on_chain(
         self, action_id: str, state: PreimageRevealed, htlcs: Sequence[Htlc]
-    ) -> Outcome[ReceiveState]:
+    ) -> Outcome[State]:
         """Decide to send the first claim, which shows the preimage to everybody; not before all can be
         claimed, and not if the server could be first.
         """
@@ -356,7 +356,7 @@ class LightningReceiveMachine:
         wanted = [htlc for htlc in htlcs if htlc.is_on_chain or htlc.can_exit]
         window = self._settings.window
         if any(htlc.is_over(tip.height) or not window.can_disclose(htlc.body, tip.height) for htlc in wanted):
-            return Failed(WindowClosed(), abandoned(action_id, state.htlc_ids))
+            return Failed(WindowClosed(), write_abandoned(action_id, state.htlc_ids))
         if all(htlc.exit == CLAIMABLE for htlc in wanted):
             return Next(replace(state, is_sent=True))
         await self._start_exits(state, htlcs, tip.height)
@@ -364,7 +364,7 @@ class LightningReceiveMachine:
 
     async def _follow_exits(
         self, action_id: str, state: PreimageRevealed, htlcs: Sequence[Htlc]
-    ) -> Outcome[ReceiveState]:
+    ) -> Outcome[State]:
         """Some are on the chain, so the server cannot cosign them any more: take all of them there."""
         state = replace(state, is_exiting=True)
         tip = await self._chain.tip()
@@ -373,7 +373,7 @@ class LightningReceiveMachine:
                 htlc.stored for htlc in htlcs if await self._htlcs.is_taken_by_us(htlc, state.terms.preimage)
             ]
             ids, amount_sat = [vtxo.id for vtxo in taken], sum(vtxo.amount_sat for vtxo in taken)
-            writes = exited(action_id, state, ids, amount_sat, lost=taken_by_others(htlcs, ids))
+            writes = write_exited(action_id, state, ids, amount_sat, lost=taken_by_others(htlcs, ids))
             if not taken:
                 return Failed(HtlcsLost(state.terms.payment_hash), writes)
             return Done(writes)
@@ -390,7 +390,7 @@ class LightningReceiveMachine:
 
     # --- Delivering
 
-    async def _deliver(self, action_id: str, state: Delivering) -> Outcome[ReceiveState]:
+    async def _deliver(self, action_id: str, state: Delivering) -> Outcome[State]:
         """Tell the recipient. Nobody else has these VTXOs, so it is tried for ever."""
         assert state.terms.deliver_to is not None, "only those are delivered"
         errors: list[BarkdError] = []
@@ -402,7 +402,7 @@ class LightningReceiveMachine:
                 log.warning("lightning receive: delivery failed: %s", chain_text(error))
                 errors.append(error)
         if len(errors) < len(mailboxes):
-            return Done(delivered(action_id, state))
+            return Done(write_delivered(action_id, state))
         return Park(state, DELIVERY_RETRY_SECS, errors[0] if errors else NoMailbox())
 
 

@@ -14,8 +14,6 @@ from barkd_py.ark.arkoor import ArkoorDestination
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
-from barkd_py.wallet.lightning.ids import receive_action_id
-from barkd_py.wallet.store import Transaction
 from barkd_py.wallet.store.payloads import PayloadFormat, PreimageHex, PublicKeyHex, VtxoHex, VtxoIdText
 
 
@@ -99,27 +97,15 @@ class Delivering:
     type: Literal["delivering"] = "delivering"
 
 
-ReceiveState = AwaitingPayment | HtlcsReady | PreimageRevealed | Delivering
+State = AwaitingPayment | HtlcsReady | PreimageRevealed | Delivering
 
-FORMAT: PayloadFormat[ReceiveState] = PayloadFormat(
-    "lightning receive",
-    TypeAdapter(
-        Annotated[AwaitingPayment | HtlcsReady | PreimageRevealed | Delivering, Field(discriminator="type")]
-    ),
+FORMAT: PayloadFormat[State] = PayloadFormat(
+    "lightning receive", TypeAdapter(Annotated[State, Field(discriminator="type")])
 )
 
 
-def reported_vtxos(state: ReceiveState) -> tuple[VtxoId, ...]:
+def reported_vtxos(state: State) -> tuple[VtxoId, ...]:
     """What the balance counts: HTLC VTXOs whose preimage is out, unless they are for another wallet."""
     if isinstance(state, PreimageRevealed) and state.terms.deliver_to is None:
         return state.htlc_ids
     return ()
-
-
-async def revealed_preimage(tx: Transaction, payment_hash: bytes) -> bytes | None:
-    """The preimage of a payment that is not settled yet, once it may go out; for exits and their claims."""
-    row = await tx.actions.find(receive_action_id(payment_hash))
-    if row is None:
-        return None
-    state = FORMAT.decode(row.payload)
-    return state.terms.preimage.data if isinstance(state, PreimageRevealed | Delivering) else None

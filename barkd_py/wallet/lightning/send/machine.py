@@ -1,6 +1,6 @@
 """The steps of a Lightning payment: what is asked of the server, and what is stored about it.
 
-What a payment can be, and what is decided, is in `lightning_send_states`. Here the order matters: HTLCs are
+What a payment can be, and what is decided, is in `states`. Here the order matters: HTLCs are
 stored before the server is told to pay with them; that an invoice is paid is stored together with the end of
 the HTLCs; and where the server refuses, its books are looked at before anything is undone.
 

@@ -6,8 +6,6 @@ background whatever becomes of the caller. Its states: `states`.
 Source: sheet 03 §3.
 """
 
-import asyncio
-import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -21,8 +19,8 @@ from barkd_py.bitcoin.tx import Txid, TxOut
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError, StateConflict
 from barkd_py.server_rpc.api import ArkServerApi
+from barkd_py.wallet.actions.drives import Drives
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
-from barkd_py.wallet.actions.failures import StillPending
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.offboards.errors import (
     CannotLock,
@@ -35,10 +33,10 @@ from barkd_py.wallet.offboards.machine import OffboardMachine
 from barkd_py.wallet.offboards.states import (
     UPSTREAM_NAMES,
     Confirming,
-    OffboardState,
     Payment,
     Preparing,
     Splitting,
+    State,
 )
 from barkd_py.wallet.offboards.terms import (
     OffboardEstimate,
@@ -51,8 +49,6 @@ from barkd_py.wallet.offboards.terms import (
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.vtxos.selection import FeeSelection
 from barkd_py.wallet.vtxos.states import ActionHolder, StateKind, WalletVtxo
-
-log = logging.getLogger(__name__)
 
 # How long a caller waits. The offboard goes on by itself.
 WAIT_SECS = 60.0
@@ -90,8 +86,7 @@ class Offboards:
         self._server = server
         self._chain = chain
         self._change_split_factor = change_split_factor
-        self._wait_secs = wait_secs
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._drives = Drives("offboard", wait_secs)
 
     async def offboard(self, vtxo_ids: Sequence[VtxoId], target: OffboardTarget) -> OffboardResult:
         """Let these VTXOs leave, whole; the fee is taken from them. Returns when the transaction is out.
@@ -117,7 +112,7 @@ class Offboards:
         terms = await self._terms(target.script_pubkey)
         action_id = secrets.token_hex(16)
 
-        async def prepare(tx: Transaction) -> OffboardState:
+        async def prepare(tx: Transaction) -> State:
             selection = terms.select(await tx.vtxos.list([StateKind.SPENDABLE]), amount_sat)
             state = await self._plan_split(tx, target, terms, amount_sat, selection)
             await _lock(tx, state.payment.input_ids, action_id)
@@ -130,7 +125,7 @@ class Offboards:
         terms = await self._terms(target.script_pubkey)
         action_id = secrets.token_hex(16)
 
-        async def prepare(tx: Transaction) -> OffboardState:
+        async def prepare(tx: Transaction) -> State:
             if vtxo_ids is None:
                 inputs = await tx.vtxos.list([StateKind.SPENDABLE])
             else:
@@ -182,17 +177,11 @@ class Offboards:
         return Splitting(payment, offboard_key.public_key, change_key.public_key, change_sat)
 
     async def _run(
-        self, action_id: str, prepare: Callable[[Transaction], Awaitable[OffboardState]]
+        self, action_id: str, prepare: Callable[[Transaction], Awaitable[State]]
     ) -> OffboardResult:
         """Store and drive; cancelling the caller does not cancel the offboard."""
         drive = self._executor.begin(self._machine, action_id, prepare, until=Until.PARK)
-        task = asyncio.create_task(drive, name=f"offboard {action_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        done, _ = await asyncio.wait({task}, timeout=self._wait_secs)
-        if not done or task.cancelled():
-            raise StillPending("offboard")
-        task.result()
+        await self._drives.run(action_id, drive)
         async with self._store.read() as tx:
             row = await tx.actions.find(action_id)
             movement = await tx.movements.find_by_action(action_id)
@@ -203,19 +192,12 @@ class Offboards:
             raise OffboardPending(action_id, UPSTREAM_NAMES[type(state)])
         return OffboardResult(state.txid, movement.id)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.info("%s: %s", task.get_name(), error)
-
     async def drive_all(self) -> None:
         await self._executor.drive_all(self._machine)
 
     async def close(self) -> None:
         """Stop driving; every offboard is where its row says."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._drives.close()
 
     # --- estimates
 

@@ -23,14 +23,20 @@ from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import Network
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, chain_text
+from barkd_py.errors import BarkdError
 from barkd_py.server_rpc.api import ArkServerApi
+from barkd_py.wallet.actions.drives import Drives
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
-from barkd_py.wallet.actions.failures import StillPending
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import send_action_id
 from barkd_py.wallet.lightning.poller import MIN_PAUSE_SECS, Poller
 from barkd_py.wallet.lightning.send.adoption import HtlcAdoption
+from barkd_py.wallet.lightning.send.errors import (
+    AlreadyPaid,
+    HtlcsOnChain,
+    PaymentInProgress,
+    PaymentNotMade,
+)
 from barkd_py.wallet.lightning.send.invoices import InvoiceSource, LightningDestination, Order
 from barkd_py.wallet.lightning.send.machine import LightningSendMachine
 from barkd_py.wallet.lightning.send.states import (
@@ -93,36 +99,6 @@ class LightningSend:
     state: SendState
     invoice: str | None = None
     preimage: bytes | None = None
-
-
-class AlreadyPaid(BarkdError):
-    def __init__(self) -> None:
-        super().__init__("Invoice has already been paid")
-
-
-class PaymentInProgress(BarkdError):
-    """Another call is paying this invoice at this moment."""
-
-    def __init__(self) -> None:
-        super().__init__("Payment operation already in progress for this invoice")
-
-
-class HtlcsOnChain(PaymentInProgress):
-    """An earlier payment of this invoice has failed for us, but the server can still make it a success."""
-
-    def __init__(self) -> None:
-        BarkdError.__init__(
-            self,
-            "Payment operation already in progress for this invoice: its HTLCs are being taken on chain, "
-            "where the server may still claim them with the preimage",
-        )
-
-
-class PaymentNotMade(BarkdError):
-    """The payment failed; what it cost is in the history."""
-
-    def __init__(self) -> None:
-        super().__init__("Lightning payment failed")
 
 
 class _AlreadyStarted(BarkdError):
@@ -188,10 +164,9 @@ class LightningSends:
         self._network = network
         self._rules = rules
         self._wakeup = wakeup
-        self._wait_secs = wait_secs
         self._change_wait_secs = change_wait_secs
         self._now = now
-        self._paying: dict[str, asyncio.Task[None]] = {}
+        self.drives = Drives("Lightning payment", wait_secs)
         self._begun: set[str] = set()
         self._change_queue = asyncio.Lock()
         self._adoption = HtlcAdoption(store, machine, keychain, chain, exit_margin=rules.exit_margin)
@@ -216,16 +191,11 @@ class LightningSends:
         """
         order = await self._invoices.order(destination, amount_sat, comment)
         action_id = send_action_id(order.payment_hash)
-        if action_id in self._paying:
+        if action_id in self.drives:
             raise PaymentInProgress
         until = Until.DONE if wait else Until.PARK
-        task = asyncio.create_task(self._pay(action_id, order, retry_for_secs, until), name=action_id)
-        self._paying[action_id] = task
-        task.add_done_callback(self._paid)
-        done, _ = await asyncio.wait({task}, timeout=None if wait else self._wait_secs)
-        if not done or task.cancelled():
-            raise StillPending("Lightning payment")
-        task.result()
+        pay = self._pay(action_id, order, retry_for_secs, until)
+        await self.drives.run(action_id, pay, to_the_end=wait)
         if wait:
             await self._wait_for_end(order.payment_hash)
         return order.payment_hash
@@ -239,13 +209,15 @@ class LightningSends:
         if found.state is not SendState.PAID:
             raise PaymentNotMade
 
-    def _paid(self, task: asyncio.Task[None]) -> None:
-        self._paying.pop(task.get_name(), None)
-        self._begun.discard(task.get_name())
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.info("%s: %s", task.get_name(), chain_text(error))
-
     async def _pay(self, action_id: str, order: Order, retry_for_secs: int | None, until: Until) -> None:
+        try:
+            await self._begin_or_go_on(action_id, order, retry_for_secs, until)
+        finally:
+            self._begun.discard(action_id)
+
+    async def _begin_or_go_on(
+        self, action_id: str, order: Order, retry_for_secs: int | None, until: Until
+    ) -> None:
         row = await self._unpaid(action_id, order.payment_hash)
         if row is not None and self._is_on_chain(row):
             await self._executor.drive(self._machine, action_id)  # it may be over
@@ -300,7 +272,7 @@ class LightningSends:
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + self._change_wait_secs
         while True:
-            others = [self._paying[other] for other in self._begun]
+            others = self.drives.tasks(self._begun)
             left_secs = give_up_at - clock()
             try:
                 await self._begin(action_id, order, retry_for_secs, until, on_stored=turn.end)
@@ -448,10 +420,7 @@ class LightningSends:
 
     async def close(self) -> None:
         """Stop driving; every payment is where its row says."""
-        tasks = list(self._paying.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.drives.close()
         await self.poller.close()
 
     def _is_urgent(self, row: ActionCheckpoint) -> bool:

@@ -1,5 +1,9 @@
-"""What the history says of an offboard, as writes that can be repeated."""
+"""What is stored about an offboard, together with the state that it leads to; it can be repeated."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.tx import Tx
 from barkd_py.errors import BarkdError, chain_text
 from barkd_py.wallet.actions.executor import Failed, Writes
@@ -14,8 +18,10 @@ from barkd_py.wallet.movements import (
     PaymentMethodKind,
     Subsystem,
 )
-from barkd_py.wallet.offboards.states import OffboardState, Payment
+from barkd_py.wallet.offboards.states import Payment, Registering, State
 from barkd_py.wallet.store import Transaction
+from barkd_py.wallet.vtxos.registration import Registration
+from barkd_py.wallet.vtxos.states import ActionHolder, Locked, NewVtxo, Release
 
 
 def subsystem(payment: Payment) -> Subsystem:
@@ -34,14 +40,40 @@ def movement_update(payment: Payment) -> MovementUpdate:
     )
 
 
-def create_movement(action_id: str, payment: Payment) -> Writes:
+def write_split(action_id: str, state: Registering, vtxos: Sequence[Vtxo]) -> Writes:
+    """The inputs are spent, into VTXOs that the action holds; the movement begins."""
+
+    async def write(tx: Transaction) -> None:
+        await tx.vtxos.steal_spent(state.payment.input_ids)
+        await tx.vtxos.insert(NewVtxo(vtxo, Locked(ActionHolder(action_id))) for vtxo in vtxos)
+        update = replace(
+            movement_update(state.payment),
+            output_vtxos=state.change_ids,
+            metadata={"offboard_vtxos": [str(vtxo_id) for vtxo_id in state.vtxo_ids]},
+        )
+        await tx.movements.get_or_create(action_id, SEND_ONCHAIN, update)
+
+    return write
+
+
+def write_registered(action_id: str, change_ids: Sequence[VtxoId], registration: Registration) -> Writes:
+    """The server knows the change: it is free."""
+
+    async def write(tx: Transaction) -> None:
+        await tx.vtxos.change(change_ids, Release(ActionHolder(action_id)))
+        registration.wake_at_commit()
+
+    return write
+
+
+def write_begun(action_id: str, payment: Payment) -> Writes:
     async def write(tx: Transaction) -> None:
         await tx.movements.get_or_create(action_id, subsystem(payment), movement_update(payment))
 
     return write
 
 
-def note_tx(action_id: str, tx: Tx) -> Writes:
+def write_tx(action_id: str, tx: Tx) -> Writes:
     async def write(transaction: Transaction) -> None:
         movement = await transaction.movements.find_by_action(action_id)
         assert movement is not None, "stored before this state"
@@ -54,7 +86,19 @@ def note_tx(action_id: str, tx: Tx) -> Writes:
     return write
 
 
-def undo(action_id: str, state: OffboardState, error: BarkdError) -> Failed:
+def write_settled(action_id: str, vtxo_ids: Sequence[VtxoId]) -> Writes:
+    """The transaction is deep enough."""
+
+    async def write(tx: Transaction) -> None:
+        await tx.vtxos.steal_spent(vtxo_ids)
+        movement = await tx.movements.find_by_action(action_id)
+        assert movement is not None, "stored before this state"
+        await tx.movements.finish(movement.id, MovementStatus.SUCCESSFUL)
+
+    return write
+
+
+def undo(action_id: str, state: State, error: BarkdError) -> Failed:
     """Nothing left the wallet; the executor releases what is locked."""
     payment = state.payment
 

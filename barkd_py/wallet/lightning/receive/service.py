@@ -26,31 +26,36 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice, InvalidInvoice
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.keys import PublicKey
-from barkd_py.bitcoin.units import Network, format_btc
+from barkd_py.bitcoin.units import Network
 from barkd_py.errors import (
-    BarkdError,
     InvalidInput,
-    NotFound,
     OutsideError,
-    ProtocolViolation,
-    StateConflict,
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
 from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.arkoor.sends import UnusableMailbox
+from barkd_py.wallet.arkoor.errors import UnusableMailbox
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import receive_action_id
 from barkd_py.wallet.lightning.poller import Poller
-from barkd_py.wallet.lightning.receive.errors import NoMailbox
+from barkd_py.wallet.lightning.receive.errors import (
+    AboveMaximum,
+    AbsurdFee,
+    CannotCancelReceive,
+    NoMailbox,
+    UnknownReceive,
+    UnreadableInvoice,
+    ZeroInvoice,
+)
 from barkd_py.wallet.lightning.receive.machine import EXIT_LOOK_SECS, LightningReceiveMachine
 from barkd_py.wallet.lightning.receive.states import (
+    FORMAT,
     AwaitingPayment,
     Delivering,
     HtlcsReady,
     PreimageRevealed,
-    ReceiveState,
     ReceiveTerms,
+    State,
 )
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import MovementStatus
@@ -69,51 +74,6 @@ FEE_ALLOWANCE_SAT = 10_000
 
 SETTLED = "settled"
 REVEALED = "preimage-revealed"
-
-
-class ZeroInvoice(BarkdError):
-    def __init__(self) -> None:
-        super().__init__(
-            "Cannot create invoice for 0 sats "
-            "(this would create an explicit 0 sat invoice, not an any-amount invoice)"
-        )
-
-
-class AbsurdFee(BarkdError):
-    """The server's schedule takes more than anybody would give. No invoice was made."""
-
-    def __init__(self, fee_sat: int, amount_sat: int) -> None:
-        super().__init__(
-            f"the server keeps a fee of {format_btc(fee_sat)} of a payment of {format_btc(amount_sat)}"
-        )
-
-
-class UnreadableInvoice(ProtocolViolation):
-    """What the server returned is no invoice; the cause says why."""
-
-    def __init__(self) -> None:
-        super().__init__("invalid bolt11 invoice returned by Ark server")
-
-
-class UnknownReceive(NotFound):
-    """No payment of this hash is expected."""
-
-    def __init__(self, payment_hash: bytes) -> None:
-        text = payment_hash.hex()
-        super().__init__("no pending lightning receive found for this payment hash", (text,))
-
-
-class CannotCancelReceive(StateConflict):
-    """It is too late. Nothing was changed."""
-
-
-class AboveMaximum(BarkdError):
-    """The server holds no VTXO of this amount."""
-
-    def __init__(self, amount_sat: int, maximum_sat: int) -> None:
-        super().__init__(
-            f"amount of {format_btc(amount_sat)} exceeds maximum value of {format_btc(maximum_sat)}"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +207,7 @@ class LightningReceives:
         )
         is_ours = address is None or await self._keychain.find(address.user_pubkey) is not None
 
-        async def prepare(tx: Transaction) -> ReceiveState:
+        async def prepare(tx: Transaction) -> State:
             key = await self._keychain.reserve_in(tx)
             payee: PublicKey = key.public_key if address is None else address.user_pubkey
             terms = ReceiveTerms(
@@ -379,7 +339,7 @@ class LightningReceives:
         return EXIT_LOOK_SECS  # on its way on the chain: all other states end, or end in trouble
 
 
-async def _shown(tx: Transaction, state: ReceiveState) -> LightningReceive:
+async def _shown(tx: Transaction, state: State) -> LightningReceive:
     terms = state.terms
     htlc_ids = state.htlc_ids if isinstance(state, HtlcsReady | PreimageRevealed) else ()
     revealed_at = state.revealed_at if isinstance(state, PreimageRevealed | Delivering) else None
@@ -392,3 +352,12 @@ async def _shown(tx: Transaction, state: ReceiveState) -> LightningReceive:
         await tx.vtxos.get_many(htlc_ids),
         revealed_at,
     )
+
+
+async def revealed_preimage(tx: Transaction, payment_hash: bytes) -> bytes | None:
+    """The preimage of a payment that is not settled yet, once it may go out; for exits and their claims."""
+    row = await tx.actions.find(receive_action_id(payment_hash))
+    if row is None:
+        return None
+    state = FORMAT.decode(row.payload)
+    return state.terms.preimage.data if isinstance(state, PreimageRevealed | Delivering) else None

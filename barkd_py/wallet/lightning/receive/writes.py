@@ -29,7 +29,7 @@ from barkd_py.wallet.vtxos.registration import Registration
 from barkd_py.wallet.vtxos.states import ActionHolder, Locked, NewVtxo, Spendable
 
 
-def granted(action_id: str, state: HtlcsReady, vtxos: Sequence[Vtxo], fee_sat: int) -> Writes:
+def write_granted(action_id: str, state: HtlcsReady, vtxos: Sequence[Vtxo], fee_sat: int) -> Writes:
     """The HTLC VTXOs are ours under a condition: locked, and the movement begins.
 
     They are not registered anywhere: the server made them, and without the preimage nobody can use them.
@@ -57,7 +57,7 @@ def granted(action_id: str, state: HtlcsReady, vtxos: Sequence[Vtxo], fee_sat: i
     return write
 
 
-def abandoned(action_id: str, htlc_ids: Sequence[VtxoId]) -> Writes:
+def write_abandoned(action_id: str, htlc_ids: Sequence[VtxoId]) -> Writes:
     """The preimage was kept: the HTLC VTXOs go back to the server, and the money to the sender."""
 
     async def write(tx: Transaction) -> None:
@@ -67,7 +67,7 @@ def abandoned(action_id: str, htlc_ids: Sequence[VtxoId]) -> Writes:
     return write
 
 
-def spent(htlc_ids: Sequence[VtxoId]) -> Writes:
+def write_spent(htlc_ids: Sequence[VtxoId]) -> Writes:
     """The HTLC VTXOs have become others. Raises VtxoStateConflict if one is on the chain."""
 
     async def write(tx: Transaction) -> None:
@@ -76,7 +76,7 @@ def spent(htlc_ids: Sequence[VtxoId]) -> Writes:
     return write
 
 
-def settled(
+def write_settled(
     action_id: str, state: PreimageRevealed, vtxos: Sequence[Vtxo], registration: Registration
 ) -> Writes:
     """The money is ours. Raises VtxoStateConflict if an HTLC VTXO is on the chain: then it is there."""
@@ -96,7 +96,7 @@ def settled(
     return write
 
 
-def delivered(action_id: str, state: Delivering) -> Writes:
+def write_delivered(action_id: str, state: Delivering) -> Writes:
     """The recipient has it."""
     assert state.terms.deliver_to is not None
     method = PaymentMethod(PaymentMethodKind.ARK, state.terms.deliver_to)
@@ -114,7 +114,7 @@ def delivered(action_id: str, state: Delivering) -> Writes:
     return write
 
 
-def exited(
+def write_exited(
     action_id: str,
     state: PreimageRevealed,
     taken: Sequence[VtxoId],

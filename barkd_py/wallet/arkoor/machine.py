@@ -1,0 +1,133 @@
+"""The steps of a payment to an Ark address. The states, and how they follow each other: `states`.
+
+Source: sheet 03 §2.8.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import assert_never
+
+from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.errors import OutsideError, ProtocolViolation, ServerRejected, chain_text
+from barkd_py.server_rpc.api import ArkServerApi
+from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park
+from barkd_py.wallet.actions.failures import StillPending, Unworkable, is_final
+from barkd_py.wallet.actions.server_books import are_spendable
+from barkd_py.wallet.arkoor.errors import DeliveryFailed
+from barkd_py.wallet.arkoor.package import cosign_package, is_refused
+from barkd_py.wallet.arkoor.states import FORMAT, Cosigning, Delivering, State
+from barkd_py.wallet.arkoor.writes import write_cosigned, write_delivered, write_undelivered
+from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.vtxos.registration import Registration
+
+log = logging.getLogger(__name__)
+
+DELIVERY_RETRY_SECS = 60.0
+# How often every mailbox may refuse before the payment is given up as undeliverable.
+MAX_REFUSED_DELIVERIES = 5
+# How often the server's answer may be malformed or wrong before it is not asked again.
+MAX_BAD_ANSWERS = 5
+
+
+class ArkoorSendMachine:
+    """The steps of a payment."""
+
+    kind = ActionKind.ARKOOR_SEND
+
+    def __init__(
+        self, store: Store, keychain: Keychain, server: ArkServerApi, registration: Registration
+    ) -> None:
+        self._store = store
+        self._keychain = keychain
+        self._server = server
+        self._registration = registration
+
+    def encode(self, state: State) -> str:
+        return FORMAT.encode(state)
+
+    def decode(self, payload: str) -> State:
+        return FORMAT.decode(payload)
+
+    def reports(self, state: State) -> Sequence[VtxoId]:
+        return state.input_ids
+
+    async def step(self, action_id: str, state: State) -> Outcome[State]:
+        match state:
+            case Cosigning():
+                return await self._cosign(action_id, state)
+            case Delivering():
+                return await self._deliver(action_id, state)
+            case _:
+                assert_never(state)
+
+    # --- Cosigning
+
+    async def _cosign(self, action_id: str, state: Cosigning) -> Outcome[State]:
+        try:
+            vtxos = await cosign_package(
+                self._store, self._keychain, self._server, state.input_ids, state.outputs
+            )
+        except ProtocolViolation as error:
+            return await self._after_bad_answer(action_id, state, error)
+        except (OutsideError, Unworkable) as error:
+            if is_refused(error):
+                return Failed(error)  # the executor releases the inputs
+            raise
+        recipient = PubkeyPolicy(state.recipient)
+        payment = tuple(vtxo for vtxo in vtxos if vtxo.policy == recipient)
+        change = tuple(vtxo for vtxo in vtxos if vtxo.policy != recipient)
+        return Next(
+            Delivering(state.input_ids, payment, change, state.blinded_ids),
+            writes=write_cosigned(action_id, state),
+        )
+
+    async def _after_bad_answer(
+        self, action_id: str, state: Cosigning, error: ProtocolViolation
+    ) -> Outcome[State]:
+        """Ask again a few times: a server may be mended. Then undo, but only what the server did not book.
+
+        We signed nothing, so nobody can move the inputs. But where the server has spent them in its books, it
+        has for this very payment, and would refuse them for any other: then the payment stays as it is.
+        """
+        answers = min(state.bad_answers + 1, MAX_BAD_ANSWERS)
+        state = replace(state, bad_answers=answers)
+        log.warning("arkoor send %s: bad answer of the server: %s", action_id, chain_text(error))
+        if answers < MAX_BAD_ANSWERS:
+            return Park(state, 1.0, error)
+        if await are_spendable(self._store, self._keychain, self._server, state.input_ids):
+            return Failed(error)
+        pending = StillPending("arkoor send")
+        pending.__cause__ = error
+        return Park(state, error=pending)
+
+    # --- Delivering
+
+    async def _deliver(self, action_id: str, state: Delivering) -> Outcome[State]:
+        if not state.registered:
+            try:
+                await self._server.register_vtxo_transactions(state.payment + state.change)
+                self._registration.note_registered(vtxo.id for vtxo in state.change)
+            except ServerRejected as error:
+                # The recipient registers them too, and can exit without.
+                log.warning("arkoor send %s: registration refused: %s", action_id, chain_text(error))
+            state = replace(state, registered=True)
+        if not state.blinded_ids:
+            return Done(write_delivered(action_id, state, self._registration))
+        errors = []
+        for blinded_id in state.blinded_ids:
+            try:
+                await self._server.post_arkoor_message(blinded_id, state.payment)
+            except OutsideError as error:
+                log.warning("arkoor send %s: delivery failed: %s", action_id, chain_text(error))
+                errors.append(error)
+        if len(errors) < len(state.blinded_ids):
+            return Done(write_delivered(action_id, state, self._registration))
+        if all(is_final(error) for error in errors):
+            state = replace(state, refusals=state.refusals + 1)
+            if state.refusals >= MAX_REFUSED_DELIVERIES:
+                return Failed(DeliveryFailed(), write_undelivered(action_id, state, self._registration))
+        return Park(state, DELIVERY_RETRY_SECS, errors[0])
