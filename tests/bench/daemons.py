@@ -20,7 +20,7 @@ import httpx
 
 from barkd_py.wallet.store import Store
 from tests.bench.http_load import run_load
-from tests.bench.report import OURS, THEIRS, Report
+from tests.bench.report import OURS, THEIRS, Goal, Report
 from tests.bench.rows import add_movements, add_vtxos
 from tests.support.processes import Daemon, Devnet, Process, esplora, eventually, start_devnet
 
@@ -34,6 +34,16 @@ ADDRESSES = 50
 CHANGES = 15
 STARTS = 5
 LOAD_SECONDS = 3.0
+
+START = Goal(0.6)
+MEMORY = Goal(120)
+REQUESTS = {
+    "balance": Goal(2_000, at_least=True),
+    "vtxos": Goal(1, at_least=True, of_theirs=True),
+    "history": Goal(1, at_least=True, of_theirs=True),
+}
+ADDRESS = Goal(0.5, of_theirs=True)
+SEND = Goal(0.6, of_theirs=True)
 
 _CLOCK_TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
 
@@ -102,7 +112,7 @@ async def _measure_subject(
         await _fill_by_boarding(daemon, devnet)
         daemon.process.terminate()
         await _measure_start(report, who, daemon)
-        report.add(f"memory, {VTXOS} VTXOs", who, memory_mb(daemon.process.pid), "MB")
+        report.add(f"memory, {VTXOS} VTXOs", who, memory_mb(daemon.process.pid), "MB", MEMORY)
         await _measure_load(report, who, daemon, f"{VTXOS} VTXOs")
         await _measure_after_change(report, who, daemon, f"{VTXOS} VTXOs")
         await _measure_addresses(report, who, daemon)
@@ -160,7 +170,7 @@ async def _measure_start(report: Report, who: str, daemon: Daemon) -> None:
         daemon.process.launch()
         await first_balance(daemon)
         taken.append(time.perf_counter() - began)
-    report.add(f"start to the first balance, {VTXOS} VTXOs", who, statistics.median(taken), "s")
+    report.add(f"start to the first balance, {VTXOS} VTXOs", who, statistics.median(taken), "s", START)
 
 
 async def first_balance(daemon: Daemon) -> None:
@@ -179,7 +189,7 @@ async def _measure_load(report: Report, who: str, daemon: Daemon, size: str) -> 
         cpu = cpu_ms(daemon.process.pid)
         load = await run_load(daemon.port, f"/api/v1/{path}", seconds=LOAD_SECONDS)
         cpu = cpu_ms(daemon.process.pid) - cpu
-        report.add(f"GET {what}, {size}", who, load.requests_per_second, "req/s")
+        report.add(f"GET {what}, {size}", who, load.requests_per_second, "req/s", REQUESTS[what])
         report.add(f"GET {what}, {size}, p50", who, load.p50_ms, "ms")
         report.add(f"GET {what}, {size}, p99", who, load.p99_ms, "ms")
         report.add(
@@ -212,7 +222,7 @@ async def _measure_addresses(report: Report, who: str, daemon: Daemon) -> None:
         began = time.perf_counter()
         await post_nothing(daemon, "/wallet/addresses/next")
         taken.append(time.perf_counter() - began)
-    report.add("new address", who, 1000 * statistics.median(taken), "ms")
+    report.add("new address", who, 1000 * statistics.median(taken), "ms", ADDRESS)
 
 
 async def _measure_sends(report: Report, who: str, daemon: Daemon, payee: Daemon) -> None:
@@ -223,8 +233,8 @@ async def _measure_sends(report: Report, who: str, daemon: Daemon, payee: Daemon
         await daemon.post("/wallet/send", {"destination": address, "amount_sat": SEND_SAT})
         taken.append(time.perf_counter() - began)
     cpu = cpu_ms(daemon.process.pid) - cpu
-    report.add("arkoor send, request to reply", who, 1000 * statistics.median(taken), "ms")
-    report.add("arkoor send, CPU of the daemon", who, cpu / SENDS, "ms CPU")
+    report.add("arkoor send, request to reply", who, 1000 * statistics.median(taken), "ms", SEND)
+    report.add("arkoor send, CPU of the daemon", who, cpu / SENDS, "ms CPU", SEND)
 
 
 def cpu_ms(pid: int) -> float:
@@ -235,3 +245,11 @@ def cpu_ms(pid: int) -> float:
 def memory_mb(pid: int) -> float:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1_000_000
+
+
+def peak_memory_mb(pid: int) -> float:
+    """The most that the process ever had."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1_000_000
+    raise ValueError("the system does not say")

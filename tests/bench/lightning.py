@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from tests.bench.daemons import Subject, cpu_ms, find_subjects, post_nothing
-from tests.bench.report import OURS, Report
+from tests.bench.report import OURS, Goal, Report
 from tests.support.processes import Daemon, Devnet, esplora, eventually, start_devnet
 
 AT_ONCE = 100
@@ -25,6 +25,8 @@ ONE_BY_ONE = 10
 RECEIVED_SAT = 20_000
 SENT_SAT = 10_000
 PATIENCE_SECS = 300.0
+
+CPU = Goal(1, of_theirs=True)
 
 
 async def measure_lightning(report: Report) -> None:
@@ -117,7 +119,7 @@ class _Lightning:
             self._report.add(f"Lightning {what}", self._who, count / elapsed, "payments/s")
         self._report.add(f"Lightning {what}, p50", self._who, 1000 * statistics.median(taken), "ms")
         self._report.add(f"Lightning {what}, slowest", self._who, 1000 * max(taken), "ms")
-        self._report.add(f"Lightning {what}, CPU of the daemon", self._who, cpu / count, "ms CPU")
+        self._report.add(f"Lightning {what}, CPU of the daemon", self._who, cpu / count, "ms CPU", CPU)
 
     async def _pull(self, lever: str, **arguments: Any) -> Any:
         answer = await self._levers.post(lever, json=arguments)

@@ -1,11 +1,16 @@
 """A wallet that has grown for years: 10,000 VTXOs, 100,000 movements, 1,000 payments under way.
 
 The server is away, so that what is under way stays so, and is driven again and again as in the field.
+Several clients ask for everything at once, some read slowly, and meanwhile another one wants the balance.
 """
 
+import asyncio
 import statistics
 import tempfile
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -15,8 +20,8 @@ from barkd_py.wallet.arkoor.states import Cosigning
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.vtxos.states import ActionHolder, WalletVtxo
-from tests.bench.daemons import cpu_ms, first_balance, memory_mb
-from tests.bench.report import OURS, Report
+from tests.bench.daemons import cpu_ms, first_balance, memory_mb, peak_memory_mb, post_nothing
+from tests.bench.report import OURS, Goal, Report
 from tests.bench.rows import add_movements, add_vtxos
 from tests.support.processes import Daemon, esplora, free_port, start_devnet
 
@@ -25,11 +30,21 @@ MOVEMENTS = 100_000
 FLOWS = 1_000
 STARTS = 3
 SAMPLES = 15
+READERS = 4
+SLOW_READERS = 8
+
+MEMORY = Goal(300)
+START = Goal(3)
+MEANWHILE = Goal(100)
+"""Milliseconds for a balance, whatever else goes on."""
+
+LISTS = ("/history", "/wallet/vtxos?all=true", "/wallet/vtxos")
 
 SIZE = f"{VTXOS:,} VTXOs, {MOVEMENTS:,} movements, {FLOWS:,} flows"
 
 
 async def measure_scale(report: Report) -> None:
+    print(f"scale: {SIZE}")
     with tempfile.TemporaryDirectory(prefix="barkd-bench-") as name:
         directory = Path(name)
         devnet = start_devnet(directory / "devnet")
@@ -40,41 +55,131 @@ async def measure_scale(report: Report) -> None:
             daemon.process.terminate()
             await _fill(daemon.datadir)
             _send_the_server_away(daemon.datadir)
-            taken, cpu = [], []
-            for _ in range(STARTS):
-                if daemon.process.running:
-                    daemon.process.terminate()
-                began = time.perf_counter()
-                daemon.process.launch()
-                await first_balance(daemon)
-                taken.append(time.perf_counter() - began)
-                cpu.append(cpu_ms(daemon.process.pid) / 1000)
-            report.add(f"start to the first balance, {SIZE}", OURS, statistics.median(taken), "s")
-            report.add(f"the same, CPU of the daemon, {SIZE}", OURS, statistics.median(cpu), "s CPU")
-            report.add(f"memory after the start, {SIZE}", OURS, memory_mb(daemon.process.pid), "MB")
-            await _measure_reads(report, daemon)
-            await daemon.post("/wallet/sync")
-            await _measure_reads(report, daemon, "after a sync, ")
-            report.add(f"memory after reads and syncs, {SIZE}", OURS, memory_mb(daemon.process.pid), "MB")
-            await devnet.mine()
-            began = time.perf_counter()
-            await daemon.post("/wallet/sync")
-            report.add(f"sync after a block, {SIZE}", OURS, time.perf_counter() - began, "s")
+            await _Scale(report, daemon).measure(devnet.mine)
         finally:
             await daemon.close()
             devnet.process.kill()
 
 
-async def _measure_reads(report: Report, daemon: Daemon, when: str = "") -> None:
-    """Balance and VTXOs; the whole history once, as it is not made for wallets of this age."""
-    for path, samples in (("/wallet/balance", SAMPLES), ("/wallet/vtxos", SAMPLES), ("/history", 2)):
-        taken = []
-        for _ in range(samples):
+@dataclass
+class _Scale:
+    report: Report
+    daemon: Daemon
+
+    def add(self, what: str, value: float, unit: str, goal: Goal | None = None) -> None:
+        self.report.add(f"scale: {what}", OURS, value, unit, goal)
+
+    async def measure(self, mine: Callable[[], Awaitable[object]]) -> None:
+        await self._measure_start()
+        async with self._balance_meanwhile("the flows are driven after the start"):
+            await asyncio.sleep(5)
+        async with self._balance_meanwhile(f"{READERS} clients read the lists for the first time"):
+            await self._read_at_once("first")
+        async with self._balance_meanwhile("they read them again"):
+            await self._read_at_once("again")
+        async with (
+            self._balance_meanwhile(f"{SLOW_READERS} more do not read on"),
+            self._slow_readers(),
+        ):
+            await asyncio.sleep(2)
+        await self._measure_reads()
+        async with self._balance_meanwhile("a sync goes on"):
+            await self._timed("sync", self.daemon.post("/wallet/sync"))
+        await mine()
+        async with self._balance_meanwhile("a sync after a block goes on"):
+            await self._timed("sync after a block", self.daemon.post("/wallet/sync"))
+        await self._measure_reads("after a sync, ")
+        pid = self.daemon.process.pid
+        self.add("memory after all that", memory_mb(pid), "MB", MEMORY)
+        self.add("memory, the highest it was", peak_memory_mb(pid), "MB", MEMORY)
+
+    async def _measure_start(self) -> None:
+        taken, cpu = [], []
+        process = self.daemon.process
+        for _ in range(STARTS):
+            if process.running:
+                process.terminate()
             began = time.perf_counter()
-            answer = await daemon.http.get(path, timeout=300)
+            process.launch()
+            await first_balance(self.daemon)
+            taken.append(time.perf_counter() - began)
+            cpu.append(cpu_ms(process.pid) / 1000)
+        self.add("start to the first balance", statistics.median(taken), "s", START)
+        self.add("start to the first balance, CPU", statistics.median(cpu), "s CPU")
+        self.add("memory after the start", memory_mb(process.pid), "MB", MEMORY)
+
+    async def _measure_reads(self, when: str = "") -> None:
+        """One client, one read after another, of what has not changed."""
+        for path, samples in (("/wallet/balance", SAMPLES), ("/wallet/vtxos", SAMPLES), ("/history", 5)):
+            taken = []
+            cpu = cpu_ms(self.daemon.process.pid)
+            for _ in range(samples):
+                taken.append(await self._read(path))
+            cpu = cpu_ms(self.daemon.process.pid) - cpu
+            self.add(f"{when}GET {path}", statistics.median(taken), "ms")
+            self.add(f"{when}GET {path}, slowest", max(taken), "ms")
+            self.add(f"{when}GET {path}, CPU", cpu / samples, "ms CPU")
+        await post_nothing(self.daemon, "/wallet/addresses/next")
+        self.add(f"{when}GET /history after a change", await self._read("/history"), "ms")
+
+    async def _read_at_once(self, which: str) -> None:
+        cpu = cpu_ms(self.daemon.process.pid)
+        taken = await asyncio.gather(*(self._read(path) for path in LISTS for _ in range(READERS)))
+        cpu = cpu_ms(self.daemon.process.pid) - cpu
+        self.add(f"{READERS} clients read the lists at once, {which}, slowest", max(taken) / 1000, "s")
+        self.add(f"{READERS} clients read the lists at once, {which}, CPU", cpu / 1000, "s CPU")
+        self.add(f"memory after that, {which}", memory_mb(self.daemon.process.pid), "MB", MEMORY)
+
+    async def _read(self, path: str) -> float:
+        """Milliseconds to the last byte. The bytes are not kept: this process is not what is measured."""
+        began = time.perf_counter()
+        async with self.daemon.http.stream("GET", path, timeout=300) as answer:
             assert answer.status_code == 200
-            taken.append(1000 * (time.perf_counter() - began))
-        report.add(f"{when}GET {path}, {SIZE}", OURS, statistics.median(taken), "ms")
+            async for _ in answer.aiter_raw():
+                pass
+        return 1000 * (time.perf_counter() - began)
+
+    async def _timed(self, what: str, work: Awaitable[object]) -> None:
+        began = time.perf_counter()
+        await work
+        self.add(what, time.perf_counter() - began, "s")
+
+    @asynccontextmanager
+    async def _balance_meanwhile(self, what: str) -> AsyncIterator[None]:
+        """How long a client waits for the balance while something else goes on."""
+        taken: list[float] = []
+
+        async def ask() -> None:
+            while True:
+                taken.append(await self._read("/wallet/balance"))
+                await asyncio.sleep(0.02)
+
+        asking = asyncio.create_task(ask())
+        try:
+            yield
+        finally:
+            asking.cancel()
+            await asyncio.wait([asking])
+        taken.sort()
+        if taken:
+            self.add(f"GET /wallet/balance while {what}, p50", taken[len(taken) // 2], "ms")
+            self.add(f"GET /wallet/balance while {what}, p99", taken[len(taken) * 99 // 100], "ms", MEANWHILE)
+
+    @asynccontextmanager
+    async def _slow_readers(self) -> AsyncIterator[None]:
+        """Clients that ask for the history and read its first line."""
+        request = f"GET /api/v1/history HTTP/1.1\r\nHost: 127.0.0.1:{self.daemon.port}\r\n\r\n".encode()
+        writers = []
+        for _ in range(SLOW_READERS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.daemon.port, limit=4096)
+            writer.write(request)
+            await reader.readline()
+            writers.append(writer)
+        try:
+            yield
+        finally:
+            for writer in writers:
+                writer.transport.abort()
 
 
 async def _fill(datadir: Path) -> None:

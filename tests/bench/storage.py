@@ -8,7 +8,7 @@ from pathlib import Path
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.store import Store, Transaction
 from tests.bench.report import OURS, Report
-from tests.bench.rows import add_movements, add_vtxos
+from tests.bench.rows import add_movements, add_vtxos, address_of
 
 SIZES = ((140, 140), (10_000, 100_000))
 SAMPLES = 7
@@ -33,7 +33,7 @@ async def measure_storage(report: Report) -> None:
 
 def _reads(vtxos: int, movements: int) -> dict[str, Read]:
     middle = movements // 2
-    method = PaymentMethod(PaymentMethodKind.ARK, f"tark1{middle:0>100}")
+    method = PaymentMethod(PaymentMethodKind.ARK, address_of(middle))
     return {
         f"balance, {vtxos} VTXOs": lambda tx: tx.balance.sums(100, 5),
         f"100 of {vtxos} VTXOs": lambda tx: tx.vtxos.list(limit=100),
