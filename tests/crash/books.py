@@ -5,9 +5,10 @@ chain itself. A child that pays for an exit also collects the anchor of its pare
 """
 
 import asyncio
+import contextlib
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,41 +50,47 @@ class Books:
         """Do what has to be done until nothing is pending, and the books balance."""
         deadline = time.monotonic() + SETTLE_WITHIN_SECS
         for push in itertools.count():
-            loose = await self.loose_ends()
-            if not loose:
+            loose = await self._some_loose_end()
+            if loose is None:
                 return
             if time.monotonic() > deadline:
+                ends = [each async for each in self.loose_ends()]
                 tails = "\n".join(f"{name}: {each.process.tail()}" for name, each in self.daemons.items())
-                raise AssertionError(f"never settled: {loose}\n{tails}")
+                raise AssertionError(f"never settled: {ends}\n{tails}")
             expires = push > PATIENT_PUSHES and "pending_lightning_send_sat" in str(loose)
             await self._push_on(BLOCKS_TO_EXPIRY if expires else 1)
 
     async def _push_on(self, blocks: int) -> None:
-        if any([await daemon.get("/wallet/rounds") for daemon in self.daemons.values()]):
+        daemons = self.daemons.values()
+        if any(await asyncio.gather(*(daemon.get("/wallet/rounds") for daemon in daemons))):
             await self.devnet.pull("/round")
             await asyncio.sleep(0.2)  # rounds take their time; asking again is all that there is to do
         waits_for_delta = False
-        for daemon in self.daemons.values():
+        for daemon in daemons:
             live = await daemon.get("/exits/status/live")
             waits_for_delta |= any(each["state"]["type"] == "awaiting-delta" for each in live)
             if live:
-                await _push_exits(daemon)
+                await _push_exits(daemon, live)
         await self.devnet.mine(EXIT_DELTA if waits_for_delta else blocks)
-        for daemon in self.daemons.values():
-            await daemon.post("/wallet/sync")
-            await daemon.post("/onchain/sync")
+        await asyncio.gather(*(_sync(daemon) for daemon in daemons))
 
-    async def loose_ends(self) -> dict[str, Any]:
-        """What is not at its end, by name."""
-        loose: dict[str, Any] = {}
+    async def _some_loose_end(self) -> tuple[str, Any] | None:
+        """One is enough to go on; looking for the others takes time."""
+        async with contextlib.aclosing(self.loose_ends()) as ends:
+            return await anext(ends, None)
+
+    async def loose_ends(self) -> AsyncGenerator[tuple[str, Any], None]:
+        """What is not at its end, and what it is called."""
         for name, daemon in self.daemons.items():
-            loose |= {f"{name}: {what}": ends for what, ends in (await _loose_ends_of(daemon)).items()}
+            async for what, ends in _loose_ends_of(daemon):
+                if ends:
+                    yield f"{name}: {what}", ends
         if self.wealth_sat:
             try:
-                loose["missing_sat"] = self.wealth_sat - await self.measured_wealth_sat()
+                if missing_sat := self.wealth_sat - await self.measured_wealth_sat():
+                    yield "missing_sat", missing_sat
             except NotOnChain as error:
-                loose["not on the chain"] = str(error)
-        return {name: what for name, what in loose.items() if what}
+                yield "not on the chain", str(error)
 
     async def measured_wealth_sat(self) -> int:
         """What all own, and all fees that they ever paid. Raises NotOnChain."""
@@ -123,25 +130,29 @@ class Books:
         return self._costs_sat[txid]
 
 
-async def _push_exits(daemon: Daemon) -> None:
-    await daemon.post("/exits/progress")
-    if any(each["state"]["type"] == "claimable" for each in await daemon.get("/exits/status/live")):
+async def _sync(daemon: Daemon) -> None:
+    await daemon.post("/wallet/sync")
+    await daemon.post("/onchain/sync")
+
+
+async def _push_exits(daemon: Daemon, live: list[Json]) -> None:
+    if any(each["state"]["type"] == "claimable" for each in live):
         address = (await daemon.post("/onchain/addresses/next"))["address"]
         await daemon.post("/exits/claim/all", {"destination": address})
+    else:
+        await daemon.post("/exits/progress")
 
 
-async def _loose_ends_of(daemon: Daemon) -> dict[str, Any]:
+async def _loose_ends_of(daemon: Daemon) -> AsyncGenerator[tuple[str, Any], None]:
     balance = await daemon.get("/wallet/balance")
-    onchain = await daemon.get("/onchain/balance")
     at_rest = ("spendable_sat", "needs_refresh_sat")
-    return {
-        "balance": {key: sat for key, sat in balance.items() if sat and key not in at_rest},
-        "history": [each for each in await daemon.get("/history") if each["status"] == "pending"],
-        "vtxos": [each for each in await daemon.get("/wallet/vtxos") if each["state"]["type"] != "spendable"],
-        "exits": [
-            each for each in await daemon.get("/exits/status/live") if each["state"]["type"] != "claimed"
-        ],
-        "rounds": await daemon.get("/wallet/rounds"),
-        "boards": await daemon.get("/boards/pending"),
-        "unconfirmed": onchain["total_sat"] - onchain["confirmed_sat"],
-    }
+    yield "balance", {key: sat for key, sat in balance.items() if sat and key not in at_rest}
+    yield "history", [each for each in await daemon.get("/history") if each["status"] == "pending"]
+    vtxos = await daemon.get("/wallet/vtxos")
+    yield "vtxos", [each for each in vtxos if each["state"]["type"] != "spendable"]
+    exits = await daemon.get("/exits/status/live")
+    yield "exits", [each for each in exits if each["state"]["type"] != "claimed"]
+    yield "rounds", await daemon.get("/wallet/rounds")
+    yield "boards", await daemon.get("/boards/pending")
+    onchain = await daemon.get("/onchain/balance")
+    yield "unconfirmed", onchain["total_sat"] - onchain["confirmed_sat"]

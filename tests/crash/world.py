@@ -102,8 +102,8 @@ class DoomedDaemon(Daemon):
 class World:
     """See the module.
 
-    ark_url, esplora_url: of the proxies. after_run: closed when a run is over. words, imported, encoded: what
-    flows of the wallet itself remember.
+    ark_url, esplora_url: of the proxies. after_run: closed when a run is over. words, last_recovery, imported,
+    encoded: what flows of the wallet itself remember.
     """
 
     devnet: Devnet
@@ -118,6 +118,7 @@ class World:
     esplora_url: str
     after_run: AsyncExitStack = field(default_factory=AsyncExitStack)
     words: str = ""
+    last_recovery: str | None = None
     imported: str = ""
     encoded: str = ""
     _calls_seen: Counter[NetworkCall] = field(default_factory=Counter)
