@@ -10,6 +10,7 @@ Takes hours on two cores. Each run is noted as it ends, so that what was interru
 import argparse
 import asyncio
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -137,6 +138,7 @@ def main() -> None:
         for flow in flows:
             asyncio.run(list_points(flow))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended
     results = options.results or report.RESULTS
     known = report.recorded(results) if options.missing else []
     done = frozenset(

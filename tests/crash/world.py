@@ -102,8 +102,8 @@ class DoomedDaemon(Daemon):
 class World:
     """See the module.
 
-    ark_url, esplora_url: of the proxies. after_run: closed when a run is over. words, last_recovery, imported,
-    encoded: what flows of the wallet itself remember.
+    ark_url, esplora_url: of the proxies. after_run: closed when a run is over. words, last_recovery,
+    imported, encoded: what flows of the wallet itself remember.
     """
 
     devnet: Devnet
