@@ -54,8 +54,10 @@ class Nursery:
     def close(self) -> None:
         """What it forked dies with it."""
         assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
         self._popen.stdin.close()
         self._popen.wait()
+        self._popen.stdout.close()
 
 
 class ForkedProcess(Process):
