@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import resource
 import socket
 from collections.abc import Iterator
 from typing import Any, Final
@@ -45,20 +46,59 @@ REQUEST_SECS: Final = 120.0
 """From the connection, or the first byte of a later request, to the last byte of the request."""
 
 
+def _connections_max() -> int:
+    """Half of the files that the process may have open: the rest is for the database and the outside."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else max(1, min(CONNECTIONS_MAX, soft // 2))
+
+
+CONNECTIONS_MAX: Final = 2048
+WEBSOCKETS_MAX: Final = 256
+"""Each is a queue of 64 events. A client needs one; one that forgets to close its sockets is told so."""
+_BUSY: Final = b"HTTP/1.1 503 \r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
 class _Protocol(HttpToolsProtocol):
     """Upgrades only what is a websocket handshake in every header, and only on the websocket's path.
 
     What a client that has not shown a token may cost is bounded: the bytes of a request, which uvicorn would
-    keep without limit until its head is complete, and the time it may take to arrive.
+    keep without limit until its head is complete, and the time it may take to arrive; and the connections. If
+    there are too many, the one that has been without a request for longest makes room for a new one, so that
+    nobody keeps others out by opening connections; if all of them are busy, the new one is refused.
     """
 
     _in_head = True
     _request_bytes = 0
+    _idle_since = 0.0
     _overdue: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._idle_since = self.loop.time()
+        has_room = len(self.connections) < _connections_max() or self._make_room()
         super().connection_made(transport)
-        self._await_request()
+        if has_room:
+            self._await_request()
+        else:
+            transport.write(_BUSY)
+            transport.close()
+
+    def _make_room(self) -> bool:
+        waiting = [each for each in self.connections if isinstance(each, _Protocol) and each.is_idle]
+        if not waiting:
+            return False
+        longest = min(waiting, key=lambda each: each._idle_since)
+        longest.transport.close()
+        self.connections.discard(longest)
+        return True
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is being done for it: its request has not arrived, or was answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def on_response_complete(self) -> None:
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
@@ -89,6 +129,11 @@ class _Protocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._stop_waiting()
+        websockets = sum(not isinstance(each, _Protocol) for each in self.connections)
+        if websockets >= WEBSOCKETS_MAX:
+            self.transport.write(_BUSY)
+            self.transport.close()
+            return
         super().handle_websocket_upgrade()
 
     def _await_request(self) -> None:

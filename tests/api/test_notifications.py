@@ -1,6 +1,7 @@
 """Tickets, the websocket and the long poll, over real connections."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -146,6 +147,20 @@ async def test_each_socket_hears_everything(api: RunningApi) -> None:
             await (await socket.ping())
         movement = api.wallet.add_movement()
         assert [_movement_id(await _receive(socket)) for socket in (one, other)] == [movement.id] * 2
+
+
+async def test_sockets_that_nobody_closes_have_a_bound(
+    api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("barkd_py.api.server.WEBSOCKETS_MAX", 3)
+    async with contextlib.AsyncExitStack() as kept:
+        sockets = [await kept.enter_async_context(await _connect(api)) for _ in range(3)]
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await _connect(api)
+        assert refused.value.response.status_code == 503
+        assert (await api.http.get("/ping")).text == "pong"
+        await sockets[0].close()
+        await kept.enter_async_context(await _connect(api))
 
 
 def _movement_id(event: object) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import pytest
 
 from barkd_py.api.app import BarkdApi
 from barkd_py.api.deps import ApiState
-from barkd_py.api.server import ApiServer, BindFailed, bind, describe_address
+from barkd_py.api.server import ApiServer, BindFailed, _connections_max, bind, describe_address
 from barkd_py.daemon.runtime import Runtime
 from barkd_py.datadir import Datadir
 from barkd_py.errors import chain_text
@@ -57,12 +58,20 @@ async def test_a_request_that_hangs_does_not_hold_up_the_stop_for_ever(tmp_path:
 
 @asynccontextmanager
 async def _serving(tmp_path: Path) -> AsyncIterator[int]:
+    async with _server(tmp_path) as server:
+        yield int(server.servers[0].sockets[0].getsockname()[1])
+
+
+@asynccontextmanager
+async def _server(tmp_path: Path) -> AsyncIterator[ApiServer]:
     runtime = Runtime(Datadir(tmp_path), FakeBackend(), environment={})
     listener = bind(LOOPBACK, 0)
     server = ApiServer(BarkdApi(ApiState(runtime, token=None)), listener, drain_secs=1)
     serving = asyncio.create_task(server.run_until_stopped())
+    while not server.started:
+        await asyncio.sleep(0.001)
     try:
-        yield listener.getsockname()[1]
+        yield server
     finally:
         server.stop()
         await serving
@@ -135,3 +144,59 @@ async def test_a_request_that_never_arrives_is_not_waited_for(
         async with asyncio.timeout(60):  # an idle connection that was used lives longer
             await reader.read()
         writer.close()
+
+
+# --- too many of them
+
+
+async def _connect(port: int, start: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(start)
+    await writer.drain()
+    return reader, writer
+
+
+def _port(server: ApiServer) -> int:
+    return int(server.servers[0].sockets[0].getsockname()[1])
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /ping HTT"])
+async def test_idle_connections_keep_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    """Ten times as many as there may be. Those that wait for longest are closed."""
+    monkeypatch.setattr("barkd_py.api.server.CONNECTIONS_MAX", 20)
+    async with _server(tmp_path) as server, httpx.AsyncClient() as client:
+        idle = [await _connect(_port(server), start) for _ in range(200)]
+        assert (await client.get(f"http://127.0.0.1:{_port(server)}/ping")).text == "pong"
+        assert len(server.server_state.connections) <= 20
+        async with asyncio.timeout(60):
+            await idle[0][0].read()
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_what_is_being_served_is_not_cut_for_a_new_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("barkd_py.api.server.CONNECTIONS_MAX", 20)
+    unfinished = b"POST /nope HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n"
+    async with _server(tmp_path) as server:
+        busy = [await _connect(_port(server), unfinished) for _ in range(20)]
+        async with asyncio.timeout(60):
+            while sum(not each.is_idle for each in server.server_state.connections) < 20:  # type: ignore[union-attr]
+                await asyncio.sleep(0.001)
+            reader, writer = await _connect(_port(server), b"GET /ping HTTP/1.1\r\nhost: a\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                assert (await reader.read()).startswith(b"HTTP/1.1 503")
+            writer.close()
+            busy[0][1].write(b"1234567890")
+            assert (await busy[0][0].readline()).startswith(b"HTTP/1.1 404")
+        for _, writer in busy:
+            writer.close()
+
+
+def test_connections_leave_files_for_the_wallet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft, expected in ((1024, 512), (1_000_000, 2048), (resource.RLIM_INFINITY, 2048), (1, 1)):
+        monkeypatch.setattr("resource.getrlimit", lambda _, soft=soft: (soft, soft))
+        assert _connections_max() == expected

@@ -8,10 +8,12 @@ import pytest
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.address import parse_address
+from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.daemon.loops import Daemon
 from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.errors import BarkdError, chain_text
 from barkd_py.server_rpc.api import RoundFinished
 from barkd_py.wallet.exits.errors import InsufficientConfirmedFundsForExit
 from barkd_py.wallet.exits.states import Claimable, Claimed, ExitFilter, Start, WalletOrigin
@@ -62,6 +64,29 @@ async def exit_all(net: Net, owner: Owner) -> tuple[VtxoId, ...]:
     for vtxo_id in ids:
         assert isinstance((await wallet.exits.status(vtxo_id)).state, Claimed)
     return tuple(ids)
+
+
+async def test_a_server_that_has_become_another_does_not_stop_exits(net: Net, alice: Owner) -> None:
+    """Its answers are refused; the scripts are built from the key in the VTXO, not from what it says now."""
+    await alice.fund_onchain(100_000)
+    other = SecretKey(bytes([9]) * 32).public_key
+    net.fault(
+        "GetArkInfo",
+        stage="reply",
+        kind="mutate",
+        path="server_pubkey",
+        mutation="set",
+        value=other.data.hex(),
+        count=None,
+    )
+    before_sat = await total_sat(alice)
+    await alice.restart()
+    with pytest.raises(BarkdError) as refused:
+        await alice.wallet.send_arkoor(await alice.wallet.new_address(), 1_000)
+    assert "Server public key has changed" in chain_text(refused.value)
+    await exit_all(net, alice)
+    assert (await alice.wallet.balance()).total_sat == 0
+    assert before_sat - 2_000 < await total_sat(alice) < before_sat, "all but the miners' fees"
 
 
 async def fees_sat(net: Net, wallet: Wallet, ids: tuple[VtxoId, ...]) -> int:

@@ -99,6 +99,22 @@ async def test_a_round_that_cannot_be_ours_is_dropped(net: Net, alice: Owner) ->
     assert len(await refreshes(alice)) == 2
 
 
+@pytest.mark.parametrize("more_sat", [0, 1])
+async def test_a_fee_of_five_percent_is_the_most(net: Net, alice: Owner, more_sat: int) -> None:
+    """To the satoshi: nothing else about the round is wrong when the bound is looked at."""
+    liar, unlock_hash = await forgotten(net, alice)
+    (old,) = await alice.wallet.list_vtxos(include_all=False)
+    left_sat = old.amount_sat - old.amount_sat * 5 // 100 - more_sat
+
+    def dear(told: RoundParticipation) -> RoundParticipation:
+        (vtxo,) = told.output_vtxos
+        return replace(told, output_vtxos=(replace(vtxo, amount_sat=left_sat),))
+
+    liar.lies["round_participation_status"] = dear
+    await alice.wallet.rounds.on_completed(unlock_hash)
+    assert len(await stored_rounds(alice)) == 1 - more_sat
+
+
 async def test_a_round_that_cannot_be_looked_up_is_told_again(net: Net, alice: Owner) -> None:
     """What only failed now must come again: the message is not acknowledged."""
     liar, unlock_hash = await forgotten(net, alice)
