@@ -54,6 +54,7 @@ from barkd_py.wallet.exits.states import (
     Processing,
     VtxoAlreadySpent,
     VtxoSwept,
+    WalletOrigin,
 )
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.exits import ExitChildRow
@@ -278,11 +279,16 @@ class ExitDriver:
         return changed
 
     async def _settle_children(self, observation: Observation) -> None:
-        """A child of ours that another one has replaced does not count any more."""
+        """A child of ours that another one has replaced does not count any more.
+
+        If that other one is ours as well, a crash kept the replacement from being broadcast: it counts, and
+        is what the payer takes if the rate still asks for one. (If not, the on-chain wallet drops it.)
+        """
         for exit_txid, found in observation.found.items():
             ours = self._children.get(exit_txid)
             self._children[exit_txid] = found
-            if self._onchain is not None and ours is not None and ours.is_ours:
+            is_older = found.origin == WalletOrigin()  # ours, and in no block
+            if self._onchain is not None and ours is not None and ours.is_ours and not is_older:
                 log.info("the child of exit transaction %s was replaced by %s", exit_txid, found.tx.txid)
                 await self._onchain.evict(ours.tx.txid)
 
