@@ -49,8 +49,12 @@ async def _full_disk(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _locked_database(world: World) -> AsyncIterator[None]:
-    """Somebody else is in the middle of writing to the file."""
-    other = sqlite3.connect(world.victim.datadir / "db.sqlite", isolation_level=None)
+    """Somebody else is in the middle of writing to the file, if there is one yet."""
+    file = world.victim.datadir / "db.sqlite"
+    if not file.exists():
+        yield
+        return
+    other = sqlite3.connect(file, isolation_level=None)
     try:
         other.execute("BEGIN IMMEDIATE")
         yield
