@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
@@ -48,13 +48,13 @@ from barkd_py.api.routers import (
     swagger,
     wallet,
 )
-from barkd_py.api.routing import ClientGone, Operation, OperationRoute, RequestRefused, receive_body
+from barkd_py.api.routing import ClientGone, Endpoint, Operation, RequestRefused, Router, receive_body
 from barkd_py.errors import AuthError
 from barkd_py.version import VERSION
 
 log = logging.getLogger(__name__)
 
-ROUTERS: Final[Sequence[APIRouter]] = (
+ROUTERS: Final[Sequence[Router]] = (
     ping.router,
     boards.router,
     offboards.router,
@@ -100,17 +100,14 @@ class _Path:
 class _Paths:
     """Finds the path of a request. Literal paths win over those with parameters."""
 
-    def __init__(self, routers: Sequence[APIRouter]) -> None:
+    def __init__(self, routers: Sequence[Router]) -> None:
         self._literal: dict[str, _Path] = {}
         self._patterns: dict[int, list[tuple[tuple[str, ...], _Path]]] = {}
         for router in routers:
-            for route in router.routes:
-                assert isinstance(route, OperationRoute)
-                entry = self._entry(route)
-                for method in route.methods or ():
-                    entry.operations[method] = route.operation
+            for endpoint in router.endpoints:
+                self._entry(endpoint).operations[endpoint.method] = endpoint.operation
 
-    def _entry(self, route: OperationRoute) -> _Path:
+    def _entry(self, route: Endpoint) -> _Path:
         segments = tuple(route.path.split("/"))
         names = tuple(segment[1:-1] for segment in segments if segment.startswith("{"))
         new = _Path(names, open=route.path in _OPEN, auth_after_query=route.path in _AUTH_AFTER_QUERY)
@@ -158,16 +155,13 @@ class BarkdApi(FastAPI):
             openapi_url=None,
             docs_url=None,
             redoc_url=None,
-            generate_unique_id_function=lambda route: route.name,
         )
         self.barkd = state
-        for router in ROUTERS:
-            self.include_router(router)
         self._paths = _Paths(ROUTERS)
         self._document: bytes | None = None
 
     def openapi(self) -> dict[str, Any]:
-        return openapi.describe(self, VERSION)
+        return openapi.describe(ROUTERS, VERSION)
 
     def openapi_bytes(self) -> bytes:
         """The document as JSON; made when it is first asked for."""

@@ -4,10 +4,13 @@ FastAPI documents its own validation error for each operation; here malformed in
 so that is taken out. Source: protocol sheet 07 §5.2.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+
+from barkd_py.api.routing import Router
+from barkd_py.api.schemas.common import Schema
 
 _DESCRIPTION: Final = (
     "A REST API for barkd, a wallet daemon for Ark: self-custodial Ark, Lightning and on-chain payments over "
@@ -28,13 +31,14 @@ _TAGS: Final = (
 _FRAMEWORK_SCHEMAS: Final = ("HTTPValidationError", "ValidationError")
 
 
-def describe(app: FastAPI, version: str) -> dict[str, Any]:
-    """The OpenAPI document of the app."""
+def describe(routers: Sequence[Router], version: str) -> dict[str, Any]:
+    """The OpenAPI document of these routers' operations."""
+    Schema.build_all()
     document = get_openapi(
         title="barkd REST API",
         version=version,
         description=_DESCRIPTION,
-        routes=app.routes,
+        routes=[route for router in routers for route in router.describe().routes],
         tags=[{"name": name, "description": description} for name, description in _TAGS],
     )
     for operations in document["paths"].values():

@@ -14,10 +14,11 @@ other. Source: protocol sheet 07 §1.2.
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, get_type_hints
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeVar, get_type_hints
 
 from fastapi import APIRouter, Request, params
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.types import Receive
 
@@ -32,6 +33,8 @@ _JSON_TYPE: Final = re.compile(rb"application/(?:json|[^\s;/]+\+json)[ \t]*(?:;.
 PathReader = Callable[[str, str], object]
 BodyReader = Callable[[bytes], object]
 Dependency = Callable[[Request], object]
+
+_C = TypeVar("_C", bound=Callable[..., Awaitable[object]])
 
 
 class RequestRefused(Exception):
@@ -132,14 +135,60 @@ async def receive_body(receive: Receive) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-class OperationRoute(APIRoute):
-    """A path operation that knows how to answer without FastAPI's machinery."""
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a router knows of one of its operations. options: what FastAPI is told about it."""
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
-        self.operation = Operation(endpoint, path)
+    path: str
+    method: str
+    call: Callable[..., Awaitable[object]]
+    operation: Operation
+    options: Mapping[str, Any]
 
 
-def new_router(prefix: str, tag: str) -> APIRouter:
+class Router:
+    """The operations of one part of the API, declared as with FastAPI's own router.
+
+    FastAPI reads signatures and models for a millisecond or two each, all for openapi.json, which a daemon
+    may never be asked for. So it is told of them only when it is to describe them (`describe`).
+    """
+
+    def __init__(self, prefix: str = "", *, tags: Sequence[str] = (), include_in_schema: bool = True) -> None:
+        self.endpoints: list[Endpoint] = []
+        self._prefix = prefix
+        self._tags = list(tags)
+        self._include_in_schema = include_in_schema
+
+    def get(self, path: str, **options: Any) -> Callable[[_C], _C]:
+        return self._declare(path, "GET", options)
+
+    def post(self, path: str, **options: Any) -> Callable[[_C], _C]:
+        return self._declare(path, "POST", options)
+
+    def delete(self, path: str, **options: Any) -> Callable[[_C], _C]:
+        return self._declare(path, "DELETE", options)
+
+    def _declare(self, path: str, method: str, options: Mapping[str, Any]) -> Callable[[_C], _C]:
+        full_path = self._prefix + path
+
+        def declare(call: _C) -> _C:
+            self.endpoints.append(Endpoint(full_path, method, call, Operation(call, full_path), options))
+            return call
+
+        return declare
+
+    def describe(self) -> APIRouter:
+        """As FastAPI sees it."""
+        router = APIRouter(
+            tags=list[str | Enum](self._tags),
+            include_in_schema=self._include_in_schema,
+            generate_unique_id_function=lambda route: route.name,
+        )
+        for endpoint in self.endpoints:
+            router.add_api_route(endpoint.path, endpoint.call, methods=[endpoint.method], **endpoint.options)
+        return router
+
+
+def new_router(prefix: str, tag: str) -> Router:
     """A router for the operations of one tag, with paths below `/api/v1`."""
-    return APIRouter(prefix=f"/api/v1{prefix}", tags=[tag], route_class=OperationRoute)
+    return Router(f"/api/v1{prefix}", tags=[tag])

@@ -1,11 +1,9 @@
 """Liveness; the only operation outside `/api/v1`."""
 
-from fastapi import APIRouter
-
 from barkd_py.api.reply import Reply, text_reply
-from barkd_py.api.routing import OperationRoute
+from barkd_py.api.routing import Router
 
-router = APIRouter(route_class=OperationRoute)
+router = Router()
 
 
 @router.get(

@@ -12,10 +12,10 @@ import importlib.resources
 from functools import cache
 from typing import Final
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 
 from barkd_py.api.reply import Reply, json_bytes_reply
-from barkd_py.api.routing import OperationRoute
+from barkd_py.api.routing import Router
 
 _POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -62,7 +62,7 @@ PATHS: Final = frozenset(
     }
 )
 
-router = APIRouter(route_class=OperationRoute, include_in_schema=False)
+router = Router(include_in_schema=False)
 
 
 @router.get("/swagger-ui", response_model=None)

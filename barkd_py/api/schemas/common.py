@@ -13,7 +13,16 @@ U16 = Annotated[int, Unsigned(32), Field(ge=0, json_schema_extra={"format": "int
 
 
 class Schema(BaseModel):
-    model_config = ConfigDict(populate_by_name=True)
+    # Most models only describe; building their validators takes as long as opening a wallet.
+    model_config = ConfigDict(populate_by_name=True, defer_build=True)
+
+    @classmethod
+    def build_all(cls) -> None:
+        """Build the validators of all models below this one, which FastAPI needs to describe them."""
+        for model in cls.__subclasses__():
+            model.model_config["defer_build"] = False
+            model.model_rebuild()
+            model.build_all()
 
 
 class BadRequestError(Schema):

@@ -72,5 +72,5 @@ class Delivering:
 
 State = Cosigning | Delivering
 FORMAT: PayloadFormat[State] = PayloadFormat(
-    "arkoor send", TypeAdapter(Annotated[State, Field(discriminator="type")])
+    "arkoor send", lambda: TypeAdapter(Annotated[State, Field(discriminator="type")])
 )

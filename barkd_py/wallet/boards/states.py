@@ -42,7 +42,7 @@ class Confirming:
 
 State = Broadcasting | Confirming
 FORMAT: PayloadFormat[State] = PayloadFormat(
-    "board", TypeAdapter(Annotated[State, Field(discriminator="type")])
+    "board", lambda: TypeAdapter(Annotated[State, Field(discriminator="type")])
 )
 
 

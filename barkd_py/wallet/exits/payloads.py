@@ -10,10 +10,10 @@ from barkd_py.wallet.store.payloads import PayloadFormat
 from barkd_py.wallet.store.rows import from_json, to_json
 
 _STATE: PayloadFormat[ExitState] = PayloadFormat(
-    "exit", TypeAdapter(Annotated[ExitState, Field(discriminator="type")])
+    "exit", lambda: TypeAdapter(Annotated[ExitState, Field(discriminator="type")])
 )
 _ORIGIN: PayloadFormat[ExitTxOrigin] = PayloadFormat(
-    "child of an exit transaction", TypeAdapter(Annotated[ExitTxOrigin, Field(discriminator="type")])
+    "child of an exit transaction", lambda: TypeAdapter(Annotated[ExitTxOrigin, Field(discriminator="type")])
 )
 
 encode_state = _STATE.encode

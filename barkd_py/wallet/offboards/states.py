@@ -158,7 +158,7 @@ class Confirming:
 
 State = Splitting | Registering | Preparing | Prepared | Broadcasting | Confirming
 FORMAT: PayloadFormat[State] = PayloadFormat(
-    "offboard", TypeAdapter(Annotated[State, Field(discriminator="type")])
+    "offboard", lambda: TypeAdapter(Annotated[State, Field(discriminator="type")])
 )
 
 UPSTREAM_NAMES: dict[type[State], str] = {

@@ -58,4 +58,4 @@ class Progress:
         return self.mailbox_until is None and not self.is_mailbox_read
 
 
-FORMAT: PayloadFormat[Progress] = PayloadFormat("recovery", TypeAdapter(Progress))
+FORMAT: PayloadFormat[Progress] = PayloadFormat("recovery", lambda: TypeAdapter(Progress))

@@ -199,7 +199,7 @@ class Round:
     last_error: str | None = None
 
 
-_FORMAT: PayloadFormat[Round] = PayloadFormat("round", TypeAdapter(Round))
+_FORMAT: PayloadFormat[Round] = PayloadFormat("round", lambda: TypeAdapter(Round))
 
 encode_round = _FORMAT.encode
 decode_round = _FORMAT.decode

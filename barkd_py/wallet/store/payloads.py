@@ -9,6 +9,7 @@ The annotated types below are how a field of a state is written: everything bina
 """
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
@@ -47,23 +48,28 @@ class PayloadMalformed(StoreError):
 class PayloadFormat(Generic[T]):
     """How one machine's states are stored.
 
-    name: for errors. adapter: of the union of states, told apart by a ``type`` field.
+    name: for errors. adapter: of the union of states, told apart by a ``type`` field; made when it is first
+    needed, as most of them are not while the daemon starts.
     upgrades: by the version they start from; every version below `version` has one.
     """
 
     def __init__(
         self,
         name: str,
-        adapter: TypeAdapter[T],
+        adapter: Callable[[], TypeAdapter[T]],
         *,
         version: int = 1,
         upgrades: Mapping[int, Upgrade] | None = None,
     ) -> None:
         self._name = name
-        self._adapter = adapter
+        self._make_adapter = adapter
         self._version = version
         self._upgrades = dict(upgrades or {})
         assert set(self._upgrades) == set(range(1, version)), "every older version has its upgrade"
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[T]:
+        return self._make_adapter()
 
     def encode(self, state: T) -> str:
         return to_json({"version": self._version, "state": self._adapter.dump_python(state, mode="json")})

@@ -51,8 +51,7 @@ class Working:
 
 
 State = Annotated[Waiting | Working, Field(discriminator="type")]
-ADAPTER: TypeAdapter[Waiting | Working] = TypeAdapter(State)
-FORMAT = PayloadFormat("test state", ADAPTER)
+FORMAT: PayloadFormat[Waiting | Working] = PayloadFormat("test state", lambda: TypeAdapter(State))
 
 WAITING = Waiting(b"\x01\x02", SECRET)
 
@@ -90,7 +89,9 @@ def test_older_states_are_upgraded_step_by_step() -> None:
     def count(state: dict[str, Any]) -> dict[str, Any]:
         return {**state, "retries": state["tries"] - 1}
 
-    third = PayloadFormat("test state", ADAPTER, version=3, upgrades={1: rename, 2: count})
+    third: PayloadFormat[Waiting | Working] = PayloadFormat(
+        "test state", lambda: TypeAdapter(State), version=3, upgrades={1: rename, 2: count}
+    )
     first = {"type": "waiting", "image": "0102", "secret": "2a" * 32, "tries": 4}
 
     assert third.decode(json.dumps({"version": 1, "state": first})) == Waiting(b"\x01\x02", SECRET, 3)

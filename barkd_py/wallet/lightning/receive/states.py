@@ -100,7 +100,7 @@ class Delivering:
 State = AwaitingPayment | HtlcsReady | PreimageRevealed | Delivering
 
 FORMAT: PayloadFormat[State] = PayloadFormat(
-    "lightning receive", TypeAdapter(Annotated[State, Field(discriminator="type")])
+    "lightning receive", lambda: TypeAdapter(Annotated[State, Field(discriminator="type")])
 )
 
 

@@ -159,7 +159,9 @@ WithHtlcs = Funded | Initiated | Revocable | Stuck
 
 FORMAT: PayloadFormat[State] = PayloadFormat(
     "lightning send",
-    TypeAdapter(Annotated[Locked | Funded | Initiated | Revocable | Stuck, Field(discriminator="type")]),
+    lambda: TypeAdapter(
+        Annotated[Locked | Funded | Initiated | Revocable | Stuck, Field(discriminator="type")]
+    ),
 )
 
 
