@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from barkd_py.api import generate
+from barkd_py.ark.vtxo import VtxoId
 from barkd_py.wallet.exits.states import Claimable, ExitStatus
 from tests.contract.description import operations_of
 from tests.contract.recorded import EXIT_VTXO, REGTEST_ADDRESS
@@ -46,7 +47,8 @@ async def _ask(api: RunningApi, operation: str, body: Any = None) -> tuple[int, 
 
 def test_every_operation_of_the_onchain_wallet_is_asked() -> None:
     described = {
-        f"{method.upper()} {path.removeprefix('/api/v1')}" for method, path in operations_of(generate.document())
+        f"{method.upper()} {path.removeprefix('/api/v1')}"
+        for method, path in operations_of(generate.document())
     }
     assert {name for name in described if " /onchain/" in name or " /wallet/offboard/" in name} == set(ASKING)
 
@@ -94,16 +96,11 @@ async def test_boards_are_a_500(api: RunningApi, operation: str, body: Any) -> N
     assert await _ask(api, operation, body) == (500, expected)
 
 
-async def test_the_fee_of_an_exit_is_estimated_and_cannot_be_paid(api: RunningApi) -> None:
-    status, estimate = await _ask(api, "GET /exits/fee")
-    assert (status, estimate["fundable"]) == (200, False)
-
-
 async def test_exits_are_looked_at_and_claimed_all_the_same(api: RunningApi) -> None:
     """barkd answers 500 to the first; looking needs no coins, and a claim pays for itself."""
     api.wallet.add_vtxo(some_vtxo(EXIT_VTXO, 49_670))
     claimable = next(state for state in samples.STATES if isinstance(state, Claimable))
-    api.wallet.exits.put(ExitStatus(samples.VtxoId.parse(EXIT_VTXO), claimable))
+    api.wallet.exits.put(ExitStatus(VtxoId.parse(EXIT_VTXO), claimable))
     status, progress = await _ask(api, "POST /exits/progress", {})
     assert (status, [entry["vtxo_id"] for entry in progress["exits"]]) == (200, [EXIT_VTXO])
     claim = {"destination": REGTEST_ADDRESS}

@@ -112,6 +112,49 @@ async def test_endpoints_answer_in_json_except_a_ping_and_what_cannot_be_read(st
     assert (unreadable.status_code, unreadable.headers["content-type"]) == (422, "text/plain; charset=utf-8")
 
 
+async def test_connected_is_false_until_the_server_is_reached_and_true_from_then_on(
+    story: Story, tmp_path: Path
+) -> None:
+    """Documented as looked at every second; in fact, and here, it says that the server has been reached.
+
+    Since the wallet was loaded, that is: another start begins with false.
+    """
+    daemon = Daemon(tmp_path / "daemon")
+
+    async def connected() -> bool:
+        return bool((await daemon.get("/wallet/connected"))["connected"])
+
+    async def is_server_there() -> bool:
+        return (await daemon.http.get("/wallet/next-round")).status_code == 200
+
+    try:
+        await daemon.start()
+        await story.devnet.pull("/ark-server/stop")
+        body = {
+            "network": "regtest",
+            "ark_server": story.devnet.ark_server_url,
+            "chain_source": esplora(story.devnet.esplora_url),
+            "force": True,
+        }
+        await daemon.post("/wallet/create", body)
+        assert not await connected()
+        assert not await is_server_there()
+        assert not await connected()
+        await story.devnet.pull("/ark-server/start")
+        await eventually(is_server_there, bool)
+        assert await connected()
+
+        await story.devnet.pull("/ark-server/stop")
+        assert not await is_server_there()
+        assert await connected()
+        daemon.process.kill()
+        await daemon.start()
+        assert not await connected()
+    finally:
+        await daemon.close()
+        await story.devnet.pull("/ark-server/start")
+
+
 async def test_create_fails_if_there_is_a_wallet_and_returns_the_fingerprint(story: Story) -> None:
     for daemon in (story.asked, story.other):
         fingerprint = await daemon.create_wallet(
@@ -125,8 +168,7 @@ async def test_create_fails_if_there_is_a_wallet_and_returns_the_fingerprint(sto
     assert (await story.get("/wallet"))["fingerprint"] == story.fingerprint
 
 
-async def test_connected_once_the_server_was_reached(story: Story) -> None:
-    """Documented as looked at every second; in fact, and here, it says that the server has been reached."""
+async def test_connected_at_once_after_a_creation(story: Story) -> None:
     assert (await story.get("/wallet/connected"))["connected"] is True
 
 

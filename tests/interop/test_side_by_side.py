@@ -9,6 +9,7 @@ gone, fails.
 
 import asyncio
 import json
+import operator
 import os
 import re
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ from barkd_py.bitcoin.bolt11 import create_invoice
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
+from tests.contract.answers import differences
 from tests.contract.description import Difference, Row, table
 from tests.contract.recorded import FILLINGS, Case
 from tests.interop.conftest import program
@@ -38,25 +40,10 @@ HERE: Final = Path(__file__).parent
 PAGE: Final = (HERE.parent.parent / "docs" / "contract.md").read_text()
 TOKEN: Final = AuthToken(b"\x2a" * 32).encode()
 USER_AGENT: Final = "OpenAPI-Generator/0.8.0/test"
-ONCHAIN_SAT: Final = 1_000_000
+ONCHAIN_SAT: Final = 2_000_000
 PATIENCE_SECS: Final = 120.0
 UNHURRIED: Final = {"BARK_DAEMON_SYNC_INTERVAL_SECS": "600"}
 """Nothing happens between two requests but what is asked for, and what a new block brings."""
-
-WORDS: Final = frozenset({"type", "status", "state", "kind", "name", "policy_type", "network", "subsystem"})
-"""Keys whose values are words of the contract."""
-
-_MASKS: Final = (
-    (re.compile(r"(?:bc|bcrt|tb)1[0-9a-z]{20,}"), "<address>"),
-    (re.compile(r"(?:t?ark)1[0-9a-z]{20,}", re.I), "<ark address>"),
-    (re.compile(r"ln(?:bcrt|bc|tbs|tb)[0-9a-z]{40,}", re.I), "<invoice>"),
-    (re.compile(r"[0-9a-f]{64}:[0-9]+", re.I), "<outpoint>"),
-    (re.compile(r"[0-9a-f]{32,}", re.I), "<hex>"),
-    (re.compile(r"[0-9.]+ BTC"), "<amount>"),
-    (re.compile(r"https?://[^ )\"]+"), "<url>"),
-    (re.compile(r"(/[\w.-]+){2,}"), "<path>"),
-    (re.compile(r"\b[0-9]{3,}\b"), "<number>"),
-)
 
 
 @dataclass(slots=True)
@@ -86,8 +73,8 @@ class Side:
     async def post(self, path: str, body: Any = None) -> Any:
         return await self.call("POST", path, body)
 
-    async def ask(self, case: Case) -> str:
-        """The answer to a request of the list, as it is compared."""
+    async def ask(self, case: Case) -> raw_http.Response | None:
+        """The answer to a request of the list; None if the connection ended without one."""
         headers: list[tuple[str, str | bytes]] = [("User-Agent", USER_AGENT), *case.headers.items()]
         if case.auth is True:
             headers.append(("Authorization", f"Bearer {TOKEN}"))
@@ -98,9 +85,9 @@ class Side:
         try:
             answer = await raw_http.request(self.port, case.method, case.target, headers, case.body_bytes)
         except (ConnectionError, asyncio.IncompleteReadError):
-            return "no answer"
+            return None
         self._learn(case, answer)
-        return shown(answer)
+        return answer
 
     def _learn(self, case: Case, answer: raw_http.Response) -> None:
         """Later requests are about what earlier answers brought."""
@@ -128,54 +115,6 @@ class Side:
     async def spendable_sat(self) -> int:
         await self.post("/wallet/sync")
         return int((await self.get("/wallet/balance"))["spendable_sat"])
-
-
-def shown(answer: raw_http.Response) -> str:
-    """An answer without what differs from run to run."""
-    parts = [str(answer.status)]
-    if allow := answer.header("allow"):
-        parts.append(f"allow {allow}")
-    if location := answer.header("location"):
-        parts.append(f"location {location}")
-    kind = answer.header("content-type")
-    if kind is None:
-        parts.append(f"{len(answer.body)} bytes")
-    elif kind == "application/json" and answer.body:
-        parts.append(_shape(answer.json()))
-    else:
-        parts += [kind, masked(answer.body.decode())]
-    return " ".join(parts)
-
-
-def _shape(value: Any, key: str = "") -> str:
-    match value:
-        case dict() if key == "metadata":
-            return "{…}"
-        case dict():
-            return "{" + ", ".join(f"{name}: {_shape(inner, name)}" for name, inner in value.items()) + "}"
-        case list():
-            shapes = sorted({_shape(item, key) for item in value})
-            return f"[{' | '.join(shapes)}]"
-        case str() if key == "message" or not key:
-            return masked(value)
-        case str() if key in WORDS:
-            return f'"{value}"'
-        case str():
-            return "text"
-        case bool():
-            return str(value).lower()
-        case None:
-            return "null"
-        case int():
-            return "integer"
-        case _:
-            return "number"
-
-
-def masked(text: str) -> str:
-    for mask, name in _MASKS:
-        text = mask.sub(name, text)
-    return text
 
 
 def _stages() -> dict[str, list[Case]]:
@@ -210,6 +149,7 @@ class Comparison:
     real: Side
     ours: Side
     asked: int = 0
+    stages_asked: set[str] = field(default_factory=set)
     differences: list[Difference] = field(default_factory=list)
 
     @property
@@ -218,19 +158,29 @@ class Comparison:
 
     async def ask(self, stage: str) -> None:
         """Send the requests of a stage to both."""
+        self.stages_asked.add(stage)
         for case in STAGES[stage]:
             await self._ask(case)
+
+    async def see_block(self, devnet: Devnet) -> None:
+        """Mine one, and wait until both have seen it: the real one remembers the tip for a second."""
+        tip = {"tip_height": 1 + (await self.real.get("/bitcoin/tip"))["tip_height"]}
+        await devnet.mine()
+        for side in self.sides:
+            await eventually(partial(side.get, "/bitcoin/tip"), partial(operator.eq, tip))
 
     async def _ask(self, case: Case) -> None:
         theirs, ours = await asyncio.gather(
             self.real.ask(_filled(case, self.real)), self.ours.ask(_filled(case, self.ours))
         )
         self.asked += 1
-        if theirs != ours:
-            self.differences.append(Difference(f"{case.state}: {case.name}", theirs, ours))
-            if os.environ.get("SHOW_DIFFERENCES"):
-                with Path(os.environ["SHOW_DIFFERENCES"]).open("a") as file:
-                    print(self.differences[-1], file=file)
+        assert ours is not None, case
+        found = differences(f"{case.state}: {case.name}", case.path, theirs, ours)
+        self.differences += found
+        if os.environ.get("SHOW_DIFFERENCES"):
+            with Path(os.environ["SHOW_DIFFERENCES"]).open("a") as file:
+                for difference in found:
+                    print(difference, file=file)
 
 
 def _filled(case: Case, side: Side) -> Case:
@@ -278,6 +228,19 @@ async def sides(tmp_path: Path) -> AsyncIterator[tuple[Side, Side]]:
         real.kill()
 
 
+@pytest_asyncio.fixture
+async def payers(tmp_path: Path) -> AsyncIterator[tuple[Daemon, Daemon]]:
+    """One of our daemons for each side: what pays one and is paid by it knows nothing of the other."""
+    pair = Daemon(tmp_path / "payer of theirs"), Daemon(tmp_path / "payer of ours")
+    try:
+        for payer in pair:
+            await payer.start()
+        yield pair
+    finally:
+        for payer in pair:
+            await payer.close()
+
+
 async def _is_up(port: int) -> bool:
     try:
         return (await raw_http.request(port, "GET", "/ping")).status == 200
@@ -308,53 +271,57 @@ async def _exit_broadcast(side: Side) -> bool:
     return "awaiting-confirmation" in json.dumps(exits)
 
 
-async def test_both_answer_alike(sides: tuple[Side, Side], devnet: Devnet, daemon: Daemon) -> None:
+async def test_both_answer_alike(
+    sides: tuple[Side, Side], devnet: Devnet, payers: tuple[Daemon, Daemon]
+) -> None:
     story = Comparison(*sides)
-    await daemon.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
-    other_address = (await daemon.post("/wallet/addresses/next"))["address"]
+    for payer in payers:
+        await payer.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
     await story.ask("no wallet")
 
-    for side in story.sides:
+    for side, payer in zip(sides, payers, strict=True):
         body = {
             "network": "regtest",
             "ark_server": devnet.ark_server_url,
             "chain_source": esplora(devnet.esplora_url),
         }
         side.known["fingerprint"] = (await side.post("/wallet/create", body))["fingerprint"]
-        side.known["other_ark_address"] = other_address
+        side.known["other_ark_address"] = (await payer.post("/wallet/addresses/next"))["address"]
     await story.ask("created")
 
-    for side in story.sides:
-        for _ in range(2):
-            await devnet.fund((await side.post("/onchain/addresses/next"))["address"], ONCHAIN_SAT)
-    await devnet.fund((await daemon.post("/onchain/addresses/next"))["address"], 3 * ONCHAIN_SAT)
-    await daemon.post("/onchain/sync")
-    await daemon.post("/boards/board-amount", {"amount_sat": 1_000_000})
-    for side in story.sides:
-        await side.post("/onchain/sync")
+    for funded in (*story.sides, *payers):
+        # One coin, so that there is no choice of coins.
+        address = (await funded.post("/onchain/addresses/next"))["address"]
+        await devnet.pull("/fund", address=address, amount_sat=ONCHAIN_SAT, mine=False)
+    await devnet.mine()
+    for funded in (*story.sides, *payers):
+        await funded.post("/onchain/sync")
+    for payer in payers:
+        await payer.post("/boards/board-amount", {"amount_sat": 1_000_000})
     await story.ask("funded")
     await story.ask("boarding")
     await devnet.mine()
     for side in story.sides:
         await eventually(side.spendable_sat, lambda amount_sat: amount_sat > 0)
         await side.look_around()
-    await daemon.post("/wallet/sync")
-    (foreign, *_) = await daemon.get("/wallet/vtxos")
-    foreign_hex = (await daemon.get(f"/wallet/vtxos/{foreign['id']}/encoded"))["encoded"]
-    for side in story.sides:
-        side.known["foreign_vtxo_hex"] = foreign_hex
+    for side, payer in zip(sides, payers, strict=True):
+        await payer.post("/wallet/sync")
+        (foreign,) = await payer.get("/wallet/vtxos")
+        encoded = await payer.get(f"/wallet/vtxos/{foreign['id']}/encoded")
+        side.known["foreign_vtxo_hex"] = encoded["encoded"]
         changed = side.known["spendable_vtxo_hex"]
         side.known["tampered_vtxo_hex"] = changed[:-8] + ("0" if changed[-8] != "0" else "1") + changed[-7:]
     await story.ask("boarded")
 
     for side in story.sides:
-        # A payment, so that there is a spent VTXO; before the other one, which both choose from otherwise.
-        await side.post("/wallet/send", {"destination": other_address, "amount_sat": 5_000})
+        # A payment, so that there is a spent VTXO.
+        payment = {"destination": side.known["other_ark_address"], "amount_sat": 5_000}
+        await side.post("/wallet/send", payment)
         await side.look_around()
-    for side in story.sides:
+    for side, payer in zip(sides, payers, strict=True):
         side.known["own_ark_address2"] = (await side.post("/wallet/addresses/next"))["address"]
         had = {vtxo["id"] for vtxo in await side.get("/wallet/vtxos")}
-        await daemon.post(
+        await payer.post(
             "/wallet/send", {"destination": side.known["own_ark_address2"], "amount_sat": 50_000}
         )
         new = await eventually(
@@ -363,6 +330,10 @@ async def test_both_answer_alike(sides: tuple[Side, Side], devnet: Devnet, daemo
         )
         side.known["arkoor_vtxo"] = max(new, key=lambda vtxo: int(vtxo["amount_sat"]))["id"]
         side.known["own_ark_address"] = (await side.post("/wallet/addresses/next"))["address"]
+    await story.ask("received")
+    await story.ask("paying")
+    for side in story.sides:
+        await eventually(partial(_received_sat, side), lambda amounts: 3_000 in amounts)
     await story.ask("paid")
     await devnet.mine()
     for side in story.sides:
@@ -377,7 +348,12 @@ async def test_both_answer_alike(sides: tuple[Side, Side], devnet: Devnet, daemo
     await devnet.mine()
 
     for side in story.sides:
+        # One VTXO, so that there is no choice of VTXOs any more.
         await side.post("/wallet/sync")
+        await side.post("/wallet/refresh/all")
+    await devnet.pull("/round")
+    for side in story.sides:
+        await eventually(partial(_rounds, side, devnet), lambda rounds: rounds == [])
         await side.look_around()
     await story.ask("refreshing")
     await devnet.pull("/round")
@@ -387,8 +363,9 @@ async def test_both_answer_alike(sides: tuple[Side, Side], devnet: Devnet, daemo
     for side in story.sides:
         await side.post("/onchain/sync")
         board = await side.post("/boards/board-amount", {"amount_sat": 100_000})
-        await devnet.mine()
         side.known["exit_vtxo"] = board["vtxos"][0]
+    await devnet.mine()
+    for side in story.sides:
         state = partial(_state, side, side.known["exit_vtxo"], with_sync=side is story.real)
         await eventually(state, lambda got: got == "spendable", within_secs=PATIENCE_SECS)
         await side.post("/onchain/sync")
@@ -404,16 +381,32 @@ async def test_both_answer_alike(sides: tuple[Side, Side], devnet: Devnet, daemo
         await side.post("/exits/start/vtxos", {"vtxos": [side.known["exit_vtxo"]]})
         await eventually(partial(_exit_broadcast, side), bool)
     await story.ask("exit broadcast")
+    await story.see_block(devnet)
+    for side in story.sides:
+        await eventually(partial(_exit_state, side), lambda state: state == "awaiting-delta")
+    await story.ask("exit confirmed")
     for side in story.sides:
         await eventually(partial(_mine_until_claimable, side, devnet), lambda state: state == "claimable")
     await story.ask("exit claimable")
     for side in story.sides:
         await eventually(partial(_exit_state, side), lambda state: state == "claim-in-progress")
     await story.ask("claim broadcast")
-    await devnet.mine()
+    await story.see_block(devnet)
     for side in story.sides:
         await eventually(partial(_exit_state, side), lambda state: state == "claimed")
     await story.ask("claimed")
+    for side, payer in zip(sides, payers, strict=True):
+        side.known["dust_vtxo"] = await _dust(side, payer)
+        encoded = await side.get(f"/wallet/vtxos/{side.known['dust_vtxo']}/encoded")
+        side.known["dust_hex"] = encoded["encoded"]
+    await story.ask("dust")
+    for side in story.sides:
+        everything = {
+            "destination": side.known["other_ark_address"],
+            "amount_sat": await side.spendable_sat(),
+        }
+        await side.post("/wallet/send", everything)
+    await story.ask("dust spent")
     await story.ask("last")
     await story.ask("deleted")
 
@@ -424,6 +417,7 @@ async def test_both_answer_alike(sides: tuple[Side, Side], devnet: Devnet, daemo
         for row in rows
         if not row.reason.startswith("at times") and not any(row.covers(found) for found in story.differences)
     ]
+    assert story.stages_asked == STAGES.keys()
     assert story.asked >= 300
     assert unlisted == []
     assert unneeded == []
@@ -438,8 +432,26 @@ async def _pending_payments(side: Side) -> list[Any]:
     ]
 
 
+async def _received_sat(side: Side) -> list[int]:
+    """What the movements of received payments brought."""
+    return [
+        movement["effective_balance_sat"]
+        for movement in await side.get("/history")
+        if movement["subsystem"] == {"name": "bark.arkoor", "kind": "receive"}
+    ]
+
+
 async def _new_vtxos(side: Side, known: set[str]) -> list[Any]:
     return [vtxo for vtxo in await side.get("/wallet/vtxos") if vtxo["id"] not in known]
+
+
+async def _dust(side: Side, payer: Daemon) -> str:
+    """Get a VTXO paid that is too small for the chain."""
+    had = {vtxo["id"] for vtxo in await side.get("/wallet/vtxos")}
+    address = (await side.post("/wallet/addresses/next"))["address"]
+    await payer.post("/wallet/send", {"destination": address, "amount_sat": 100})
+    (dust,) = await eventually(partial(_new_vtxos, side, had), bool)
+    return str(dust["id"])
 
 
 async def _state(side: Side, vtxo_id: str, *, with_sync: bool) -> str:

@@ -157,7 +157,8 @@ async def _estimable(tx: Transaction, vtxo_id: VtxoId) -> tuple[Vtxo, ExitState 
     try:
         verify_standard(body)
     except NonStandardVtxo as error:
-        raise NonStandardExit(vtxo_id, str(error)) from error
+        # Not its cause: the message says it already.
+        raise NonStandardExit(vtxo_id, str(error)) from None
     row = await tx.exits.find(vtxo_id)
     state = None if row is None else payloads.decode_state(row.state)
     match state:

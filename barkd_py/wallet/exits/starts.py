@@ -208,7 +208,8 @@ async def _exitable_body(tx: Transaction, vtxo_id: VtxoId) -> Vtxo:
     try:
         verify_standard(body)
     except NonStandardVtxo as error:
-        raise NonStandardExit(vtxo_id, str(error)) from error
+        # Not its cause: the message says it already.
+        raise NonStandardExit(vtxo_id, str(error)) from None
     verify_chain(body)
     return body
 

@@ -11,7 +11,7 @@ from barkd_py.bitcoin.script import p2tr_script
 from barkd_py.bitcoin.tx import Txid, TxOut
 from barkd_py.bitcoin.units import DUST_SAT, FeeRate
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, TxStatus
-from barkd_py.errors import ChainUnavailable
+from barkd_py.errors import ChainUnavailable, chain_text
 from barkd_py.onchain.cpfp import FeeRateTooLow, package_fee_sat
 from barkd_py.wallet.balance import BalanceReader
 from barkd_py.wallet.exits.claim import ClaimPaths, build_claim, secrets_of
@@ -634,8 +634,9 @@ async def test_estimates_of_what_cannot_be_exited(world: World) -> None:
         (exited, VtxoAlreadyExited),
         (odd, NonStandardExit),
     ]:
-        with pytest.raises(error):
+        with pytest.raises(error) as caught:
             await world.exits.estimate_fee([vtxo.id])
+        assert chain_text(caught.value) == str(caught.value), "the reason is said once"
     estimate = await world.exits.estimate_fee(None)
     assert estimate.skipped == (odd.id,)
     assert estimate.txs_to_broadcast == 1
