@@ -157,8 +157,10 @@ REGISTER: dict[str, Line] = {
         ),
     ),
     "01.10": Line(
-        "tweaks of ancestors are opaque; what hangs on others is refreshed",
+        "tweaks of ancestors are opaque; what hangs on others is refreshed, and leaves if they move",
         (
+            "wallet/exits/test_forced.py::test_a_payer_who_publishes_his_coin_does_not_get_it_back",
+            "wallet/exits/test_forced.py::test_a_server_that_publishes_a_claimed_htlc_does_not_get_it",
             _VALID + "test_a_payment_to_us_signed_by_nobody_we_know_validates",
             "wallet/vtxos/test_selection.py::test_when_a_vtxo_must_or_should_be_refreshed",
         ),
@@ -443,6 +445,7 @@ REGISTER: dict[str, Line] = {
         (
             _BOARD + "test_a_board_that_is_never_registered_is_exited_before_it_expires",
             "faults/test_exits.py::test_an_exit_that_comes_too_late_ends_as_swept",
+            "wallet/exits/test_forced.py::test_below_the_expiry_what_is_half_on_the_chain_leaves_in_time",
         ),
     ),
     "06.3": Line(
