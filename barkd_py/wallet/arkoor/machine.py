@@ -6,14 +6,16 @@ Source: sheet 03 §2.8.
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import assert_never
 
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.errors import OutsideError, ProtocolViolation, ServerRejected, chain_text
 from barkd_py.server_rpc.api import ArkServerApi
+from barkd_py.wallet.actions.bad_answers import after_bad_answer, counted
 from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park
-from barkd_py.wallet.actions.failures import StillPending, Unworkable, is_final
+from barkd_py.wallet.actions.failures import Unworkable, is_final
 from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.arkoor.errors import DeliveryFailed
 from barkd_py.wallet.arkoor.package import cosign_package, is_refused
@@ -29,8 +31,6 @@ log = logging.getLogger(__name__)
 DELIVERY_RETRY_SECS = 60.0
 # How often every mailbox may refuse before the payment is given up as undeliverable.
 MAX_REFUSED_DELIVERIES = 5
-# How often the server's answer may be malformed or wrong before it is not asked again.
-MAX_BAD_ANSWERS = 5
 
 
 class ArkoorSendMachine:
@@ -88,21 +88,17 @@ class ArkoorSendMachine:
     async def _after_bad_answer(
         self, action_id: str, state: Cosigning, error: ProtocolViolation
     ) -> Outcome[State]:
-        """Ask again a few times: a server may be mended. Then undo, but only what the server did not book.
-
-        We signed nothing, so nobody can move the inputs. But where the server has spent them in its books, it
-        has for this very payment, and would refuse them for any other: then the payment stays as it is.
-        """
-        answers = min(state.bad_answers + 1, MAX_BAD_ANSWERS)
-        state = replace(state, bad_answers=answers)
-        log.warning("arkoor send %s: bad answer of the server: %s", action_id, chain_text(error))
-        if answers < MAX_BAD_ANSWERS:
-            return Park(state, 1.0, error)
-        if await are_spendable(self._store, self._keychain, self._server, state.input_ids):
-            return Failed(error)
-        pending = StillPending("arkoor send")
-        pending.__cause__ = error
-        return Park(state, error=pending)
+        state = replace(state, bad_answers=counted(state.bad_answers))
+        are_free = partial(are_spendable, self._store, self._keychain, self._server, state.input_ids)
+        return await after_bad_answer(
+            "arkoor send",
+            action_id,
+            state,
+            state.bad_answers,
+            error,
+            are_spendable=are_free,
+            undone=Failed(error),
+        )
 
     # --- Delivering
 

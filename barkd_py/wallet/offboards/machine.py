@@ -18,6 +18,7 @@ from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.chain.source import ChainSource, NotFound
 from barkd_py.errors import ChainError, OutsideError, ProtocolViolation, ServerRejected, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, RoundInput
+from barkd_py.wallet.actions.bad_answers import ASK_AGAIN_SECS, MAX_BAD_ANSWERS, counted
 from barkd_py.wallet.actions.executor import Next, Outcome, Park
 from barkd_py.wallet.actions.failures import Unworkable
 from barkd_py.wallet.actions.server_books import are_spendable
@@ -42,8 +43,6 @@ from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.vtxos.registration import Registration
 
 log = logging.getLogger(__name__)
-
-MAX_BAD_ANSWERS = 5
 
 _NEVER_TOOK_FORFEITS = (
     "fee rate is no longer valid",
@@ -141,12 +140,12 @@ class OffboardMachine:
     ) -> Outcome[State]:
         """Ask again a few times, then undo; but not what the server has booked for this very split."""
         log.warning("offboard %s: bad answer of the server: %s", action_id, chain_text(error))
-        answers = min(state.bad_answers + 1, MAX_BAD_ANSWERS)
+        answers = counted(state.bad_answers)
         if answers == MAX_BAD_ANSWERS and await are_spendable(
             self._store, self._keychain, self._server, state.payment.input_ids
         ):
             return undo(action_id, state, error)
-        return Park(replace(state, bad_answers=answers), 1.0, error)
+        return Park(replace(state, bad_answers=answers), ASK_AGAIN_SECS, error)
 
     async def _register(self, action_id: str, state: Registering) -> Outcome[State]:
         async with self._store.read() as tx:

@@ -15,10 +15,11 @@ from barkd_py.errors import (
     ServerRejected,
     chain_text,
 )
+from barkd_py.wallet.actions.bad_answers import MAX_BAD_ANSWERS
 from barkd_py.wallet.actions.executor import ActionExecutor
 from barkd_py.wallet.actions.failures import StillPending
 from barkd_py.wallet.arkoor.errors import DeliveryFailed, UnusableMailbox, ZeroAmount
-from barkd_py.wallet.arkoor.machine import MAX_BAD_ANSWERS, ArkoorSendMachine
+from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
 from barkd_py.wallet.arkoor.service import ArkoorSends
 from barkd_py.wallet.movements import ARKOOR_SEND, Movement, MovementStatus
 from barkd_py.wallet.vtxos.selection import NotEnoughVtxos

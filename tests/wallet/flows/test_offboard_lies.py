@@ -12,8 +12,8 @@ from barkd_py.bitcoin.tx import Tx, TxOut
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.errors import BarkdError, ProtocolViolation
 from barkd_py.server_rpc.api import PreparedOffboard
+from barkd_py.wallet.actions.bad_answers import MAX_BAD_ANSWERS
 from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, MovementStatus
-from barkd_py.wallet.offboards.machine import MAX_BAD_ANSWERS
 from barkd_py.wallet.offboards.states import Prepared, Splitting
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import between_offboards

@@ -12,7 +12,7 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.errors import BarkdError, ProtocolViolation, ServerUnavailable, chain_text
 from barkd_py.server_rpc.api import ArkoorCosignature, PaymentSucceeded
-from barkd_py.wallet.lightning.send.machine import MAX_BAD_ANSWERS
+from barkd_py.wallet.actions.bad_answers import MAX_BAD_ANSWERS
 from barkd_py.wallet.lightning.send.states import Initiated, Locked, Stuck
 from barkd_py.wallet.vtxos.states import StateKind
 from tests.fakes.pay_server import Attempt

@@ -16,6 +16,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import assert_never
 
 from barkd_py.ark.arkoor import ArkoorDestination
@@ -33,8 +34,9 @@ from barkd_py.errors import (
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, PaymentSucceeded
+from barkd_py.wallet.actions.bad_answers import after_bad_answer, counted
 from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park, Retry
-from barkd_py.wallet.actions.failures import StillPending, Unworkable, is_final
+from barkd_py.wallet.actions.failures import Unworkable, is_final
 from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.arkoor.package import RequestCosign, cosign_package, is_refused
 from barkd_py.wallet.keychain import Keychain
@@ -74,8 +76,6 @@ log = logging.getLogger(__name__)
 
 POLL_SECS = 2.0
 STUCK_POLL_SECS = 30.0
-# How often the server's answer may be malformed or wrong before it is not asked again.
-MAX_BAD_ANSWERS = 5
 MAX_NOTED_PREIMAGES = 1000
 
 _PREIMAGE = re.compile(r"preimage: ([0-9a-f]{64})")
@@ -151,7 +151,7 @@ class LightningSendMachine:
         try:
             vtxos = await self._cosign(state, self._server.request_lightning_pay_htlc_cosign)
         except ProtocolViolation as error:
-            return await self._after_bad_answer(state, error)
+            return await self._after_bad_answer(action_id, state, error)
         except (OutsideError, Unworkable) as error:
             if is_refused(error) or is_late(state.payment, await self._tip_height(), self._threshold):
                 return await self._undo(action_id, state, error)
@@ -200,18 +200,21 @@ class LightningSendMachine:
                 return self._funded(action_id, state, vtxos, Revocable)
         return Failed(error, write_failed(state.payment))
 
-    async def _after_bad_answer(self, state: Locked, error: ProtocolViolation) -> Outcome[State]:
-        """Ask again a few times: a server may be mended. Then undo, but only what the server did not book."""
-        answers = min(state.bad_answers + 1, MAX_BAD_ANSWERS)
-        state = replace(state, bad_answers=answers)
-        log.warning("Lightning send: bad answer of the server: %s", chain_text(error))
-        if answers < MAX_BAD_ANSWERS:
-            return Park(state, 1.0, error)
-        if await are_spendable(self._store, self._keychain, self._server, state.payment.input_ids):
-            return Failed(error, write_failed(state.payment))
-        pending = StillPending("Lightning send")
-        pending.__cause__ = error
-        return Park(state, error=pending)
+    async def _after_bad_answer(
+        self, action_id: str, state: Locked, error: ProtocolViolation
+    ) -> Outcome[State]:
+        state = replace(state, bad_answers=counted(state.bad_answers))
+        undone = Failed(error, write_failed(state.payment))
+        are_free = partial(are_spendable, self._store, self._keychain, self._server, state.payment.input_ids)
+        return await after_bad_answer(
+            "Lightning send",
+            action_id,
+            state,
+            state.bad_answers,
+            error,
+            are_spendable=are_free,
+            undone=undone,
+        )
 
     # --- Funded
 
