@@ -9,6 +9,7 @@ from barkd_py.config import WalletConfig
 from barkd_py.daemon.loops import Daemon
 from barkd_py.daemon.wallet_api import NewWallet, WalletApi, WalletBackend
 from barkd_py.datadir import DATABASE_FILE
+from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.properties import WalletExists
 from barkd_py.wallet.wallet import Wallet
@@ -26,7 +27,7 @@ class Backend:
     async def create(self, datadir: Path, new: NewWallet) -> None:
         if self._url is not None:
             await _clear(self._url)
-        await Wallet.create(
+        await create_wallet(
             self._database(datadir),
             seed=parse_mnemonic(new.mnemonic),
             network=new.network,

@@ -30,17 +30,13 @@ from barkd_py.ark.wallet_keys import WalletKeys
 from barkd_py.bitcoin.bip32 import Seed
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.message import sign_message
-from barkd_py.bitcoin.units import BlockRef, FeeRate, Network
-from barkd_py.chain.bitcoind import BitcoindSource, CookieFile, RpcClient, UserPass
-from barkd_py.chain.esplora import EsploraSource
+from barkd_py.bitcoin.units import BlockRef, Network
 from barkd_py.chain.source import ChainSource, FeeRates
-from barkd_py.config import ConfigError, WalletConfig
+from barkd_py.config import WalletConfig
 from barkd_py.errors import BarkdError, ChainError, StoreError, chain_text
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.server_rpc.client import ArkServer
-from barkd_py.server_rpc.connection import ConnectionSettings
-from barkd_py.version import USER_AGENT
 from barkd_py.wallet.actions.executor import ActionExecutor
 from barkd_py.wallet.addresses import Addresses
 from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
@@ -49,6 +45,7 @@ from barkd_py.wallet.balance import Balance, BalanceReader
 from barkd_py.wallet.boards.machine import BoardMachine
 from barkd_py.wallet.boards.service import Boards, PendingBoard, vtxos_in_progress
 from barkd_py.wallet.boards.terms import BoardFeeEstimate, estimate_fee
+from barkd_py.wallet.connections import connection_settings, open_usable_chain
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.on_chain import LightningExits
@@ -67,6 +64,7 @@ from barkd_py.wallet.notifications import Notifications
 from barkd_py.wallet.offboards.machine import OffboardMachine
 from barkd_py.wallet.offboards.service import Offboards
 from barkd_py.wallet.payments.options import PaymentRequest, parse_payment_request
+from barkd_py.wallet.recent_tip import RecentTip
 from barkd_py.wallet.recovery.evidence import Evidence
 from barkd_py.wallet.recovery.freshness import Staleness, look
 from barkd_py.wallet.recovery.ledger import Ledger
@@ -76,17 +74,12 @@ from barkd_py.wallet.rounds.service import Rounds
 from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.onchain import OnchainTables
-from barkd_py.wallet.store.properties import WalletProperties
 from barkd_py.wallet.vtxos.anchors import Anchors
 from barkd_py.wallet.vtxos.importing import VtxoImport
 from barkd_py.wallet.vtxos.registration import Registration
 from barkd_py.wallet.vtxos.states import UNSPENT, StateKind, WalletVtxo
 
 log = logging.getLogger(__name__)
-
-# How old the tip may be that the balance is judged by. In between, it is refreshed behind the answer.
-TIP_STALE_SECONDS = 1.0
-TIP_TOO_OLD_SECONDS = 10.0
 
 
 class WrongMnemonic(StoreError):
@@ -97,10 +90,6 @@ class WrongMnemonic(StoreError):
 class PropertiesMissing(StoreError):
     def __init__(self) -> None:
         super().__init__("failed to read properties")
-
-
-class CreateFailed(BarkdError):
-    """No wallet was made; the cause says why."""
 
 
 class Background(Protocol):
@@ -244,9 +233,7 @@ class Wallet:
         self._unspent_vtxos = VtxoListing(store, UNSPENT)
         self._all_vtxos = VtxoListing(store, frozenset(StateKind))
         self._history = HistoryListing(store)
-        self._tip: BlockRef | None = None
-        self._tip_seen_at = 0.0
-        self._tip_task: asyncio.Task[BlockRef] | None = None
+        self._tip = RecentTip(chain, monotonic)
         self._closed = False
 
     def _make_lightning(self, onchain: OnchainWallet | None, now: Callable[[], float]) -> Lightning:
@@ -342,78 +329,6 @@ class Wallet:
     # --- life
 
     @classmethod
-    async def create(
-        cls,
-        database: Path | str,
-        *,
-        seed: Seed,
-        network: Network,
-        config: WalletConfig,
-        birthday_height: int | None = None,
-        recover: bool = False,
-        without_server: bool = False,
-    ) -> str:
-        """Make a wallet in a database that holds none; nothing stays open. Returns its fingerprint.
-
-        The order: chain source, server (its keys are pinned), on-chain wallet with its scan, and the wallet's
-        own row last, so that a database without that row holds no wallet.
-        recover: the seed was in use before; VTXOs are looked for once the wallet is open.
-        without_server: make the wallet even if the server cannot be reached or used; nothing is pinned then.
-        """
-        network = _canonical(network)
-        keys = WalletKeys(seed)
-        chain = await _open_chain(config, network)
-        try:
-            store = await Store.open(str(database))
-            try:
-                await cls._make(
-                    store, chain, keys, seed, network, config, birthday_height, recover, without_server
-                )
-            finally:
-                await store.close()
-        finally:
-            await chain.close()
-        return keys.fingerprint
-
-    @classmethod
-    async def _make(
-        cls,
-        store: Store,
-        chain: ChainSource,
-        keys: WalletKeys,
-        seed: Seed,
-        network: Network,
-        config: WalletConfig,
-        birthday_height: int | None,
-        recover: bool,
-        without_server: bool,
-    ) -> None:
-        server = ArkServer(connection_settings(config, network))
-        info: ArkInfo | None = None
-        try:
-            info = await server.info()
-        except BarkdError as error:
-            if not without_server:
-                refused = CreateFailed("Failed to connect to provided server")
-                refused.__cause__ = error
-                raise CreateFailed("error creating wallet: error creating new wallet") from refused
-            log.warning("creating a wallet without its Ark server: %s", chain_text(error))
-        finally:
-            await server.close()
-        await OnchainWallet.create(
-            OnchainTables(store), chain, seed, network, birthday_height=birthday_height if recover else None
-        )
-        properties = WalletProperties(
-            network=network.bitcoin_name,
-            fingerprint=keys.fingerprint,
-            server_pubkey=None if info is None else info.server_pubkey,
-            server_mailbox_pubkey=None if info is None else info.mailbox_pubkey,
-            recovery_pending=recover,
-        )
-        async with store.transaction() as tx:
-            await tx.properties.create(properties)
-
-    @classmethod
     async def open(
         cls,
         database: Path | str,
@@ -439,7 +354,7 @@ class Wallet:
                 raise WrongMnemonic
             network = Network.from_bitcoin_name(properties.network)
             config = load_config(network)
-            chain = await _open_chain(config, network)
+            chain = await open_usable_chain(config, network)
             try:
                 onchain = await OnchainWallet.open(OnchainTables(store), chain, seed, network)
             except BaseException:
@@ -483,9 +398,7 @@ class Wallet:
         await self.lightning.close()
         await self.rounds.close()
         await self.registration.close()
-        if self._tip_task is not None:
-            self._tip_task.cancel()
-            await asyncio.gather(self._tip_task, return_exceptions=True)
+        await self._tip.close()
         await self.server.close()
         await self.chain.close()
         self._stop_publishing()
@@ -535,33 +448,14 @@ class Wallet:
 
     def note_tip(self, tip: BlockRef) -> None:
         """Somebody has seen this tip just now."""
-        self._tip, self._tip_seen_at = tip, self._monotonic()
-
-    async def _recent_tip_height(self) -> int:
-        """The tip for judging expiry: recent if the chain source answers, else the last one seen, else 0.
-
-        Waits for the network only if nothing recent is known.
-        """
-        age = self._monotonic() - self._tip_seen_at
-        if self._tip is None or age > TIP_STALE_SECONDS:
-            if self._tip_task is None or self._tip_task.done():
-                self._tip_task = asyncio.create_task(self._look_at_tip(), name="tip")
-                self._tip_task.add_done_callback(_retrieve)
-            if self._tip is None or age > TIP_TOO_OLD_SECONDS:
-                await asyncio.wait({self._tip_task}, timeout=TIP_STALE_SECONDS)
-        return 0 if self._tip is None else self._tip.height
-
-    async def _look_at_tip(self) -> BlockRef:
-        tip = await self.chain.tip()
-        self.note_tip(tip)
-        return tip
+        self._tip.note(tip)
 
     # --- reading
 
     async def balance(self) -> Balance:
         info = self.server.cached_info
         depth = None if info is None else info.max_vtxo_exit_depth
-        return await self._balance.balance(await self._recent_tip_height(), depth)
+        return await self._balance.balance(await self._tip.height(), depth)
 
     async def list_vtxos(self, *, include_all: bool) -> Sequence[WalletVtxo]:
         return await (self._all_vtxos if include_all else self._unspent_vtxos).items()
@@ -660,60 +554,3 @@ class Wallet:
 
     async def sync_mailbox(self) -> int:
         return await self.mailbox.sync()
-
-
-def connection_settings(config: WalletConfig, network: Network) -> ConnectionSettings:
-    """How this configuration reaches its Ark server."""
-    return ConnectionSettings(
-        address=config.server_address,
-        network=network.bitcoin_name,
-        user_agent=config.user_agent or USER_AGENT,
-        access_token=config.server_access_token,
-        socks5_proxy=config.socks5_proxy,
-        vtxo_exit_margin=config.vtxo_exit_margin,
-    )
-
-
-def open_chain_source(config: WalletConfig) -> ChainSource:
-    """The configured chain source; Esplora where both are. Raises ConfigError."""
-    fallback = FeeRate(config.fallback_fee_rate)
-    if config.esplora_address is not None:
-        return EsploraSource(
-            config.esplora_address, fallback_fee_rate=fallback, socks5_proxy=config.socks5_proxy
-        )
-    if config.bitcoind_address is None:
-        raise ConfigError("Need to either provide esplora or bitcoind info")
-    auth: CookieFile | UserPass
-    if config.bitcoind_cookiefile is not None:
-        auth = CookieFile(config.bitcoind_cookiefile)
-    elif config.bitcoind_user is not None and config.bitcoind_pass is not None:
-        auth = UserPass(config.bitcoind_user, config.bitcoind_pass)
-    else:
-        raise ConfigError("need bitcoind auth config")
-    return BitcoindSource(RpcClient(config.bitcoind_address, auth), fallback_fee_rate=fallback)
-
-
-async def _open_chain(config: WalletConfig, network: Network) -> ChainSource:
-    try:
-        chain = open_chain_source(config)
-    except BarkdError as error:
-        raise CreateFailed("failed to create a chain source client with the config") from error
-    try:
-        await chain.check_startup(network)
-    except BaseException as error:
-        await chain.close()
-        if isinstance(error, ChainError):
-            raise CreateFailed("chain source version check failed") from error
-        raise
-    return chain
-
-
-def _canonical(network: Network) -> Network:
-    """Mutinynet is a signet: which one a wallet is on shows in its servers only."""
-    return Network.from_bitcoin_name(network.bitcoin_name)
-
-
-def _retrieve(task: asyncio.Task[BlockRef]) -> None:
-    """An error of a look behind the scenes is nobody's; the next look will tell."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.debug("tip: %s", error)

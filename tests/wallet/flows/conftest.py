@@ -22,6 +22,7 @@ from barkd_py.devnet.ark_server.faults import Fault
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
+from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.store import Store, snapshot
 from barkd_py.wallet.wallet import Wallet
 from tests.support.postgres import Cluster
@@ -80,7 +81,7 @@ class Net:
     async def wallet(self, name: str, seed: Seed | None = None, **changes: object) -> AsyncIterator["Owner"]:
         """A new wallet, closed at the end."""
         seed = seed or generate_mnemonic()
-        await Wallet.create(
+        await create_wallet(
             await self.database(name), seed=seed, network=Network.REGTEST, config=self.config(**changes)
         )
         async with self.owner(name, seed, **changes) as owner:

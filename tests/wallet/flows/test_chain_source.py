@@ -15,7 +15,7 @@ from barkd_py.chain.esplora import EsploraSource
 from barkd_py.chain.source import ChainSource
 from barkd_py.config import ConfigError
 from barkd_py.daemon.loops import Daemon
-from barkd_py.wallet.wallet import open_chain_source
+from barkd_py.wallet.connections import open_chain_source
 from tests.wallet.flows.conftest import ALICE, Net, Owner
 
 BITCOIND = {"bitcoind_address": "http://127.0.0.1:1", "bitcoind_cookiefile": Path("/nowhere")}

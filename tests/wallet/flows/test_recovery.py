@@ -10,9 +10,9 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.errors import InsufficientFunds
+from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
 from barkd_py.wallet.vtxos.states import Locked, Spendable, Spent
-from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.rounds import round_of
 
@@ -41,7 +41,7 @@ async def spendable(owner: Owner) -> set[VtxoId]:
 @asynccontextmanager
 async def reborn(net: Net, like: Owner, name: str = "reborn", **changes: object) -> AsyncIterator[Owner]:
     """A wallet from the words of another one, which has not recovered yet."""
-    await Wallet.create(
+    await create_wallet(
         await net.database(name),
         seed=like.seed,
         network=Network.REGTEST,

@@ -24,6 +24,7 @@ from barkd_py.errors import (
     chain_text,
 )
 from barkd_py.server_rpc.api import VtxoSpendState
+from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.keychain import GapLimitTooHigh, ServerKeyChanged, ServerMailboxKeyChanged
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.vtxos.importing import (
@@ -46,7 +47,7 @@ OTHER_KEY = SecretKey(bytes([9] * 32)).public_key
 
 async def create(net: Net, name: str, *, without_server: bool = False, **changes: object) -> str:
     database = await net.database(name)
-    await Wallet.create(
+    await create_wallet(
         database,
         seed=BOB,
         network=Network.REGTEST,

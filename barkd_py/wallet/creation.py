@@ -1,0 +1,93 @@
+"""Making a wallet: everything that it needs to be opened, in a database that holds none."""
+
+import logging
+from pathlib import Path
+
+from barkd_py.ark.info import ArkInfo
+from barkd_py.ark.wallet_keys import WalletKeys
+from barkd_py.bitcoin.bip32 import Seed
+from barkd_py.bitcoin.units import Network
+from barkd_py.chain.source import ChainSource
+from barkd_py.config import WalletConfig
+from barkd_py.errors import BarkdError, chain_text
+from barkd_py.onchain.wallet import OnchainWallet
+from barkd_py.server_rpc.client import ArkServer
+from barkd_py.wallet.connections import CreateFailed, connection_settings, open_usable_chain
+from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.onchain import OnchainTables
+from barkd_py.wallet.store.properties import WalletProperties
+
+log = logging.getLogger(__name__)
+
+
+async def create_wallet(
+    database: Path | str,
+    *,
+    seed: Seed,
+    network: Network,
+    config: WalletConfig,
+    birthday_height: int | None = None,
+    recover: bool = False,
+    without_server: bool = False,
+) -> str:
+    """Make a wallet in a database that holds none; nothing stays open. Returns its fingerprint.
+
+    The order: chain source, server (its keys are pinned), on-chain wallet with its scan, and the wallet's
+    own row last, so that a database without that row holds no wallet.
+    recover: the seed was in use before; VTXOs are looked for once the wallet is open.
+    without_server: make the wallet even if the server cannot be reached or used; nothing is pinned then.
+    """
+    network = _canonical(network)
+    keys = WalletKeys(seed)
+    chain = await open_usable_chain(config, network)
+    try:
+        store = await Store.open(str(database))
+        try:
+            await _make(store, chain, keys, seed, network, config, birthday_height, recover, without_server)
+        finally:
+            await store.close()
+    finally:
+        await chain.close()
+    return keys.fingerprint
+
+
+async def _make(
+    store: Store,
+    chain: ChainSource,
+    keys: WalletKeys,
+    seed: Seed,
+    network: Network,
+    config: WalletConfig,
+    birthday_height: int | None,
+    recover: bool,
+    without_server: bool,
+) -> None:
+    server = ArkServer(connection_settings(config, network))
+    info: ArkInfo | None = None
+    try:
+        info = await server.info()
+    except BarkdError as error:
+        if not without_server:
+            refused = CreateFailed("Failed to connect to provided server")
+            refused.__cause__ = error
+            raise CreateFailed("error creating wallet: error creating new wallet") from refused
+        log.warning("creating a wallet without its Ark server: %s", chain_text(error))
+    finally:
+        await server.close()
+    await OnchainWallet.create(
+        OnchainTables(store), chain, seed, network, birthday_height=birthday_height if recover else None
+    )
+    properties = WalletProperties(
+        network=network.bitcoin_name,
+        fingerprint=keys.fingerprint,
+        server_pubkey=None if info is None else info.server_pubkey,
+        server_mailbox_pubkey=None if info is None else info.mailbox_pubkey,
+        recovery_pending=recover,
+    )
+    async with store.transaction() as tx:
+        await tx.properties.create(properties)
+
+
+def _canonical(network: Network) -> Network:
+    """Mutinynet is a signet: which one a wallet is on shows in its servers only."""
+    return Network.from_bitcoin_name(network.bitcoin_name)
