@@ -152,6 +152,7 @@ class _Protocol(HttpToolsProtocol):
         headers = dict(self.headers)
         return (
             self.scope.get("method") == "GET"
+            and self.parser.get_http_version() == "1.1"
             and self.url.partition(b"?")[0] == WEBSOCKET_PATH.encode()
             and headers.get(b"sec-websocket-version") == b"13"
             and b"sec-websocket-key" in headers

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from barkd_py.api.server import MESSAGE_BYTES_MAX
 from barkd_py.api.tickets import LIFETIME_SECS, OUTSTANDING_MAX, Tickets
+from tests.support import raw_http
 from tests.support.api_server import RunningApi, running_api
 
 HANDSHAKE = [
@@ -95,6 +96,49 @@ async def test_a_broken_handshake_does_not_use_the_ticket_up(api: RunningApi) ->
     assert answer.status == 101
     assert answer.header("vary") is not None
     assert (await api.raw("GET", target, HANDSHAKE)).status == 401
+
+
+@pytest.mark.parametrize("query", ["", "?ticket=00", "?ticket=<ticket>"])
+async def test_http_1_0_cannot_be_upgraded(api: RunningApi, query: str) -> None:
+    """As barkd answers: before it looks at the query, so the ticket stays good."""
+    ticket = await _ticket(api)
+    target = f"/api/v1/notifications/ws{query.replace('<ticket>', ticket)}"
+    answer = await raw_http.request(api.port, "GET", target, HANDSHAKE, version="HTTP/1.0")
+    assert (answer.status, answer.header("content-type"), answer.text) == (
+        426,
+        "text/plain; charset=utf-8",
+        "WebSocket request couldn't be upgraded since no upgrade state was present",
+    )
+    assert (await api.raw("GET", f"/api/v1/notifications/ws?ticket={ticket}", HANDSHAKE)).status == 101
+
+
+@pytest.mark.parametrize("headers", [(), HANDSHAKE])
+async def test_there_is_no_head_of_a_websocket(api: RunningApi, headers: raw_http.Headers) -> None:
+    answer = await api.raw("HEAD", f"/api/v1/notifications/ws?ticket={await _ticket(api)}", headers)
+    assert (answer.status, answer.header("content-length"), answer.header("allow")) == (405, "28", None)
+
+
+async def test_the_end_of_the_daemon_closes_the_socket_with_another_code_than_deletion(
+    api: RunningApi,
+) -> None:
+    async with await _connect(api) as socket:
+        await (await socket.ping())
+        api.runtime.begin_stop()
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await _receive(socket)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+
+
+async def test_the_handshake_looks_at_the_age_of_a_ticket(tmp_path: Path) -> None:
+    now = 0.0
+    async with running_api(tmp_path / "d", with_wallet=True) as api:
+        api.state.tickets = Tickets(lambda: now)
+        young, old = await _ticket(api), await _ticket(api)
+        now = LIFETIME_SECS - 1
+        async with await connect(_url(api, young), ping_interval=None):
+            now = LIFETIME_SECS
+        assert (await api.raw("GET", f"/api/v1/notifications/ws?ticket={old}", HANDSHAKE)).status == 401
 
 
 async def test_an_upgrade_elsewhere_is_an_ordinary_request(api: RunningApi) -> None:

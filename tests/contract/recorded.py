@@ -107,6 +107,14 @@ def cases() -> list[Case]:
     return [Case(**{name: case[name] for name in Case.__slots__}) for case in recording["cases"]]
 
 
+def frames(name: str) -> list[Any]:
+    """What a websocket received, in the case of this name."""
+    recording = json.loads(RECORDING.read_text())
+    (found,) = (case["frames"] for case in recording["cases"] if case["name"] == name)
+    received: list[Any] = found
+    return received
+
+
 def command_lines() -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = json.loads(RECORDING.read_text())["cli"]
     return lines

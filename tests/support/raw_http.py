@@ -37,20 +37,40 @@ async def request(
     headers: Headers = (),
     body: bytes | None = None,
     host: str = "127.0.0.1",
+    version: str = "HTTP/1.1",
 ) -> Response:
     """One request on a connection of its own. Content-Length and Host are added."""
     async with asyncio.timeout(DEADLINE_SECS):
         reader, writer = await asyncio.open_connection(host, port)
         try:
-            writer.write(_encode(method, target, headers, body, f"{host}:{port}"))
+            writer.write(_encode(method, target, headers, body, f"{host}:{port}", version))
             return await _read(reader, method)
         finally:
             writer.close()
 
 
-def _encode(method: str, target: str, headers: Headers, body: bytes | None, host: str) -> bytes:
+async def begin(port: int, target: str, headers: Headers = ()) -> "asyncio.Task[Response]":
+    """A GET that the server has got when this returns; the answer comes later."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(_encode("GET", target, headers, None, f"127.0.0.1:{port}"))
+    await writer.drain()
+    # Whoever answers this, on a connection made later, has the other request before it.
+    await request(port, "GET", "/ping")
+
+    async def finish() -> Response:
+        try:
+            return await _read(reader, "GET")
+        finally:
+            writer.close()
+
+    return asyncio.create_task(finish())
+
+
+def _encode(
+    method: str, target: str, headers: Headers, body: bytes | None, host: str, version: str = "HTTP/1.1"
+) -> bytes:
     names = {name.lower() for name, _ in headers}
-    lines = [f"{method} {target} HTTP/1.1".encode()]
+    lines = [f"{method} {target} {version}".encode()]
     if "host" not in names:
         lines.append(f"Host: {host}".encode())
     for name, value in headers:

@@ -31,6 +31,9 @@ router = new_router("/notifications", "notifications")
 
 WEBSOCKET_PATH: Final = "/api/v1/notifications/ws"
 _GOING_AWAY: Final = 1001
+"""The wallet is gone; the daemon stays."""
+_SERVICE_RESTART: Final = 1012
+"""The daemon stops."""
 
 
 @router.get(
@@ -63,11 +66,13 @@ async def wait_notification(
 
 @router.get("/ws", response_model=None, include_in_schema=False)
 async def broken_handshake(request: Request) -> Reply:
+    if request.method == "HEAD":
+        return text_reply(405, "Request method must be `GET`")
     return refuse_handshake(request.scope["headers"])
 
 
 def refuse_handshake(headers: Sequence[tuple[bytes, bytes]]) -> Reply:
-    """Why a GET of the websocket's path is no handshake."""
+    """Why a GET of the websocket's path is no handshake. If nothing is wrong with it, it is of HTTP/1.0."""
     values = {name: value.lower() for name, value in headers}
     if b"upgrade" not in [token.strip() for token in values.get(b"connection", b"").split(b",")]:
         return text_reply(400, "Connection header did not include 'upgrade'")
@@ -77,7 +82,7 @@ def refuse_handshake(headers: Sequence[tuple[bytes, bytes]]) -> Reply:
         return text_reply(400, "`Sec-WebSocket-Version` header did not include '13'")
     if b"sec-websocket-key" not in values:
         return text_reply(400, "`Sec-WebSocket-Key` header missing")
-    return Reply(426)
+    return text_reply(426, "WebSocket request couldn't be upgraded since no upgrade state was present")
 
 
 async def serve_websocket(
@@ -96,7 +101,9 @@ async def serve_websocket(
         return
     contract = contract_for(state, scope["headers"])
     try:
-        await _talk(subscription, contract, receive, send)
+        if not await _talk(subscription, contract, receive, send):
+            code = _SERVICE_RESTART if state.runtime.is_stopping else _GOING_AWAY
+            await send({"type": "websocket.close", "code": code})
     finally:
         subscription.close()
 
@@ -125,14 +132,15 @@ async def _refuse(send: Send, reply: Reply, cors_headers: list[tuple[bytes, byte
     await send({"type": "websocket.http.response.body", "body": reply.body})
 
 
-async def _talk(subscription: Subscription, contract: Contract, receive: Receive, send: Send) -> None:
-    """Send what happens; what the client says is read and ignored, until it leaves or the wallet goes."""
+async def _talk(subscription: Subscription, contract: Contract, receive: Receive, send: Send) -> bool:
+    """Send what happens until the client leaves (True) or the wallet goes; what the client says is ignored."""
     sender = asyncio.create_task(_send_events(subscription, contract, send))
     listener = asyncio.create_task(_await_disconnect(receive))
     try:
         done, _ = await asyncio.wait((sender, listener), return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        return listener in done
     finally:
         for task in (sender, listener):
             task.cancel()
@@ -144,7 +152,6 @@ async def _send_events(subscription: Subscription, contract: Contract, send: Sen
     async for event in subscription:
         text = to_json(render.notification(event, contract)).decode()
         await send({"type": "websocket.send", "text": text})
-    await send({"type": "websocket.close", "code": _GOING_AWAY})
 
 
 async def _await_disconnect(receive: Receive) -> None:
