@@ -187,6 +187,8 @@ class FakeOnchain:
     def __init__(self) -> None:
         self.coins: dict[OutPoint, OnchainUtxo] = {}
         self.txs: list[OnchainTx] = []
+        self.told_balance: OnchainBalance | None = None
+        """Told instead of the sum of the coins."""
         self.syncs = 0
         self._addresses = 0
 
@@ -198,6 +200,8 @@ class FakeOnchain:
         self.txs.append(OnchainTx(tx, None, amount_sat, block))
 
     async def balance(self) -> OnchainBalance:
+        if self.told_balance is not None:
+            return self.told_balance
         total = sum(coin.amount_sat for coin in self.coins.values())
         return OnchainBalance(total, total, 0, 0, 0, total)
 
@@ -455,6 +459,8 @@ class FakeWallet:
         self.keys: list[SecretKey] = []
         self.stored: dict[VtxoId, tuple[WalletVtxo, Vtxo | None]] = {}
         self.movements: list[Movement] = []
+        self.told_balance: Balance | None = None
+        """Told instead of the sum of the spendable VTXOs."""
         self.rendered_history: RenderedList | None = None
         """Answered instead of a rendering of the movements."""
         self.boards: list[PendingBoard] = []
@@ -519,6 +525,8 @@ class FakeWallet:
 
     async def balance(self) -> Balance:
         self._reach_out()
+        if self.told_balance is not None:
+            return self.told_balance
         return Balance(spendable_sat=self._spendable_sat())
 
     def _spendable_sat(self) -> int:
