@@ -133,7 +133,7 @@ async def _refuse(send: Send, reply: Reply, cors_headers: list[tuple[bytes, byte
 
 
 async def _talk(subscription: Subscription, contract: Contract, receive: Receive, send: Send) -> bool:
-    """Send what happens until the client leaves (True) or the wallet goes; what the client says is ignored."""
+    """Send what happens until the client leaves (True) or the wallet goes; what it says is ignored."""
     sender = asyncio.create_task(_send_events(subscription, contract, send))
     listener = asyncio.create_task(_await_disconnect(receive))
     try:
