@@ -231,12 +231,14 @@ class World:
         return str(min(fit, key=lambda vtxo: int(vtxo["amount_sat"]))["id"])
 
     async def hold_round(self) -> None:
-        """Let the server hold a round, and wait until the victim's part in one is decided."""
+        """Let the server hold rounds until the victim's part in one is decided: who is slow may miss one."""
         await self.devnet.pull("/round")
 
         async def undecided() -> list[Json]:
             infos = await self.victim.get("/wallet/rounds")
             decided = ("unconfirmed", "confirmed", "failed", "canceled")
+            if any(info["status"]["status"] == "sync-error" for info in infos):
+                await self.devnet.pull("/round")
             return [info for info in infos if info["status"]["status"] not in decided]
 
         await eventually(undecided, lambda left: left == [])

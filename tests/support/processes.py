@@ -1,8 +1,10 @@
 """The programs under test as processes: our daemon, devnet, and the real bark wallet."""
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,14 +20,19 @@ import httpx
 T = TypeVar("T")
 
 START_DEADLINE_SECS = 120.0
+_PORTS = (10_000, 32_000)
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listens on now.
+
+    Not one of those that the system gives to outgoing connections: who dies and comes back must find it free.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def eventually(
