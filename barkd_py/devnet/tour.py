@@ -423,6 +423,10 @@ def print_lines_to_paste(devnet: Devnet, alice: Daemon, bob: Daemon) -> None:
     address = bob.post("wallet/addresses/next")["address"]
     fund_address = alice.post("onchain/addresses/next")["address"]
     curl = f"curl -sw '\\n' -H \"Authorization: Bearer $TOKEN\" {alice.url}/api/v1"
+    script = Path(sys.executable).with_name("barkd")
+    barkd = shlex.quote(str(script)) if script.exists() else f"{shlex.quote(sys.executable)} -m barkd_py.cli"
+    datadir = shlex.quote(str(alice.datadir.absolute()))
+    backup = alice.datadir.absolute().with_name(f"alice-{time.strftime('%H%M%S')}.backup")
     curl_bob = f"curl -sw '\\n' -H \"Authorization: Bearer $BOBS_TOKEN\" {bob.url}/api/v1"
     as_json = "-H 'Content-Type: application/json' -d"
     lever = f"curl -sw '\\n' {devnet.control_url}"
@@ -459,6 +463,16 @@ def print_lines_to_paste(devnet: Devnet, alice: Daemon, bob: Daemon) -> None:
         f"{lever}/fund -d '{fund}'",
         f"{curl}/onchain/sync -X POST",
         f"{curl}/onchain/balance",
+        "",
+        "A backup of alice's wallet, while it runs; her words, which bring back most (docs/recovery.md):",
+        "",
+        f"{barkd} --datadir {datadir} backup {shlex.quote(str(backup))}",
+        f"cat {shlex.quote(str(alice.datadir.absolute() / 'mnemonic'))}",
+        "",
+        "The whole API of alice's daemon to try in a browser; for Authorize, her token:",
+        "",
+        f"{alice.url}/swagger-ui",
+        "echo $TOKEN",
         "",
         "The Ark server vanishes, and alice takes her coins onto the chain without it: the price, the start,",
         "blocks until all can be claimed, the claim, what she has then. (/ark-server/start: it is back.)",

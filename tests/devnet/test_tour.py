@@ -67,7 +67,12 @@ def forget_ports(directory: Path) -> None:
 
 
 def paste(shown: str, first: str) -> list[dict[str, Any]]:
-    """Do in a shell what the tour says from the line with a text up to the next empty one; the answers."""
+    """As `said`, where everything that is said is an answer of a program."""
+    return [json.loads(line) for line in said(shown, first).splitlines() if line]
+
+
+def said(shown: str, first: str) -> str:
+    """Do in a shell what the tour says from the line with a text up to the next empty one."""
     lines = shown.splitlines()
     tokens = [line for line in lines if "TOKEN=" in line]
     start = next(index for index, line in enumerate(lines) if first in line)
@@ -79,7 +84,18 @@ def paste(shown: str, first: str) -> list[dict[str, Any]]:
         timeout=300,
         check=True,
     )
-    return [json.loads(line) for line in done.stdout.splitlines() if line]
+    return done.stdout
+
+
+def paste_backup(shown: str) -> None:
+    """The backup, the words, the place to try the API, and the token for it."""
+    *made, words = said(shown, " --datadir ").splitlines()
+    assert made[0].startswith("Backup number 1 of wallet ")
+    assert len(words.split()) == 12
+    url = next(line for line in shown.splitlines() if line.endswith("/swagger-ui"))
+    page = httpx.get(url, trust_env=False, follow_redirects=True)
+    assert (page.status_code, "swagger-ui-bundle.js" in page.text) == (200, True), page.text
+    assert len(said(shown, "echo $TOKEN").strip()) == 44
 
 
 def paste_lightning(shown: str) -> None:
@@ -112,6 +128,7 @@ def paste_exit(shown: str) -> None:
 
 def paste_all(shown: str) -> None:
     paste_lightning(shown)
+    paste_backup(shown)
     paste_exit(shown)
 
 
