@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 import bdkpython as bdk
 
 from barkd_py.bitcoin.bip32 import Seed
-from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxOut
-from barkd_py.bitcoin.units import FeeRate, Network
+from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxOut
+from barkd_py.bitcoin.units import BlockRef, FeeRate, Network
 from barkd_py.chain.source import GENESIS_HASHES, ChainSource, PackageFee
 from barkd_py.errors import BarkdError, ChainError
 from barkd_py.onchain.coin_selection import truc_coins, untrusted_coins
@@ -157,6 +157,12 @@ class OnchainWallet:
     def tip_height(self) -> int:
         """The newest block that the wallet knows."""
         return max(self._state.blocks)
+
+    @property
+    def tip(self) -> BlockRef:
+        """The same block."""
+        height = self.tip_height
+        return BlockRef(height, BlockHash(self._state.blocks[height]))
 
     async def balance(self) -> OnchainBalance:
         return (await self._read()).balance

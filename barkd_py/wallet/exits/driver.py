@@ -32,6 +32,7 @@ from barkd_py.wallet.exits.children import ChildPayer, child_row, known_child
 from barkd_py.wallet.exits.claim import ClaimPaths, terms_of
 from barkd_py.wallet.exits.errors import (
     ExitError,
+    InsufficientConfirmedFundsForExit,
     InternalExitError,
     TransactionRetrievalFailure,
 )
@@ -109,6 +110,11 @@ class ExitDriver:
         self._children: dict[Txid, KnownChild] = {}
         self._paid_at: dict[Txid, int] = {}
         self._complained: dict[VtxoId, str] = {}
+
+    @property
+    def lacks_funds(self) -> bool:
+        """Whether an exit waits for coins."""
+        return any(isinstance(error, InsufficientConfirmedFundsForExit) for error in self.errors.values())
 
     # --- a run
 

@@ -66,6 +66,8 @@ class ChainMemory:
     """Of unconfirmed packages, by child: they do not change as long as the child is the same."""
     spends: set[tuple[OutPoint, Txid]] = field(default_factory=set)
     """Outputs, and transactions that were seen to spend them; that is so in every chain."""
+    waiting: set[Txid] = field(default_factory=set)
+    """Exit transactions that are in the mempool with a child, at this tip: what is still there waits too."""
 
     async def move_to(self, chain: ChainSource, tip: BlockRef) -> None:
         """Forget everything if the chain went another way."""
@@ -75,11 +77,13 @@ class ChainMemory:
             )
             if not still_there:
                 self.forget()
+            self.waiting.clear()
         self.tip = tip
 
     def forget(self) -> None:
         self.confirmed.clear()
         self.children.clear()
+        self.waiting.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,25 @@ class Look:
         return await self._once(("tx", tx.txid), lambda: self._look_at(tx))
 
     async def _look_at(self, tx: Tx) -> TxView:
+        view = await self._waiting(tx) or await self._look_closely_at(tx)
+        if isinstance(view.status, Mempool) and view.child is not None:
+            self._memory.waiting.add(tx.txid)
+        return view
+
+    async def _waiting(self, tx: Tx) -> TxView | None:
+        """If nothing but its child can have changed since the last look, and that is there.
+
+        A child in the mempool has its parent there or in a block, and no block has come.
+        """
+        if tx.txid not in self._memory.waiting:
+            return None
+        child = await self._child(tx, Mempool())
+        if child is None or not isinstance(child.status, Mempool):
+            self._memory.waiting.discard(tx.txid)
+            return None
+        return TxView(tx.txid, status=Mempool(), child=child)
+
+    async def _look_closely_at(self, tx: Tx) -> TxView:
         if self._remembered(tx.txid) is None:
             unconfirmed = await self._unconfirmed_inputs(tx)
             if unconfirmed:

@@ -159,7 +159,9 @@ class Exits:
         """See `daemon.wallet_api.ExitsApi`."""
         if self._onchain is not None:
             try:
-                await self._onchain.sync()
+                # Only confirmed coins pay, and without a new block there are none.
+                if await self._chain.fetch_tip() != self._onchain.tip or self._driver.lacks_funds:
+                    await self._onchain.sync()
             except ChainError as error:
                 raise OnchainSyncFailure from error
         return self._progress_of(await self._run(fee_rate))
@@ -196,9 +198,9 @@ class Exits:
             if tip == self._watched_at:
                 return
             async with self._store.read() as tx:
-                vtxos = await tx.vtxos.list()
+                unspent = await tx.vtxos.unspent_ids()
                 exiting = {row.vtxo_id for row in await tx.exits.list(only_live=True)}
-            watched = [vtxo.id for vtxo in vtxos if vtxo.id not in exiting]
+            watched = [vtxo_id for vtxo_id in unspent if vtxo_id not in exiting]
             if watched:
                 forced = await self._watch.find(watched, tip)
                 await self._starts.start_forced(forced, self._watch.confirmed, tip)

@@ -528,6 +528,39 @@ async def test_a_vtxo_that_others_put_on_the_chain_is_noticed(either_world: Worl
         assert (await tx.vtxos.get(untouched.id)).state.kind is StateKind.SPENDABLE
 
 
+# --- what a look costs
+
+
+async def test_between_blocks_each_exit_costs_one_call(either_world: World) -> None:
+    """What is in the mempool with its child can only be replaced or evicted; and no coin is confirmed."""
+    world = either_world
+    await world.fund(50_000)
+    vtxo = await world.mint.board(100_000)
+    vtxo_id = await exit_of(world, vtxo)
+    await world.exits.progress()
+    await world.exits.progress()
+    world.chain.calls.clear()
+    await world.exits.progress()
+    assert set(world.chain.calls) == {"tip", "spender"}
+    assert world.chain.calls.count("spender") == 1
+    await world.mine()
+    await world.exits.progress()
+    assert isinstance(await world.state(vtxo_id), AwaitingDelta)
+    world.chain.calls.clear()
+    await world.exits.progress()
+    assert set(world.chain.calls) == {"tip"}
+
+
+async def test_who_waits_for_funds_has_them_looked_for(world: World) -> None:
+    """Also between blocks: the index of a source may be behind its tip."""
+    vtxo_id = await exit_of(world, await world.mint.board(100_000))
+    await world.exits.progress()
+    assert isinstance((await world.status(vtxo_id)).error, InsufficientConfirmedFundsForExit)
+    world.chain.calls.clear()
+    await world.exits.progress()
+    assert "find_wallet_transactions" in world.chain.calls
+
+
 # --- evictions
 
 

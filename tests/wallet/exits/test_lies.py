@@ -46,6 +46,7 @@ async def test_a_confirmation_in_a_block_that_is_not_there(either_world: World, 
         return elsewhere if txid == exit_tx.txid else await ask()
 
     world.chain.answer_status = lie
+    await world.node.mine_exactly([])  # else nobody asks again
     await world.exits.tick()
     status = await world.exits.status(vtxo_id)
     assert status.state == before

@@ -201,6 +201,7 @@ async def test_blocks_in_the_middle_of_a_look_do_not_confuse_it(world: World) ->
         return answer
 
     world.chain.answer_status = mine_behind_it
+    await world.node.mine_exactly([])  # so that all is asked for again
     await world.exits.tick()
     state = await world.state(vtxo_id)
     assert isinstance(state, AwaitingDelta)
