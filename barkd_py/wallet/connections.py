@@ -1,9 +1,11 @@
 """How a wallet reaches its Ark server and its chain source, by its configuration."""
 
+from typing import Final
+
 from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.chain.bitcoind import BitcoindSource, CookieFile, RpcClient, UserPass
 from barkd_py.chain.esplora import EsploraSource
-from barkd_py.chain.source import ChainSource
+from barkd_py.chain.source import ChainSource, NodeTooOld
 from barkd_py.config import ConfigError, WalletConfig
 from barkd_py.errors import BarkdError, ChainError
 from barkd_py.server_rpc.connection import ConnectionSettings
@@ -45,17 +47,22 @@ def open_chain_source(config: WalletConfig) -> ChainSource:
     return BitcoindSource(RpcClient(config.bitcoind_address, auth), fallback_fee_rate=fallback)
 
 
+_UNUSABLE: Final = "failed to create a chain source client with the config"
+
+
 async def open_usable_chain(config: WalletConfig, network: Network) -> ChainSource:
     """The chain source, which was asked whether it can be used. Raises CreateFailed, ChainError."""
     try:
         chain = open_chain_source(config)
     except BarkdError as error:
-        raise CreateFailed("failed to create a chain source client with the config") from error
+        raise CreateFailed(_UNUSABLE) from error
     try:
         await chain.check_startup(network)
     except BaseException as error:
         await chain.close()
-        if isinstance(error, ChainError):
+        if isinstance(error, NodeTooOld):
             raise CreateFailed("chain source version check failed") from error
+        if isinstance(error, ChainError):
+            raise CreateFailed(_UNUSABLE) from error
         raise
     return chain

@@ -6,13 +6,14 @@ answer differently on purpose, and what needs more than these tests have, is nam
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.contract.recorded import Case, cases, matches, refusals_with_a_wallet
-from tests.support.api_server import TOKEN, RunningApi, running_api
+from tests.support.api_server import MNEMONIC, TOKEN, RunningApi, running_api
 
 NEEDS_A_NODE = (
     "failed to create a chain source client",
@@ -146,6 +147,25 @@ def _refusals() -> list[Case]:
     ]
 
 
+HEADS = [case for case in cases() if case.state == "any"]
+
+STATES_WITHOUT_A_WALLET = (
+    "no wallet",
+    "no wallet; started with --allowed-origins http://a.example,https://b.example:8443",
+    "no wallet; started with --no-auth",
+    "no wallet; started with --expose-mnemonic",
+    "no wallet; a file foreign.txt lies in the datadir",
+    "no wallet; config.toml exists",
+)
+SELECTED = [
+    *(case for state in STATES_WITHOUT_A_WALLET for case in _selected(state)),
+    *_refusals(),
+    *HEADS,
+    *(case for case in cases() if case.state == "wallet created; started with --expose-mnemonic"),
+]
+"""What is asked here."""
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def with_wallet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningApi]:
     async with running_api(tmp_path_factory.mktemp("datadir") / "d", with_wallet=True) as api:
@@ -156,3 +176,16 @@ async def with_wallet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
 @pytest.mark.asyncio(loop_scope="module")
 async def test_refused_with_a_wallet(with_wallet: RunningApi, case: Case) -> None:
     await check(with_wallet, case)
+
+
+@pytest.mark.parametrize("case", HEADS, ids=lambda case: case.name)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_heads_with_a_wallet(with_wallet: RunningApi, case: Case) -> None:
+    await check(with_wallet, case)
+
+
+async def test_the_words_of_a_wallet(tmp_path: Path) -> None:
+    (case,) = (case for case in SELECTED if case.state == "wallet created; started with --expose-mnemonic")
+    assert case.response == {"mnemonic": "<twelve words>"}
+    async with running_api(tmp_path, with_wallet=True, expose_mnemonic=True) as api:
+        await check(api, replace(case, response={"mnemonic": MNEMONIC}))

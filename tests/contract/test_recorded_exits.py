@@ -31,7 +31,7 @@ from tests.fakes import exits as samples
 from tests.fakes.wallet import FakeExits, FakeWallet, some_vtxo
 from tests.support.api_server import RunningApi, running_api
 
-_CASES = [
+SELECTED = [
     case
     for case in cases()
     if case.path.startswith("/api/v1/exits/") and not case.state.startswith("no wallet")
@@ -162,7 +162,7 @@ def _sorted(answer: Any) -> Any:
             return answer
 
 
-@pytest.mark.parametrize("case", _CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
 @pytest.mark.asyncio(loop_scope="module")
 async def test_answers_are_the_recorded_ones(api: RunningApi, case: Case) -> None:
     wallet = api.wallet

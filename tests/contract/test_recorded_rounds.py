@@ -54,7 +54,7 @@ _PATHS = ("/wallet/refresh/", "/wallet/rounds", "/wallet/offboard/", "/wallet/se
           "/fees/send-onchain")  # fmt: skip
 # Six VTXOs whose amounts and ages were not recorded.
 UNKNOWN_INPUTS = {"refresh/counterparty"}
-_CASES = [
+SELECTED = [
     case
     for case in cases()
     if any(path in case.path for path in _PATHS)
@@ -140,7 +140,7 @@ async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running
         yield running
 
 
-@pytest.mark.parametrize("case", _CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
 @pytest.mark.asyncio(loop_scope="module")
 async def test_answers_are_the_recorded_ones(api: RunningApi, case: Case) -> None:
     wallet, info = api.wallet, replace(ARK_INFO, fees=DEFAULT_FEES)

@@ -181,12 +181,12 @@ async def test_a_forged_amount(alice: Owner) -> None:
         ),
         (
             {"chain_source": {"esplora": {"url": "http://127.0.0.1:1"}}},
-            "Error while creating wallet: chain source version check failed: ",
+            "Error while creating wallet: failed to create a chain source client with the config: ",
         ),
         (
             {"network": "signet"},
-            "Error while creating wallet: chain source version check failed: Network mismatch: "
-            "expected Signet, got Regtest",
+            "Error while creating wallet: failed to create a chain source client with the config: "
+            "Network mismatch: expected Signet, got Regtest",
         ),
     ],
 )

@@ -142,7 +142,7 @@ async def test_no_start_without_the_chain_source(remote: Remote) -> None:
     await remote.to_chain.cut()
     with pytest.raises(AssertionError, match="the daemon ended"):
         await daemon.start()
-    assert "Error: chain source version check failed" in daemon.process.tail()
+    assert "Error: failed to create a chain source client with the config" in daemon.process.tail()
     await remote.to_chain.mend()
     await daemon.start()
     assert await remote.owner.total_sat() == NET_SAT
