@@ -1,7 +1,7 @@
 """Every flow, killed at every point that it has, and under every trouble; writes docs/reliability.md.
 
-    python -m tests.crash [--flows NAME,NAME] [--parts all|kills|troubles] [--at-most N] [--seed S]
-                          [--missing] [--without-look-ups] [--results FILE] [--list]
+    python -m tests.crash [--flows NAME,NAME] [--parts all|kills|troubles] [--troubles NAME,NAME]
+                          [--at-most N] [--seed S] [--missing] [--without-look-ups] [--results FILE] [--list]
 
 Takes hours on two cores. Each run is noted as it ends, so that what was interrupted may go on with
 ``--missing``. Each violation is printed, and the exit code is 1 if there was one.
@@ -50,6 +50,7 @@ class Suite:
 
     at_most: int | None
     look_ups: bool
+    troubles: Sequence[Trouble]
     seed: int
     results: Path
     commit: str
@@ -76,7 +77,7 @@ class Suite:
             points = [point for point in points if self.look_ups or not point.is_look_up]
             if self.at_most is not None and self.at_most < len(points):
                 points = random.Random(f"{self.seed} {flow.name}").sample(points, self.at_most)
-        found: list[KillPoint | Trouble] = [*points, *(TROUBLES if parts != "kills" else ())]
+        found: list[KillPoint | Trouble] = [*points, *(self.troubles if parts != "kills" else ())]
         return [each for each in found if (flow.name, *_names(each)) not in self.done]
 
     async def _try(self, world: World, flow: Flow, what: KillPoint | Trouble) -> Run:
@@ -89,12 +90,15 @@ class Suite:
             struck, happened = outcome.was_killed, outcome.happened
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
-        day = datetime.now(UTC).date().isoformat()
-        run = Run(flow.name, *_names(what), struck, happened, failure, self.commit, day)
+        run = self.run_of(flow, *_names(what), struck, happened, failure)
         report.record(run, self.results)
         verdict = f"VIOLATION {failure}" if failure else f"struck {struck}, happened {happened}"
         print(f"{time.monotonic() - began:5.1f} s  {flow.name}, {what}: {verdict}", flush=True)
         return run
+
+    def run_of(self, flow: Flow, fault: str, point: str, struck: bool, happened: int, failure: str) -> Run:
+        day = datetime.now(UTC).date().isoformat()
+        return Run(flow.name, fault, point, struck, happened, failure, self.commit, day)
 
 
 def _names(what: KillPoint | Trouble) -> tuple[str, str]:
@@ -115,7 +119,11 @@ async def run(suite: Suite, flows: Sequence[Flow], parts: str) -> list[Run]:
     runs: list[Run] = []
     for flow in flows:
         began = time.monotonic()
-        found = await suite.run(flow, parts)
+        try:
+            found = await suite.run(flow, parts)
+        except Exception as error:  # of the world, or of the flow undisturbed
+            print(f"{flow.name}: {type(error).__name__}: {error}", flush=True)
+            found = [suite.run_of(flow, "undisturbed", "", True, 0, str(error))]
         runs += found
         print(f"{flow.name}: {len(found)} runs, {time.monotonic() - began:.0f} s", flush=True)
     return runs
@@ -124,6 +132,7 @@ async def run(suite: Suite, flows: Sequence[Flow], parts: str) -> list[Run]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("--flows", help="names, separated by commas; all by default")
+    parser.add_argument("--troubles", help="names, separated by commas; all by default")
     parser.add_argument("--at-most", type=int, help="points of each flow, chosen at random")
     parser.add_argument("--parts", choices=["all", "kills", "troubles"], default="all")
     parser.add_argument("--seed", type=int, default=1)
@@ -147,6 +156,7 @@ def main() -> None:
     suite = Suite(
         options.at_most,
         not options.without_look_ups,
+        [each for each in TROUBLES if not options.troubles or each.name in options.troubles.split(",")],
         options.seed,
         results,
         report.current_commit(),
