@@ -114,7 +114,8 @@ class VtxoId(bytes):
         return OutPoint(Txid(self[:32]), int.from_bytes(self[32:], "little"))
 
     def __str__(self) -> str:
-        return str(self.outpoint)
+        # As `outpoint` prints, without the objects: each row of a list is asked for it.
+        return f"{self[31::-1].hex()}:{int.from_bytes(self[32:], 'little')}"
 
     def __repr__(self) -> str:
         return f"VtxoId({self})"

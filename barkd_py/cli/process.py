@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,6 +34,9 @@ def run_daemon(options: Options) -> None:
     log.info("Starting barkd version %s () with datadir %s", VERSION, options.datadir.path)
     lock = options.datadir.lock_process().acquire()
     gc.disable()  # nothing of what is imported and set up from here on is garbage; see _serve
+    # httpx imports its own command line if it can, and with it rich and pygments: 4 MB, and a twentieth of
+    # the start. Without it, it does as it does where these are not installed.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(options, host))

@@ -18,13 +18,10 @@ _DURATION_UNITS: Final = (
 
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with the shortest exact fraction: `2026-06-01T12:00:00.5` is written `….500Z`."""
-    utc = moment.astimezone(UTC)
-    text = utc.strftime("%Y-%m-%dT%H:%M:%S")
+    utc = moment.astimezone(UTC).replace(tzinfo=None)
     if not utc.microsecond:
-        return f"{text}Z"
-    if utc.microsecond % 1000:
-        return f"{text}.{utc.microsecond:06}Z"
-    return f"{text}.{utc.microsecond // 1000:03}Z"
+        return f"{utc.isoformat(timespec='seconds')}Z"
+    return f"{utc.isoformat(timespec='microseconds' if utc.microsecond % 1000 else 'milliseconds')}Z"
 
 
 def duration(seconds: int) -> str:

@@ -1,5 +1,6 @@
 """VTXOs and every state they ever had. The rule of state changes is `wallet.vtxos.next_state`."""
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -42,6 +43,9 @@ from barkd_py.wallet.vtxos.states import (
 )
 
 _V = TypeVar("_V")
+
+# Ids that are parsed before anything else gets a turn.
+_TURN = 1_000
 
 _ORDER = (t.c.expiry_height, t.c.amount_sat.desc(), t.c.id)
 
@@ -112,6 +116,15 @@ class VtxoRepository:
             rows = await self._connection.execute(sa.select(t.c.id).where(t.c.id.in_(chunk)))
             found.update(VtxoId.parse(row.id) for row in rows)
         return frozenset(found)
+
+    async def unspent_ids(self) -> Sequence[VtxoId]:
+        """Ids of all that is neither spent nor exited. Others have their turn while they are read."""
+        found: list[VtxoId] = []
+        rows = (await self._connection.execute(sa.select(t.c.id).where(IS_UNSPENT))).scalars().all()
+        for start in range(0, len(rows), _TURN):
+            found += map(VtxoId.parse, rows[start : start + _TURN])
+            await asyncio.sleep(0)
+        return found
 
     async def find(self, vtxo_id: VtxoId) -> WalletVtxo | None:
         rows = await self._connection.execute(sa.select(t).where(t.c.id == str(vtxo_id)))

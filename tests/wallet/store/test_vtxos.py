@@ -389,3 +389,13 @@ async def test_whether_something_has_to_be_refreshed(store: Store) -> None:
         ]:
             found = await tx.vtxos.has_spendable(expiring_before=height, min_exit_depth=depth)
             assert found == expected, (height, depth)
+
+
+async def test_ids_of_what_is_unspent(store: Store) -> None:
+    await insert(store, *(make_vtxo(number) for number in range(2_100)))
+    async with store.transaction() as tx:
+        await tx.vtxos.lock([make_id(2)], None)
+        await tx.vtxos.mark_spent([make_id(3)])
+    async with store.read() as tx:
+        found = await tx.vtxos.unspent_ids()
+    assert sorted(found) == sorted(make_id(number) for number in range(2_100) if number != 3)
