@@ -3,7 +3,8 @@
     states        what a participation can be, and how it is stored
     machine       pure: state and observation to state and effect, the whole rule of it
     participation pure: inputs, the output, the fee
-    driver        carries effects out: calls, and what is stored before them
+    driver        drives one: stores each state, then has its effects carried out
+    effects       what the machine asks for, done: calls of the server, signatures, the swap
     records       rows, locks and movements, stored together
     signing       cosign keys and nonces, in memory only, and what is signed with them
     swap          the end of every round: leaves, forfeits, preimage
