@@ -43,7 +43,7 @@ from barkd_py.errors import (
 )
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
 from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park
-from barkd_py.wallet.actions.failures import Unworkable, is_final
+from barkd_py.wallet.actions.failures import is_final
 from barkd_py.wallet.arkoor.package import cosign_package
 from barkd_py.wallet.keychain import Keychain, UnknownKey
 from barkd_py.wallet.lightning.receive.errors import (
@@ -258,7 +258,9 @@ class LightningReceiveMachine:
                 vtxos = await self._request_claim(state, htlcs)
         except TimeoutError:
             return await self._after_failed_claim(action_id, state, htlcs, ClaimTimeout())
-        except (OutsideError, Unworkable) as error:
+        except StoreError:
+            raise
+        except BarkdError as error:  # whatever it is: in time, they go on the chain
             return await self._after_failed_claim(
                 action_id, state, htlcs, _without_preimage(error, state.terms.preimage)
             )

@@ -314,7 +314,9 @@ class LightningSendMachine:
                 request=self._server.request_lightning_pay_htlc_revocation,
             )
             await self._anchors.validate(revoked)
-        except (OutsideError, Unworkable) as error:
+        except StoreError:
+            raise
+        except BarkdError as error:  # whatever it is: in time, they go on the chain
             preimage = _preimage_in(error, payment)
             if preimage is not None:
                 return self._settle(state, preimage)
