@@ -31,6 +31,7 @@ from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import send_action_id
 from barkd_py.wallet.lightning.poller import MIN_PAUSE_SECS, Poller
 from barkd_py.wallet.lightning.send.adoption import HtlcAdoption
+from barkd_py.wallet.lightning.send.change_queue import ChangeQueue
 from barkd_py.wallet.lightning.send.errors import (
     AlreadyPaid,
     HtlcsOnChain,
@@ -50,7 +51,7 @@ from barkd_py.wallet.lightning.send.states import (
     exit_by,
     htlc_policy,
 )
-from barkd_py.wallet.lightning.send.terms import CannotCoverLightningPayment, PayEstimate, PayTerms
+from barkd_py.wallet.lightning.send.terms import PayEstimate, PayTerms
 from barkd_py.wallet.locks import LockBusy
 from barkd_py.wallet.movements import LIGHTNING_SEND, MovementDestination, MovementUpdate
 from barkd_py.wallet.store import Store, Transaction
@@ -63,7 +64,6 @@ log = logging.getLogger(__name__)
 WAIT_SECS = 60.0
 # How long a payment waits for the change of others. Theirs takes a few calls of the server.
 CHANGE_WAIT_SECS = 10.0
-CHANGE_LOOK_SECS = 0.5
 MAX_RETRY_FOR_SECS = 2**32 - 1
 
 STUCK_LOOK_SECS = 30.0
@@ -103,23 +103,6 @@ class LightningSend:
 
 class _AlreadyStarted(BarkdError):
     """There is a payment of this hash. Nothing was stored."""
-
-
-class _Turn:
-    """A lock that is held until its holder has ended the turn; once more is no harm."""
-
-    def __init__(self, lock: asyncio.Lock) -> None:
-        self._lock: asyncio.Lock | None = lock
-
-    @classmethod
-    async def of(cls, lock: asyncio.Lock) -> "_Turn":
-        await lock.acquire()
-        return cls(lock)
-
-    def end(self) -> None:
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +147,10 @@ class LightningSends:
         self._network = network
         self._rules = rules
         self._wakeup = wakeup
-        self._change_wait_secs = change_wait_secs
         self._now = now
         self.drives = Drives("Lightning payment", wait_secs)
         self._begun: set[str] = set()
-        self._change_queue = asyncio.Lock()
+        self._change_queue = ChangeQueue(change_wait_secs)
         self._adoption = HtlcAdoption(store, machine, keychain, chain, exit_margin=rules.exit_margin)
         self.poller = Poller(store, executor, machine, self._pace, self._is_urgent, monotonic=monotonic)
 
@@ -226,7 +208,12 @@ class LightningSends:
                 raise HtlcsOnChain
         if row is None:
             try:
-                await self._begin_in_turn(action_id, order, retry_for_secs, until)
+                await self._change_queue.begin(
+                    lambda on_stored: self._begin(
+                        action_id, order, retry_for_secs, until, on_stored=on_stored
+                    ),
+                    lambda: self.drives.tasks(self._begun),
+                )
             except _AlreadyStarted:
                 pass
             else:
@@ -243,47 +230,6 @@ class LightningSends:
         state = self._machine.decode(row.payload)
         return isinstance(state, Stuck) and bool(state.exiting)
 
-    async def _begin_in_turn(
-        self, action_id: str, order: Order, retry_for_secs: int | None, until: Until
-    ) -> None:
-        """As `_begin`; while there is too little money, but other payments are about to bring their change,
-        it waits for that. (Upstream fails at once.)
-        """
-        before = set(self._begun)
-        try:
-            await self._begin(action_id, order, retry_for_secs, until)
-        except CannotCoverLightningPayment:
-            if not before | self._begun:
-                raise
-        else:
-            return
-        turn = await _Turn.of(
-            self._change_queue
-        )  # one after the other, so that each change is looked at once
-        try:
-            await self._begin_with_change(action_id, order, retry_for_secs, until, turn)
-        finally:
-            turn.end()
-
-    async def _begin_with_change(
-        self, action_id: str, order: Order, retry_for_secs: int | None, until: Until, turn: "_Turn"
-    ) -> None:
-        """The turn is over once the payment has its inputs."""
-        clock = asyncio.get_running_loop().time
-        give_up_at = clock() + self._change_wait_secs
-        while True:
-            others = self.drives.tasks(self._begun)
-            left_secs = give_up_at - clock()
-            try:
-                await self._begin(action_id, order, retry_for_secs, until, on_stored=turn.end)
-            except CannotCoverLightningPayment:
-                if not others or left_secs <= 0:
-                    raise
-            else:
-                return
-            pause_secs = min(left_secs, CHANGE_LOOK_SECS)  # whoever waits for the end has its change earlier
-            await asyncio.wait(others, timeout=pause_secs, return_when=asyncio.FIRST_COMPLETED)
-
     async def _begin(
         self,
         action_id: str,
@@ -291,9 +237,9 @@ class LightningSends:
         retry_for_secs: int | None,
         until: Until,
         *,
-        on_stored: Callable[[], None] | None = None,
+        on_stored: Callable[[], None],
     ) -> None:
-        """Raises _AlreadyStarted."""
+        """Raises _AlreadyStarted, CannotCoverLightningPayment."""
         info = await self._server.info()
         tip = await self._chain.tip()
         amount_sat = order.payable_sat(self._network)
