@@ -57,6 +57,14 @@ class HeldRound:
                 return event
 
 
+async def _attempt_after(round_seq: int | None, stream: AsyncGenerator[RoundEvent, None]) -> RoundAttempt:
+    """How the next round begins; an earlier one may not be over yet."""
+    while True:
+        event = await anext(stream)
+        if isinstance(event, RoundAttempt) and event.round_seq != round_seq:
+            return event
+
+
 @asynccontextmanager
 async def round_of(net: Net, *owners: Owner, is_open: bool = False) -> AsyncIterator[HeldRound]:
     """A round that starts now, with these wallets listening. is_open: it still takes participants."""
@@ -65,9 +73,10 @@ async def round_of(net: Net, *owners: Owner, is_open: bool = False) -> AsyncIter
     engine = net.devnet.ark_server.rounds
     heard = engine.events.last is not None
     try:
+        before = None
         if heard:  # what is told first is old
-            await asyncio.gather(*(listener.step() for listener in listeners))
-        first = [asyncio.ensure_future(anext(stream)) for stream in streams]
+            before = (await asyncio.gather(*(listener.step() for listener in listeners)))[0].round_seq
+        first = [asyncio.ensure_future(_attempt_after(before, stream)) for stream in streams]
         while engine.events.nb_subscribers < len(owners):
             await asyncio.sleep(0.001)
         engine.trigger()
@@ -75,7 +84,6 @@ async def round_of(net: Net, *owners: Owner, is_open: bool = False) -> AsyncIter
         await asyncio.gather(
             *(owner.wallet.rounds.on_event(event) for owner, event in zip(owners, events, strict=True))
         )
-        assert isinstance(events[0], RoundAttempt)
         if not is_open:
             engine.go_on()
         yield HeldRound(net, listeners)
