@@ -71,14 +71,19 @@ class Suite:
         return runs
 
     async def _faults(self, world: World, flow: Flow, parts: str) -> list[KillPoint | Trouble]:
+        """What is to be tried yet. In no order, so that what is broken off has tried a bit of everything."""
         points: list[KillPoint] = []
         if parts != "troubles":
-            points = await rehearse(world, flow)
-            points = [point for point in points if self.look_ups or not point.is_look_up]
-            if self.at_most is not None and self.at_most < len(points):
-                points = random.Random(f"{self.seed} {flow.name}").sample(points, self.at_most)
-        found: list[KillPoint | Trouble] = [*points, *(self.troubles if parts != "kills" else ())]
-        return [each for each in found if (flow.name, *_names(each)) not in self.done]
+            points = [point for point in await rehearse(world, flow) if self._is_wanted(flow, point)]
+            random.Random(f"{self.seed} {flow.name}").shuffle(points)
+            points = sorted(points, key=lambda point: point.is_look_up)[: self.at_most]
+        troubles = self.troubles if parts != "kills" else ()
+        return [*points, *(trouble for trouble in troubles if self._is_wanted(flow, trouble))]
+
+    def _is_wanted(self, flow: Flow, what: KillPoint | Trouble) -> bool:
+        if isinstance(what, KillPoint) and what.is_look_up and not self.look_ups:
+            return False
+        return (flow.name, *_names(what)) not in self.done
 
     async def _try(self, world: World, flow: Flow, what: KillPoint | Trouble) -> Run:
         began, struck, happened, failure = time.monotonic(), True, 0, ""
