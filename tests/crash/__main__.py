@@ -168,10 +168,9 @@ def main() -> None:
         done,
     )
     runs = asyncio.run(run(suite, flows, options.parts))
-    order = [flow.name for flow in FLOWS]
-    print(report.table(runs, order=order))
+    print(report.table(runs))
     if options.results is None:
-        report.write_document(order)
+        report.write_document()
     sys.exit(any(run.failure for run in runs))
 
 

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.crash.flows import FLOWS
+from tests.crash.troubles import TROUBLES
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 RESULTS = Path(__file__).with_name("results.jsonl")
 SOAKS = Path(__file__).with_name("soaks.json")
@@ -77,12 +80,12 @@ def recorded(results: Path = RESULTS) -> list[Run]:
     return list({run.key: run for run in runs}.values())
 
 
-def table(runs: Iterable[Run], *, order: Sequence[str] = ()) -> str:
-    """A row for each flow and fault. order: of the flows."""
+def table(runs: Iterable[Run]) -> str:
+    """A row for each flow and fault."""
     grouped: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         grouped[run.flow, run.fault].append(run)
-    place = {flow: index for index, flow in enumerate(order)}
+    place = {flow.name: index for index, flow in enumerate(FLOWS)}
     lines = [
         "| flow | fault | tried | struck | completed by itself | not begun | violations |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -101,6 +104,25 @@ def table(runs: Iterable[Run], *, order: Sequence[str] = ()) -> str:
         f" **{_count(everything, _violated)}** |"
     )
     return "\n".join(lines)
+
+
+def matrix(runs: Iterable[Run]) -> str:
+    """What came of each flow (a row) under each trouble (a column)."""
+    found = {(run.flow, run.fault): run for run in runs}
+    troubles = [trouble.name for trouble in TROUBLES]
+    lines = [f"| | {' | '.join(troubles)} |", "|---|" + "---|" * len(troubles)]
+    for flow in FLOWS:
+        cells = [_outcome(found.get((flow.name, trouble))) for trouble in troubles]
+        lines.append(f"| {flow.name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _outcome(run: Run | None) -> str:
+    if run is None:
+        return ""
+    if run.failure:
+        return "**violation**"
+    return "done" if run.happened else "refused"
 
 
 def _count(runs: Iterable[Run], accept: Callable[[Run], bool]) -> int:
@@ -123,17 +145,18 @@ def _provenance(runs: Sequence[Run]) -> str:
     return "; ".join(f"{day}, commit {commit}: {nb} runs" for (day, commit), nb in sorted(tried.items()))
 
 
-def write_document(order: Sequence[str], document: Path = DOCUMENT) -> None:
+def write_document(document: Path = DOCUMENT) -> None:
     """All tables, from the results."""
     runs = recorded()
     kills = [run for run in runs if run.fault.startswith("killed")]
     troubles = [run for run in runs if not run.fault.startswith("killed")]
-    for name, part, those in (("kills", "kills", kills), ("troubles", "troubles", troubles)):
-        heading = f"`python -m tests.crash --parts {part}` ({_provenance(those)}):"
-        _replace_section(name, f"{heading}\n\n{table(those, order=order)}", document)
+    said = f"`python -m tests.crash --parts kills` ({_provenance(kills)}):\n\n{table(kills)}"
+    _replace_section("kills", said, document)
+    said = f"`python -m tests.crash --parts troubles` ({_provenance(troubles)}):\n\n{matrix(troubles)}"
+    _replace_section("troubles", said, document)
     soaks = [Soaked(**each) for each in json.loads(SOAKS.read_text())] if SOAKS.exists() else []
-    said = [f"`{each.command}` ({each.day}, commit {each.commit}):\n\n{each.summary}" for each in soaks]
-    _replace_section("soak", "\n\n".join(said), document)
+    parts = [f"`{each.command}` ({each.day}, commit {each.commit}):\n\n{each.summary}" for each in soaks]
+    _replace_section("soak", "\n\n".join(parts), document)
 
 
 def record_soak(soaked: Soaked, soaks: Path = SOAKS) -> None:
@@ -155,11 +178,5 @@ def _replace_section(name: str, content: str, document: Path) -> None:
     document.write_text(f"{head}{begin}\n{content}\n{end}{tail}")
 
 
-def main() -> None:
-    from tests.crash.flows import FLOWS
-
-    write_document([flow.name for flow in FLOWS])
-
-
 if __name__ == "__main__":
-    main()
+    write_document()

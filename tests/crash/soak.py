@@ -24,7 +24,6 @@ import httpx
 
 from tests.crash import report
 from tests.crash.books import Books
-from tests.crash.flows import FLOWS
 from tests.support.processes import Daemon, Devnet, esplora, start_devnet
 
 WALLETS = ("alice", "bob", "carol", "dave")
@@ -235,7 +234,7 @@ def main() -> None:
         day = datetime.now(UTC).date().isoformat()
         command = f"python -m tests.crash.soak --minutes {options.minutes:g} --seed {seed}"
         report.record_soak(report.Soaked(command, commit, day, summary))
-        report.write_document([flow.name for flow in FLOWS])
+        report.write_document()
 
 
 if __name__ == "__main__":
