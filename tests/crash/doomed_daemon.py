@@ -45,11 +45,18 @@ def _pass(file: Path, moment: str) -> None:
     except (FileNotFoundError, ValueError):
         return
     if wanted == "count" and moment == "after":
-        file.write_text(f"count {int(number) + 1}")
+        _write(file, f"count {int(number) + 1}")
     elif wanted == moment and number == "0":
         os.kill(os.getpid(), signal.SIGKILL)
     elif wanted == moment:
-        file.write_text(f"{wanted} {int(number) - 1}")
+        _write(file, f"{wanted} {int(number) - 1}")
+
+
+def _write(file: Path, text: str) -> None:
+    """At once: somebody may be reading it."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
 
 
 def main() -> None:
