@@ -5,11 +5,15 @@ end a loop of the daemon, or answer a request with a bug's 500. A decoder that b
 before it has read so much would take gigabytes for a few bytes.
 """
 
+import ast
+import inspect
+import re
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,13 +22,24 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import barkd_py
 from barkd_py.api.amounts import parse_amount
+from barkd_py.api.auth import AuthToken
 from barkd_py.api.json_body import BodyRejected, read_any, read_model
-from barkd_py.api.params import ParameterRejected, parse_float, parse_timestamp, parse_unsigned, read_query
+from barkd_py.api.params import (
+    ParameterRejected,
+    parse_boolean,
+    parse_float,
+    parse_timestamp,
+    parse_unsigned,
+    read_query,
+)
 from barkd_py.api.schemas.notifications import WaitQuery
 from barkd_py.api.schemas.wallet import CreateWalletRequest
+from barkd_py.api.values import parse_destination_script
 from barkd_py.ark import attestations, mailbox, policy
 from barkd_py.ark.address import ArkAddress
+from barkd_py.ark.policy import parse_policy_kind
 from barkd_py.ark.rounds import ForfeitBundle
 from barkd_py.ark.tree import SignedTreeSpec, TreeSpec
 from barkd_py.ark.vtxo import Vtxo, VtxoId
@@ -33,14 +48,19 @@ from barkd_py.bitcoin.bip32 import ExtendedPublicKey, parse_mnemonic
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.bolt12 import Offer
 from barkd_py.bitcoin.bolt12_invoice import Bolt12Invoice
-from barkd_py.bitcoin.tx import OutPoint, Tx
+from barkd_py.bitcoin.keys import PublicKey
+from barkd_py.bitcoin.tlv import read_tlv_stream
+from barkd_py.bitcoin.tx import OutPoint, Tx, parse_block_body
 from barkd_py.bitcoin.units import BlockRef, Network
 from barkd_py.errors import BarkdError
 from barkd_py.server_rpc import convert
+from barkd_py.server_rpc.connection import ServerAddress
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from barkd_py.server_rpc.protos import mailbox_server_pb2 as mb
+from barkd_py.server_rpc.socks import parse_proxy
+from barkd_py.wallet.lightning.send import states as send_states
 from barkd_py.wallet.payments.bip321 import Bip321Uri
-from barkd_py.wallet.payments.request import decode_lnurl, parse_destination
+from barkd_py.wallet.payments.request import decode_lnurl, parse_destination, parse_lightning_destination
 from tests.support.vectors import cases, load
 
 DOCUMENTED = (BarkdError, ValueError, BodyRejected, ParameterRejected)
@@ -107,6 +127,12 @@ BINARY = (
         mailbox.XpubRecoveryAuthorization.decode,
         _hex("mailbox", "encoded", kind="xpub-recovery-authorization"),
     ),
+    Decoder("outpoint in bytes", OutPoint.from_bytes, (bytes(36),)),
+    Decoder("VTXO id in bytes", VtxoId.from_bytes, (bytes(36),)),
+    Decoder(
+        "block", parse_block_body, (b"\x00", *(b"\x01" + tx for tx in _hex("vtxo", "anchor_tx", kind="user")))
+    ),
+    Decoder("TLV", lambda data: list(read_tlv_stream(data)), (b"\x01\x02ab\x03\x00", b"\xfd\x01\x00\x00")),
     Decoder("transaction", Tx.parse, _hex("vtxo", "anchor_tx", kind="user")),
     Decoder(
         "extended key",
@@ -137,6 +163,21 @@ BINARY = (
         _messages(pb.BoardCosignResponse),
     ),
     Decoder(
+        "gRPC: leaf",
+        _message(pb.LeafVtxoCosignResponse, convert.leaf_cosignature),
+        _messages(pb.LeafVtxoCosignResponse),
+    ),
+    Decoder(
+        "gRPC: arkoor",
+        _message(pb.ArkoorPackageCosignResponse, lambda message: convert.arkoor_cosignatures(message, ())),
+        _messages(pb.ArkoorPackageCosignResponse),
+    ),
+    Decoder(
+        "gRPC: receive",
+        _message(pb.CheckLightningReceiveResponse, convert.receive_status),
+        _messages(pb.CheckLightningReceiveResponse),
+    ),
+    Decoder(
         "gRPC: offboard",
         _message(pb.PrepareOffboardResponse, lambda message: convert.prepared_offboard(message, 1)),
         _messages(pb.PrepareOffboardResponse),
@@ -159,6 +200,7 @@ BINARY = (
 )
 
 _REGTEST = Network.REGTEST
+_SENDS = send_states.FORMAT
 _ADDRESSES = _text("address", "address", kind="valid")
 _INVOICES = _text("bolt11", "invoice", kind="valid")
 _OFFERS = _text("bolt12", "offer", kind="offer", valid=True)
@@ -191,6 +233,23 @@ TEXT = (
         Bip321Uri.parse,
         (f"bitcoin:?ark={_ADDRESSES[0]}&lightning={_INVOICES[0]}&amount=0.0001", "bitcoin:BC1?x=%41&req-y"),
     ),
+    Decoder(
+        "lightning destination",
+        parse_lightning_destination,
+        (*_INVOICES[:3], *_OFFERS[:3], _LNURL, "user@a.example"),
+    ),
+    Decoder("destination script", lambda text: parse_destination_script(text, _REGTEST), ("51" * 20,)),
+    Decoder(
+        "public key in hex",
+        PublicKey.from_hex,
+        ("02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798",),
+    ),
+    Decoder("token", AuthToken.decode, (AuthToken(bytes(range(32))).encode(),)),
+    Decoder("boolean", parse_boolean, ("true", "false")),
+    Decoder("server", ServerAddress.parse, ("http://127.0.0.1:3535", "ark.example")),
+    Decoder("proxy", parse_proxy, ("socks5h://127.0.0.1:9050",)),
+    Decoder("policy kind", parse_policy_kind, ("pubkey",)),
+    Decoder("stored state", _SENDS.decode, ('{"version": 1, "state": {}}',)),
     Decoder("amount", parse_amount, ("10000 sat", "0.0001 btc", "1.5 mBTC")),
     Decoder("unsigned number", lambda text: parse_unsigned(text, 64), ("0", "18446744073709551615")),
     Decoder("number with a point", parse_float, ("1.5", "1e9", "inf")),
@@ -264,3 +323,67 @@ def test_the_examples_show_the_way(decoder: Decoder) -> None:
         except DOCUMENTED:
             continue
     assert decoded or len(decoder.examples) == 1 or decoder.name.startswith("gRPC")
+
+
+# --- none is left out
+
+_A_DECODER = re.compile(r"(decode|parse|from_bytes|from_hex)(_|$)|read_")
+_PART_OF_ANOTHER = {
+    "ark/genesis.py": {"read_genesis"},  # a VTXO
+    "ark/policy.py": {"read_policy", "read_server_policy", "read_height", "read_delta"},
+    "ark/vtxo.py": {"decode", "decode_hex"},  # of classes that `Vtxo.decode_bare`, `decode_server` choose
+    "bitcoin/bolt12.py": {"read_path_ends"},
+    "bitcoin/encode.py": {"from_hex"},
+    "bitcoin/tlv.py": {"read_big_size", "read_truncated_u64"},
+    "bitcoin/tx.py": {"from_hex"},
+    "api/params.py": {"read_path_text", "read_path_u32"},  # numbers and texts of a route
+    "api/values.py": {"parse_payee_script", "parse_vtxo_id", "parse_known_vtxo_ids"},
+    "wallet/payments/options.py": {"parse_payment_request", "parse"},  # the destination's, BIP 321's
+}
+_OUR_OWN_DATA = {
+    "datadir.py": {"read_mnemonic"},
+    "wallet/exits/payloads.py": {"decode_history", "decode_state"},
+    "wallet/rounds/states.py": {"decode_round"},
+    "wallet/store/engine.py": {"parse_url"},
+    "wallet/store/snapshot.py": {"read_description"},
+}
+_ASK_THE_SERVER = {"read_mailbox", "read_payment_request"}
+_OF_A_MACHINE = {"decode"}
+
+
+def _decoders(file: Path) -> Iterator[tuple[str, str]]:
+    """What is called like a decoder, and what shows that it is fuzzed: its name, or its class's."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        owner = node.name if isinstance(node, ast.ClassDef) else None
+        for each in getattr(node, "body", ()) if isinstance(node, ast.ClassDef | ast.Module) else ():
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and _A_DECODER.match(each.name):
+                yield each.name, owner or each.name
+
+
+def test_no_decoder_is_left_out() -> None:
+    """Whoever writes a decoder puts it into the lists above, or says here why not."""
+    package = Path(barkd_py.__file__).parent
+    here = set(re.findall(r"\w+", Path(__file__).read_text().partition("# --- none is left out")[0]))
+    missing = set()
+    for file in sorted(package.rglob("*.py")):
+        name = file.relative_to(package).as_posix()
+        if name.startswith(("devnet/", "cli/")) or "/protos/" in name:
+            continue
+        excused = _PART_OF_ANOTHER.get(name, set()) | _OUR_OWN_DATA.get(name, set()) | _ASK_THE_SERVER
+        if name.endswith(("machine.py", "executor.py", "payloads.py")):
+            excused = excused | _OF_A_MACHINE  # states that were stored by us
+        missing |= {
+            f"{name}: {word}.{each}"
+            for each, word in _decoders(file)
+            if each not in excused and word not in here and not word.startswith("_")
+        }
+    assert missing == set()
+
+
+def test_every_message_of_the_server_is_read() -> None:
+    """What turns an answer into our types: `convert` has one function for each."""
+    public = {name for name, each in vars(convert).items() if inspect.isfunction(each) and name[0] != "_"}
+    read = {name for name in public if "message" in inspect.signature(getattr(convert, name)).parameters}
+    here = Path(__file__).read_text()
+    inner = {"fee_schedule", "mailbox_message", "failure_reason"}  # parts of others
+    assert {name for name in read - inner if f"convert.{name}" not in here} == set()

@@ -4,15 +4,19 @@ Everything happens as a person does it: over REST, with the `barkd` command, and
 """
 
 import asyncio
+import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
 from tests.faults.conftest import Owner
+from tests.support.postgres import Cluster, require_binaries, run_cluster
 from tests.support.processes import Daemon, Devnet, esplora, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -22,7 +26,7 @@ def words_of(daemon: Daemon) -> str:
     return (daemon.datadir / "mnemonic").read_text()
 
 
-async def barkd(*arguments: str, fails: bool = False) -> str:
+async def barkd(*arguments: str, fails: bool = False, env: Mapping[str, str] | None = None) -> str:
     """Run the command; its output."""
     done = await asyncio.to_thread(
         subprocess.run,
@@ -31,6 +35,7 @@ async def barkd(*arguments: str, fails: bool = False) -> str:
         text=True,
         timeout=120,
         check=False,
+        env={**os.environ, **(env or {})},
     )
     assert (done.returncode != 0) is fails, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -116,3 +121,70 @@ async def test_a_backup_is_made_while_the_daemon_runs_and_put_back_after_it_died
     finally:
         await again.close()
         await alice.daemon.start()
+
+
+PASSWORD = "correct-horse-battery-staple"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with run_cluster(require_binaries()) as running:
+        yield running
+
+
+async def new_database(cluster: Cluster, name: str) -> str:
+    """Its URL, with a password in it."""
+    connection = await asyncpg.connect(cluster.url("postgres"))
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return cluster.url(name).replace("postgres@", f"postgres:{PASSWORD}@")
+
+
+@pytest.mark.timeout(900)
+async def test_a_wallet_moves_to_postgresql_by_a_backup_and_is_backed_up_there(
+    alice: Owner, bob: Owner, devnet: Devnet, cluster: Cluster, tmp_path: Path
+) -> None:
+    """What is stale is refused there as well, and nothing shows the password of the database."""
+    words = tmp_path / "words"
+    words.write_text(words_of(alice.daemon))
+    first, second, home = tmp_path / "first", tmp_path / "second", tmp_path / "home"
+    await alice.daemon.post("/wallet/sync")
+    await barkd("--datadir", str(alice.daemon.datadir), "backup", str(first))
+    had = await alice.daemon.get("/wallet/balance")
+    history = await alice.daemon.get("/history")
+    alice.daemon.process.kill()
+
+    env = {"BARKD_DATABASE_URL": await new_database(cluster, "moved")}
+    put_back = ("--datadir", str(home), "restore", str(first), "--mnemonic-file", str(words))
+    said = await barkd(*put_back, env=env)
+    assert "is back, as it was at" in said
+    assert not (home / "db.sqlite").exists()
+    moved = Daemon(home, env=env)
+    await moved.start()
+    try:
+        await report_of(moved)
+        assert await moved.get("/wallet/balance") == had
+        assert await moved.get("/history") == history
+        said += await barkd("--datadir", str(home), "backup", str(second), env=env)
+        await moved.post("/wallet/send", {"destination": await bob.address(), "amount_sat": 5_000})
+        await moved.post("/wallet/sync")
+    finally:
+        moved.process.kill()
+        await moved.close()
+    stale_home = tmp_path / "stale"
+    stale = ("--datadir", str(stale_home), "restore", str(second), "--mnemonic-file", str(words))
+    refused = await barkd(
+        *stale, env={"BARKD_DATABASE_URL": await new_database(cluster, "stale")}, fails=True
+    )
+    assert "THIS BACKUP IS STALE" in refused
+    assert not (stale_home / "mnemonic").exists()
+    said += refused + moved.process.log.read_text()
+    assert PASSWORD not in said
+    assert words.read_text() not in said
+    # Back to a file, and to the daemon that the other tests use.
+    for path in (*alice.daemon.datadir.glob("db.sqlite*"),):
+        path.unlink()
+    await barkd("--datadir", str(alice.daemon.datadir), "restore", str(second), "--accept-stale")
+    await alice.daemon.start()
+    await report_of(alice.daemon)
+    assert await alice.spendable_sat() == had["spendable_sat"] - 5_000

@@ -5,6 +5,7 @@ A test gets the kind that BARKD_TEST_STORE names (`sqlite` unless it is set); a 
 """
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Protocol
@@ -78,4 +79,4 @@ class PostgresDatabases:
             await connection.close()
 
     def _named(self, name: str) -> str:
-        return f"{self._prefix}_{name}".replace("-", "_").lower()
+        return re.sub(r"\W", "_", f"{self._prefix}_{name}").lower()
