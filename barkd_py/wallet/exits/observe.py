@@ -49,7 +49,8 @@ from barkd_py.wallet.exits.states import ExitTxOrigin
 
 T = TypeVar("T")
 
-PARALLEL_CALLS = 8
+PARALLEL_CALLS = 4
+"""As for the on-chain wallet. With more, httpx's requests fight for its connections: twice the CPU."""
 MAX_LOOKS = 3
 """How often to look again because a block came in between."""
 
