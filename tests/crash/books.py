@@ -85,6 +85,8 @@ class Books:
             async for what, ends in _loose_ends_of(daemon):
                 if ends:
                     yield f"{name}: {what}", ends
+        if held := [each for each in (await self._outside())["incoming"] if each["status"] == "held"]:
+            yield "from outside", held
         if self.wealth_sat:
             try:
                 if missing_sat := self.wealth_sat - await self.measured_wealth_sat():
@@ -109,13 +111,18 @@ class Books:
 
     async def _paid_to_outside_sat(self) -> int:
         """Over Lightning, less what came from there."""
-        async with httpx.AsyncClient(base_url=self.devnet.control_url, timeout=60) as http:
-            books = (await http.get("/lightning")).raise_for_status().json()
+        books = await self._outside()
         paid_msat: int = sum(
             each["amount_msat"] for each in books["payments"] if each["status"] == "succeeded"
         )
         came_msat: int = sum(each["amount_msat"] for each in books["incoming"] if each["status"] == "settled")
         return (paid_msat - came_msat) // 1000
+
+    async def _outside(self) -> Json:
+        """What the nodes outside know of payments."""
+        async with httpx.AsyncClient(base_url=self.devnet.control_url, timeout=60) as http:
+            books: Json = (await http.get("/lightning")).raise_for_status().json()
+            return books
 
     async def _cost_sat(self, txid: str) -> int:
         """What a transaction of ours cost us, less the anchor that it collects."""
