@@ -36,6 +36,7 @@ from barkd_py.server_rpc.errors import (
     InvalidFeeSchedule,
     InvalidServerAddress,
     NetworkMismatch,
+    NotConnected,
     UnusableArkInfo,
     VersionMismatch,
     printable,
@@ -196,19 +197,28 @@ class Connection:
         return self._info
 
     async def info(self) -> ArkInfo:
-        """ArkInfo of a live session. Raises ConnectFailed, ServerUnusable, UnsafeServer, NetworkMismatch."""
+        """ArkInfo of a live session. Raises NotConnected, ServerUnusable, UnsafeServer, NetworkMismatch."""
         await self.session()
         assert self._info is not None
         return self._info
 
     async def refresh(self) -> ArkInfo:
-        """Shake hands and read ArkInfo again, whatever their age."""
+        """Shake hands and read ArkInfo again, whatever their age. Raises as `info`, but ConnectFailed."""
         if self._session is not None and self._attempt is None:
             self._info_read_at = -INFO_MAX_AGE_SECONDS + self._monotonic()
-        return await self.info()
+        await self._live_session()
+        assert self._info is not None
+        return self._info
 
     async def session(self) -> Session:
-        """The session, made or brought up to date if needed. Concurrent callers share one attempt."""
+        """The session, made or brought up to date if needed. Raises as `info`."""
+        try:
+            return await self._live_session()
+        except ConnectFailed as error:
+            raise NotConnected from error
+
+    async def _live_session(self) -> Session:
+        """As `session`. Concurrent callers share one attempt. Raises ConnectFailed."""
         if self._closed:
             raise ConnectFailed from ServerError("the connection was closed")
         session = self._session

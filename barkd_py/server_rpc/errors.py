@@ -54,6 +54,13 @@ class ConnectFailed(ServerUnavailable):
         super().__init__("Failed to connect to Ark server")
 
 
+class NotConnected(ConnectFailed):
+    """Something was to be asked of the server, and there is no connection. The cause says why."""
+
+    def __init__(self) -> None:
+        ServerUnavailable.__init__(self, "You should be connected to Ark server to perform this action")
+
+
 class ServerUnusable(ServerError):
     """The server answers, but the wallet must not use it. Nothing was asked of it."""
 

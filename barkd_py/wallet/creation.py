@@ -65,7 +65,7 @@ async def _make(
     server = ArkServer(connection_settings(config, network))
     info: ArkInfo | None = None
     try:
-        info = await server.info()
+        info = await server.refresh()
     except BarkdError as error:
         if not without_server:
             refused = CreateFailed("Failed to connect to provided server")

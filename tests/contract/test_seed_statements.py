@@ -23,12 +23,14 @@ from barkd_py.api.auth import AuthToken
 from barkd_py.api.tickets import LIFETIME_SECS
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import load_config
+from tests.contract.recorded import FILLINGS
 from tests.support.processes import Daemon, Devnet, esplora, eventually, start_devnet
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TOKEN = AuthToken(b"\x2a" * 32).encode()
 ADDRESS = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
+ARK_ADDRESS = FILLINGS["other_ark_address"]
 UNKNOWN_VTXO = "ab" * 32 + ":0"
 PATIENCE_SECS = 120.0
 
@@ -138,7 +140,15 @@ async def test_connected_is_false_until_the_server_is_reached_and_true_from_then
         }
         await daemon.post("/wallet/create", body)
         assert not await connected()
-        assert not await is_server_there()
+        # Documented as a 404; it is a 500.
+        refused = await daemon.http.get("/wallet/next-round")
+        unreachable = "You should be connected to Ark server to perform this action"
+        assert (refused.status_code, refused.json()["message"].partition(": ")[0]) == (500, unreachable)
+        for path, amount in (("/wallet/send", 1_000), ("/lightning/receives/invoice/for-address", 1_000)):
+            body = {"destination": ARK_ADDRESS, "address": ARK_ADDRESS, "amount_sat": amount}
+            unchecked = await daemon.http.post(path, json=body)
+            message = f"bad request: invalid arkoor address: Other error: {unreachable}"
+            assert (unchecked.status_code, unchecked.json()) == (400, {"message": message}), path
         assert not await connected()
         await story.devnet.pull("/ark-server/start")
         await eventually(is_server_there, bool)
@@ -224,6 +234,12 @@ async def test_an_onchain_sync_fetches_what_came_in(story: Story) -> None:
 async def test_a_payment_is_broadcast_at_once_and_named(story: Story) -> None:
     sent = await story.post("/onchain/send", {"destination": ADDRESS, "amount_sat": 10_000})
     assert len(sent["txid"]) == 64
+    balance = await story.get("/onchain/balance")
+    # Documented as own change; all unconfirmed coins are untrusted, as upstream's.
+    assert balance["trusted_pending_sat"] == 0
+    assert 0 < balance["untrusted_pending_sat"] < balance["total_sat"]
+    *_, last = await story.get("/onchain/transactions")
+    assert (last["txid"], last["confirmation"]) == (sent["txid"], None)
 
 
 async def test_several_payments_need_a_denomination(story: Story) -> None:
@@ -316,6 +332,8 @@ async def test_history_is_from_newest_to_oldest_and_records_vtxos_and_balance(st
     times = [entry["time"]["created_at"] for entry in (newest, *older)]
     assert times == sorted(times, reverse=True)
     assert await story.get("/wallet/movements") == [newest, *older]
+    to = newest["sent_to"][0]["destination"]
+    assert await story.get(f"/history?type={to['type']}&value={to['value']}") == [newest]
 
 
 async def test_vtxos_that_are_spent_are_listed_on_demand(story: Story) -> None:

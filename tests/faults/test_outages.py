@@ -14,7 +14,10 @@ from tests.support.processes import Daemon, Devnet, esplora, eventually
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 HASTY = {"BARK_DAEMON_SYNC_INTERVAL_SECS": "1"}
-UNREACHABLE = "Failed to connect to Ark server: handshake request failed"
+UNREACHABLE = (
+    "You should be connected to Ark server to perform this action: "
+    "Failed to connect to Ark server: handshake request failed"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,8 +309,14 @@ async def test_a_server_that_is_down_is_reported_at_once_and_found_when_it_is_ba
     connection = Connection(settings(port))
     with pytest.raises(ConnectFailed) as failure:
         await connection.call(NEXT_ROUND_TIME, EMPTY)
-    assert chain_text(failure.value).startswith("Failed to connect to Ark server: handshake request failed")
+    unreachable = "Failed to connect to Ark server: handshake request failed"
+    assert chain_text(failure.value).startswith(
+        f"You should be connected to Ark server to perform this action: {unreachable}"
+    )
     assert isinstance(failure.value, ServerUnavailable)
+    with pytest.raises(ConnectFailed) as failure:
+        await connection.refresh()
+    assert chain_text(failure.value).startswith(unreachable)
     async with server.listening(port):
         assert (await connection.call(NEXT_ROUND_TIME, EMPTY)).timestamp == 1
         await connection.close()

@@ -17,6 +17,13 @@ class UnusableMailbox(InvalidInput):
         super().__init__("Ark address has an invalid mailbox id")
 
 
+class AddressUnchecked(InvalidInput):
+    """Our server was never reached: nobody knows whose the address is. barkd blames the address."""
+
+    def __init__(self, reason: BarkdError) -> None:
+        super().__init__(f"Other error: {reason}")
+
+
 class DeliveryFailed(BarkdError):
     """The recipient could not be told. The payment is cosigned and theirs all the same."""
 

@@ -20,13 +20,13 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.units import Network
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, InsufficientFunds
+from barkd_py.errors import BarkdError, InsufficientFunds, ServerError
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.actions.blame import blamed_inputs
 from barkd_py.wallet.actions.drives import Drives
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
 from barkd_py.wallet.actions.failures import StillPending
-from barkd_py.wallet.arkoor.errors import UnusableMailbox, ZeroAmount
+from barkd_py.wallet.arkoor.errors import AddressUnchecked, UnusableMailbox, ZeroAmount
 from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
 from barkd_py.wallet.arkoor.states import Cosigning, State
 from barkd_py.wallet.keychain import Keychain
@@ -77,7 +77,12 @@ class ArkoorSends:
         if amount_sat <= 0:
             raise ZeroAmount
         address = ArkAddress.parse(address_text)
-        info = await self._server.info()
+        try:
+            info = await self._server.info()
+        except ServerError as error:
+            if self._server.cached_info is not None:
+                raise
+            raise AddressUnchecked(error) from None
         address.validate_for(info.server_pubkey, self._network)
         for blinded_id in address.mailbox_ids():
             _check_blinded_id(blinded_id)

@@ -30,11 +30,12 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.errors import (
     InvalidInput,
     OutsideError,
+    ServerError,
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
 from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.arkoor.errors import UnusableMailbox
+from barkd_py.wallet.arkoor.errors import AddressUnchecked, UnusableMailbox
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import receive_action_id
 from barkd_py.wallet.lightning.poller import Poller
@@ -162,7 +163,12 @@ class LightningReceives:
 
     async def check_address(self, address: ArkAddress) -> None:
         """Raises InvalidInput for an address that nothing could be delivered to."""
-        info = await self._server.info()
+        try:
+            info = await self._server.info()
+        except ServerError as error:
+            if self._server.cached_info is not None:
+                raise
+            raise AddressUnchecked(error) from None
         address.validate_for(info.server_pubkey, self._network)
         if await self._keychain.find(address.user_pubkey) is not None:
             return  # our own: nothing has to be delivered
