@@ -67,9 +67,10 @@ async def all_movements(
     wallet: WalletApi, contract: Contract, method: PaymentMethod | None = None
 ) -> Reply | ListReply:
     """The whole history, newest first; or what has one payment method, oldest first."""
+    words = contract.on_new_path()  # who states nothing gets the same, and so shares what is kept
     return list_reply(
         await wallet.rendered_movements(
-            contract, lambda movement: to_json(render.movement(movement, contract)), method=method
+            words, lambda movement: to_json(render.movement(movement, words)), method=method
         )
     )
 

@@ -194,9 +194,10 @@ async def balance(wallet: Wallet) -> object:
 async def vtxos(
     query: Annotated[schemas.VtxosQuery, Query()], wallet: Wallet, contract: ClientContract
 ) -> object:
+    words = contract.on_new_path()  # who states nothing gets the same, and so shares what is kept
     return list_reply(
         await wallet.rendered_vtxos(
-            contract, lambda vtxo: to_json(render.vtxo(vtxo, contract)), include_all=bool(query.all)
+            words, lambda vtxo: to_json(render.vtxo(vtxo, words)), include_all=bool(query.all)
         )
     )
 
