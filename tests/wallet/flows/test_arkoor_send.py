@@ -152,6 +152,7 @@ async def test_concurrent_payments_never_share_a_coin(net: Net, alice: Owner, bo
 # --- crashes
 
 
+@pytest.mark.both_stores
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_kill_at_any_commit_pays_once_or_not_at_all(
     net: Net, alice: Owner, bob: Owner, when: When

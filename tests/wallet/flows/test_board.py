@@ -176,6 +176,7 @@ class TestLimitedServer:
 # --- crashes
 
 
+@pytest.mark.both_stores
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_kill_at_any_commit_boards_once_or_not_at_all(net: Net, bob: Owner, when: When) -> None:
     boarded = 0

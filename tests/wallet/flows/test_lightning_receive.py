@@ -206,6 +206,7 @@ async def test_another_wallet_is_paid(alice: Owner, bob: Owner, outside: Outside
     assert await alice.wallet.balance() == Balance(spendable_sat=before_sat)
 
 
+@pytest.mark.both_stores
 async def test_a_restart_at_any_time_is_no_harm(net: Net, bob: Owner, outside: Outside) -> None:
     """The daemon stops and starts while invoices are out, while they are paid, and while they are claimed."""
     texts = [await bob.wallet.lightning.create_invoice(20_000) for _ in range(3)]

@@ -105,6 +105,7 @@ async def test_every_destination_is_paid(alice: Owner, outside: Outside) -> None
     assert {each["status"] for each in books["payments"]} == {"succeeded"}
 
 
+@pytest.mark.both_stores
 async def test_what_was_paid_can_be_spent_on(alice: Owner, bob: Owner, outside: Outside) -> None:
     """The change of a payment is money like any other."""
     before_sat = await alice.spendable_sat()

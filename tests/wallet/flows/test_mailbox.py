@@ -128,6 +128,7 @@ async def test_what_was_read_is_not_read_again(alice: Owner, bob: Owner) -> None
     assert len(await bob.wallet.list_movements()) == 2
 
 
+@pytest.mark.both_stores
 async def test_two_readers_at_once_make_one_movement(alice: Owner, bob: Owner) -> None:
     await pay(alice, bob, 1_000)
     await asyncio.gather(*(bob.wallet.sync_mailbox() for _ in range(3)))
@@ -398,6 +399,7 @@ async def test_registration_is_best_effort(net: Net, alice: Owner, bob: Owner) -
     assert vtxo.registered
 
 
+@pytest.mark.both_stores
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_kill_at_any_commit_receives_once(alice: Owner, bob: Owner, when: When) -> None:
     total_sat = 0

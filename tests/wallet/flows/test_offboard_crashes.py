@@ -111,6 +111,7 @@ async def test_killed_around_each_call(net: Net, alice: Owner, bob: Owner, when:
         assert await books.nb_left() == nb_left + begun, f"{when} {name}"
 
 
+@pytest.mark.both_stores
 async def test_killed_at_each_commit(net: Net, alice: Owner, bob: Owner) -> None:
     """After each one. Before one is the same as after the call that led to it."""
     books = Books(alice, bob)

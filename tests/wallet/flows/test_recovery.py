@@ -61,6 +61,7 @@ def found(report: RecoveryReport, outcome: RecoveryOutcome) -> set[VtxoId]:
     return {entry.vtxo_id for entry in report.entries if entry.outcome is outcome}
 
 
+@pytest.mark.both_stores
 @BOTH
 async def test_everything_spendable_before_is_spendable_after(net: Net, alice: Owner, bob: Owner) -> None:
     """A board's change, a refreshed VTXO, a payment that came in, dust; and what was spent stays spent."""

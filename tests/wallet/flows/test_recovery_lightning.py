@@ -77,6 +77,7 @@ async def held(owner: Owner, outside: Outside, **behaviour: object) -> tuple[byt
     return payment_hash, (await owner.wallet.balance()).pending_lightning_send_sat
 
 
+@pytest.mark.both_stores
 @BOTH
 async def test_a_payment_under_way_that_fails_comes_back(net: Net, alice: Owner, outside: Outside) -> None:
     before_sat = await alice.spendable_sat()

@@ -75,6 +75,7 @@ LIES: dict[str, Lie] = {
 }
 
 
+@pytest.mark.both_stores
 async def test_a_round_that_cannot_be_ours_is_dropped(net: Net, alice: Owner) -> None:
     liar, unlock_hash = await forgotten(net, alice)
     before = await alice.wallet.balance()
