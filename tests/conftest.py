@@ -10,3 +10,6 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 # A loaded machine must not fail a test; how fast things are is for the benchmarks.
 settings.register_profile("barkd", deadline=None)
 settings.load_profile("barkd")
+
+# A run that logs a secret anywhere has failed.
+pytest_plugins = ("tests.support.secret_watch",)
