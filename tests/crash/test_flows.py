@@ -23,6 +23,15 @@ def test_every_operation_is_a_flow_or_moves_nothing() -> None:
     assert set(LIKE.values()) <= FLOW_OF.keys()
 
 
+def test_every_flow_was_killed_without_a_violation() -> None:
+    runs = report.recorded()
+    for fault in ("killed at a commit", "killed at a network call"):
+        assert {flow.name for flow in FLOWS} <= {
+            run.flow for run in runs if run.fault == fault and run.struck
+        }
+    assert [run for run in runs if run.failure] == []
+
+
 def test_the_document_is_what_the_results_say(tmp_path: Path) -> None:
     again = tmp_path / "reliability.md"
     again.write_text(report.DOCUMENT.read_text())
