@@ -28,7 +28,7 @@ from barkd_py.wallet.offboards.terms import OffboardTarget
 from barkd_py.wallet.recovery.report import RecoveryReport
 from barkd_py.wallet.rendered_list import RenderedList
 from barkd_py.wallet.rounds.states import RoundInfo
-from barkd_py.wallet.vtxos.states import WalletVtxo
+from barkd_py.wallet.vtxo_states import WalletVtxo
 
 
 class Balance(Protocol):

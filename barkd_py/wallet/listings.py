@@ -25,7 +25,7 @@ from barkd_py.wallet.movements import Movement, PaymentMethod
 from barkd_py.wallet.notifications import WalletEvent
 from barkd_py.wallet.rendered_list import PAGE_ITEMS, RenderedList, RenderedPages
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxos.states import StateKind, WalletVtxo
+from barkd_py.wallet.vtxo_states import StateKind, WalletVtxo
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Any)

@@ -74,10 +74,10 @@ from barkd_py.wallet.rounds.service import Rounds
 from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.onchain import OnchainTables
+from barkd_py.wallet.vtxo_states import UNSPENT, StateKind, WalletVtxo
 from barkd_py.wallet.vtxos.anchors import Anchors
 from barkd_py.wallet.vtxos.importing import VtxoImport
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import UNSPENT, StateKind, WalletVtxo
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from barkd_py.ark.vtxo import Vtxo
-from barkd_py.wallet.vtxos.states import Spendable, WalletVtxo
+from barkd_py.wallet.vtxo_states import Spendable, WalletVtxo
 from tests.fakes.wallet import NOW
 from tests.support.api_server import RunningApi, running_api
 from tests.support.vectors import cases

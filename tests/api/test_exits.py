@@ -27,7 +27,7 @@ from barkd_py.wallet.exits.errors import (
     TipRetrievalFailure,
 )
 from barkd_py.wallet.exits.states import ExitStatus
-from barkd_py.wallet.vtxos.states import WalletVtxo
+from barkd_py.wallet.vtxo_states import WalletVtxo
 from tests.fakes import exits as samples
 from tests.fakes.wallet import some_vtxo
 from tests.support.api_server import RunningApi, running_api

@@ -20,7 +20,7 @@ from barkd_py.wallet.movements import (
     PaymentMethodKind,
 )
 from barkd_py.wallet.notifications import ChannelLagging, MovementCreated, MovementUpdated, WaitResult
-from barkd_py.wallet.vtxos.states import (
+from barkd_py.wallet.vtxo_states import (
     ActionHolder,
     Exited,
     Locked,

@@ -9,7 +9,7 @@ import pytest
 from barkd_py.api.contract import Contract
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.units import Network
-from barkd_py.wallet.vtxos.states import Exited, Spent, WalletVtxo
+from barkd_py.wallet.vtxo_states import Exited, Spent, WalletVtxo
 from tests.fakes import wallet as fake
 from tests.fakes.wallet import UNREACHABLE
 from tests.support.api_server import MNEMONIC, RunningApi, running_api

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.tables import movement, movement_destination, movement_vtxo
-from barkd_py.wallet.vtxos.states import NewVtxo, Spendable
+from barkd_py.wallet.vtxo_states import NewVtxo, Spendable
 from tests.wallet.samples import make_vtxo, vtxo_of_depth
 
 _BATCH = 1_000

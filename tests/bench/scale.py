@@ -19,7 +19,7 @@ from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
 from barkd_py.wallet.arkoor.states import Cosigning
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxos.states import ActionHolder, WalletVtxo
+from barkd_py.wallet.vtxo_states import ActionHolder, WalletVtxo
 from tests.bench.daemons import cpu_ms, first_balance, memory_mb, peak_memory_mb, post_nothing
 from tests.bench.report import OURS, Goal, Report
 from tests.bench.rows import add_movements, add_vtxos

@@ -15,7 +15,7 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, PackageFee
 from barkd_py.wallet.exits import states
 from barkd_py.wallet.exits.states import ExitStatus
-from barkd_py.wallet.vtxos.states import Spent
+from barkd_py.wallet.vtxo_states import Spent
 from tests.contract.recorded import (
     EXIT_VTXO,
     OTHER_VTXO,

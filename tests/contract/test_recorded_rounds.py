@@ -27,7 +27,7 @@ from barkd_py.wallet.rounds.states import (
     Unconfirmed,
     Waiting,
 )
-from barkd_py.wallet.vtxos.states import Locked, Spendable, Spent, VtxoState, WalletVtxo
+from barkd_py.wallet.vtxo_states import Locked, Spendable, Spent, VtxoState, WalletVtxo
 from tests.contract.recorded import SMALL_VTXO, SPENDABLE_VTXO, SPENT_VTXO, Case, cases
 from tests.contract.test_recorded import check
 from tests.fakes.rounds import OFFBOARD_TX, OUTPUT_KEY, FakeOffboards, FakeRounds

@@ -27,7 +27,7 @@ from barkd_py.wallet.movements import (
     PaymentMethodKind,
     Subsystem,
 )
-from barkd_py.wallet.vtxos.states import (
+from barkd_py.wallet.vtxo_states import (
     ActionHolder,
     Exited,
     Locked,

@@ -26,8 +26,8 @@ from barkd_py.wallet.rounds.participation import (
 )
 from barkd_py.wallet.rounds.service import NotBuilt, NothingToRefresh, NotStored
 from barkd_py.wallet.rounds.states import Delegated, Output, Pending, Round, RoundInfo, RoundState, Waiting
+from barkd_py.wallet.vtxo_states import ActionHolder, Lock, Spendable, UnknownVtxo, WalletVtxo, next_state
 from barkd_py.wallet.vtxos.selection import SelectionLimits, fee_infos, select_with_fee
-from barkd_py.wallet.vtxos.states import ActionHolder, Lock, Spendable, UnknownVtxo, WalletVtxo, next_state
 
 FEE_RATE = FeeRate(250)
 OUTPUT_KEY = SecretKey(b"\x21" * 32).public_key

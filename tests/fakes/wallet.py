@@ -62,7 +62,7 @@ from barkd_py.wallet.recovery.report import RecoveryReport
 from barkd_py.wallet.recovery.service import NoRecovery
 from barkd_py.wallet.rendered_list import RenderedList, render_all
 from barkd_py.wallet.store.recovery import RecoveryEntry, RecoveryOutcome
-from barkd_py.wallet.vtxos.states import Exited, Spendable, Spent, UnknownVtxo, VtxoState, WalletVtxo
+from barkd_py.wallet.vtxo_states import Exited, Spendable, Spent, UnknownVtxo, VtxoState, WalletVtxo
 from tests.fakes.lightning import FakeLightning
 from tests.fakes.rounds import FakeOffboards, FakeRounds
 

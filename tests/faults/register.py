@@ -635,7 +635,7 @@ REGISTER: dict[str, Line] = {
     "09.5": Line(
         "one coin, one taker", ("wallet/store/test_vtxos.py::test_of_many_rivals_one_gets_the_coin",)
     ),
-    "09.6": Line("exited is for good", ("wallet/vtxos/test_states.py::test_nothing_leaves_exited",)),
+    "09.6": Line("exited is for good", ("wallet/test_vtxo_states.py::test_nothing_leaves_exited",)),
     "09.7": Line("rounds that the daemon joins by itself", _BAD_PROPOSAL),
     "09.8": Line("another server key stops everything but exits", (*_OTHER_SERVER, _OTHER_KEY_EXITS)),
     "09.9": Line(

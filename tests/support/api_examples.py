@@ -19,7 +19,7 @@ from typing import Any, Final
 from barkd_py.api import generate
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.wallet.exits.states import ExitStatus
-from barkd_py.wallet.vtxos.states import Exited
+from barkd_py.wallet.vtxo_states import Exited
 from tests.fakes import exits as samples
 from tests.fakes.wallet import some_vtxo
 from tests.support.api_server import MNEMONIC, RunningApi, running_api

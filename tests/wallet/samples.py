@@ -10,7 +10,7 @@ from barkd_py.bitcoin.tx import OutPoint, Txid
 from barkd_py.wallet.movements import ROUND_REFRESH
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxos.states import (
+from barkd_py.wallet.vtxo_states import (
     ActionHolder,
     Exited,
     Locked,

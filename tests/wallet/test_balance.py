@@ -11,7 +11,7 @@ from barkd_py.wallet.movements import ROUND_REFRESH
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.store.exits import COMMITTED_KINDS, LIVE_KINDS, ExitRow
-from barkd_py.wallet.vtxos.states import (
+from barkd_py.wallet.vtxo_states import (
     ActionHolder,
     Exited,
     Holder,

@@ -22,7 +22,7 @@ from barkd_py.wallet.movements import (
 from barkd_py.wallet.notifications import MovementUpdated
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.tables import vtxo as vtxo_table
-from barkd_py.wallet.vtxos.states import (
+from barkd_py.wallet.vtxo_states import (
     UNSPENT,
     NewVtxo,
     Spendable,

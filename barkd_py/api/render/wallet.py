@@ -9,7 +9,7 @@ from barkd_py.ark.fees import FeeSchedule, PpmExpiryFeeEntry
 from barkd_py.ark.info import ArkInfo
 from barkd_py.daemon import wallet_api
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
-from barkd_py.wallet.vtxos.states import (
+from barkd_py.wallet.vtxo_states import (
     ActionHolder,
     Exited,
     Holder,

@@ -34,7 +34,7 @@ from barkd_py.errors import BarkdError, ServerError, StoreError, causes, chain_t
 from barkd_py.wallet.locks import LockBusy, NamedLocks
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxos.states import ActionHolder
+from barkd_py.wallet.vtxo_states import ActionHolder
 
 log = logging.getLogger(__name__)
 

@@ -31,8 +31,8 @@ from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
 from barkd_py.wallet.arkoor.states import Cosigning, State
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.vtxo_states import ActionHolder, Locked, StateKind
 from barkd_py.wallet.vtxos.selection import SelectionLimits, select
-from barkd_py.wallet.vtxos.states import ActionHolder, Locked, StateKind
 
 log = logging.getLogger(__name__)
 

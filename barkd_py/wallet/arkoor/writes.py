@@ -12,8 +12,8 @@ from barkd_py.wallet.movements import (
     PaymentMethodKind,
 )
 from barkd_py.wallet.store import Transaction
+from barkd_py.wallet.vtxo_states import NewVtxo, Spendable
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import NewVtxo, Spendable
 
 
 def write_cosigned(action_id: str, state: Cosigning) -> Writes:

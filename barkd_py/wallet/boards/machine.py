@@ -27,8 +27,8 @@ from barkd_py.wallet.boards.writes import write_dead, write_exited, write_regist
 from barkd_py.wallet.movements import MovementUpdate
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.vtxo_states import Exited, Spent
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import Exited, Spent
 
 log = logging.getLogger(__name__)
 

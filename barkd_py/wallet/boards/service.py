@@ -29,7 +29,7 @@ from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import BOARD, MovementUpdate
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxos.states import Locked, MovementHolder, NewVtxo
+from barkd_py.wallet.vtxo_states import Locked, MovementHolder, NewVtxo
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.wallet.actions.executor import Writes
 from barkd_py.wallet.movements import MovementStatus, MovementUpdate
 from barkd_py.wallet.store import Transaction
+from barkd_py.wallet.vtxo_states import MovementHolder, Release
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import MovementHolder, Release
 
 
 def write_registered(action_id: str, vtxo_id: VtxoId, registration: Registration) -> Writes:

@@ -40,7 +40,7 @@ from barkd_py.wallet.exits.states import (
     VtxoSwept,
 )
 from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from barkd_py.wallet.movements import MovementStatus, MovementUpdate
 from barkd_py.wallet.store import Transaction
 from barkd_py.wallet.store.exits import ExitRow
 from barkd_py.wallet.store.rows import from_json, to_json
-from barkd_py.wallet.vtxos.states import StateKind, WalletVtxo
+from barkd_py.wallet.vtxo_states import StateKind, WalletVtxo
 
 _ON_CHAIN = AwaitingDelta | Claimable | ClaimInProgress | Claimed
 """The VTXO's output is in a block: it is no VTXO any more."""

@@ -34,7 +34,7 @@ from barkd_py.wallet.movements import (
 )
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.exits import ExitRow
-from barkd_py.wallet.vtxos.states import Locked, MovementHolder, Spendable, StateKind, UnknownVtxo, WalletVtxo
+from barkd_py.wallet.vtxo_states import Locked, MovementHolder, Spendable, StateKind, UnknownVtxo, WalletVtxo
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ class Starts:
         return state in (StateKind.SPENDABLE, StateKind.LOCKED)
 
     async def _store_start(self, tx: Transaction, vtxo: Vtxo, tip: BlockRef) -> None:
+        await _forget_sweep(tx, vtxo.id)
         script = vtxo.output.script_pubkey
         address = address_from_script(script, self._network)
         method = (
@@ -184,6 +185,13 @@ class Starts:
             for vtxo_id in vtxo_ids:
                 if await self._may_start(tx, vtxo_id):
                     await self._store_start(tx, await tx.vtxos.body(vtxo_id), tip)
+
+
+async def _forget_sweep(tx: Transaction, vtxo_id: VtxoId) -> None:
+    """An exit that ended as swept is tried again: from now on this one says where the money is."""
+    row = await tx.exits.find(vtxo_id)
+    if row is not None and row.movement_id is not None:
+        await tx.movements.update(row.movement_id, MovementUpdate(effective_balance_sat=0))
 
 
 def _is_free(vtxo: WalletVtxo, in_rounds: Collection[VtxoId]) -> bool:

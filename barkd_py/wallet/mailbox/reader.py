@@ -55,8 +55,8 @@ from barkd_py.wallet.movements import (
     PaymentMethodKind,
 )
 from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.vtxo_states import NewVtxo, Spendable
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import NewVtxo, Spendable
 
 log = logging.getLogger(__name__)
 

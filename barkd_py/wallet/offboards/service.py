@@ -47,8 +47,8 @@ from barkd_py.wallet.offboards.terms import (
     whole_estimate,
 )
 from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.vtxo_states import ActionHolder, StateKind, WalletVtxo
 from barkd_py.wallet.vtxos.selection import FeeSelection
-from barkd_py.wallet.vtxos.states import ActionHolder, StateKind, WalletVtxo
 
 # How long a caller waits. The offboard goes on by itself.
 WAIT_SECS = 60.0

@@ -18,8 +18,8 @@ from barkd_py.wallet.offboards.errors import (
     TooManyOffboardInputs,
 )
 from barkd_py.wallet.offboards.states import Payment
+from barkd_py.wallet.vtxo_states import WalletVtxo
 from barkd_py.wallet.vtxos.selection import FeeSelection, SelectionLimits, fee_infos, select_with_fee
-from barkd_py.wallet.vtxos.states import WalletVtxo
 
 _MIN_RELAYED_P2WPKH_SAT = 294
 

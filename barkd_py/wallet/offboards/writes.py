@@ -20,8 +20,8 @@ from barkd_py.wallet.movements import (
 )
 from barkd_py.wallet.offboards.states import Payment, Registering, State
 from barkd_py.wallet.store import Transaction
+from barkd_py.wallet.vtxo_states import ActionHolder, Locked, NewVtxo, Release
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import ActionHolder, Locked, NewVtxo, Release
 
 
 def subsystem(payment: Payment) -> Subsystem:

@@ -32,7 +32,7 @@ from barkd_py.wallet.recovery.judgement import (
     needs_proof,
 )
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxos.states import Locked, Spent, StateKind, WalletVtxo
+from barkd_py.wallet.vtxo_states import Locked, Spent, StateKind, WalletVtxo
 
 log = logging.getLogger(__name__)
 

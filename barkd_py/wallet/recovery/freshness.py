@@ -23,7 +23,7 @@ from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.mailbox.pages import MailboxReader
 from barkd_py.wallet.recovery.evidence import Evidence
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxos.states import Spendable
+from barkd_py.wallet.vtxo_states import Spendable
 
 _BATCH = 100
 

@@ -26,7 +26,7 @@ from barkd_py.ark.policy import PubkeyPolicy, ServerHtlcSendPolicy
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.server_rpc.api import VtxoSpendState
 from barkd_py.wallet.store.recovery import RecoveryOutcome
-from barkd_py.wallet.vtxos.states import Exited, Locked, Spendable, Spent, VtxoState
+from barkd_py.wallet.vtxo_states import Exited, Locked, Spendable, Spent, VtxoState
 
 _UNDER_WAY = (
     "a Lightning payment was under way; it is asked back from the server, and exits if the server keeps it"

@@ -14,7 +14,7 @@ from barkd_py.wallet.recovery.judgement import Deed, Facts, Verdict
 from barkd_py.wallet.recovery.progress import FORMAT, Progress
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.recovery import RecoveryEntry, RecoveryOutcome
-from barkd_py.wallet.vtxos.states import Locked, MarkSpent, NewVtxo, Release, Spendable, Spent
+from barkd_py.wallet.vtxo_states import Locked, MarkSpent, NewVtxo, Release, Spendable, Spent
 
 log = logging.getLogger(__name__)
 

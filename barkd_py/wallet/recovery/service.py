@@ -37,7 +37,7 @@ from barkd_py.wallet.recovery.report import RecoveryReport
 from barkd_py.wallet.recovery.xpub import MAX_PAGES, XpubSearch
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.recovery import RecoveryOutcome, RecoveryRun
-from barkd_py.wallet.vtxos.states import Locked, Spendable
+from barkd_py.wallet.vtxo_states import Locked, Spendable
 
 log = logging.getLogger(__name__)
 

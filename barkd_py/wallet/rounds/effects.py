@@ -58,8 +58,8 @@ from barkd_py.wallet.rounds.states import (
 )
 from barkd_py.wallet.rounds.swap import FundingTxDoubleSpent, SwapLimits, Swapper
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.vtxo_states import WalletVtxo
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import WalletVtxo
 
 log = logging.getLogger(__name__)
 

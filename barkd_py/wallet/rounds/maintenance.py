@@ -11,8 +11,8 @@ Source: sheet 04 §13, §15; sheet 09 §1.10.
 from collections.abc import Collection, Mapping, Sequence
 
 from barkd_py.ark.vtxo import VtxoId
+from barkd_py.wallet.vtxo_states import WalletVtxo
 from barkd_py.wallet.vtxos.selection import RefreshRules, select_for_maintenance
-from barkd_py.wallet.vtxos.states import WalletVtxo
 
 QUIET_BLOCKS = 6
 """How long a VTXO is left alone that could not be refreshed."""

@@ -12,8 +12,8 @@ from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.units import DUST_SAT, format_btc
 from barkd_py.errors import BarkdError, InsufficientFunds
 from barkd_py.wallet.movements import MovementUpdate
+from barkd_py.wallet.vtxo_states import Locked, MovementHolder, Spendable, WalletVtxo
 from barkd_py.wallet.vtxos.selection import Candidate, fee_infos
-from barkd_py.wallet.vtxos.states import Locked, MovementHolder, Spendable, WalletVtxo
 
 CLIENT_EXPIRY_BUFFER_BLOCKS = 6
 """How much less than the announced lifetime a round may give: our tip may be ahead of the server's."""

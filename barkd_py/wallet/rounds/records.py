@@ -25,8 +25,8 @@ from barkd_py.wallet.rounds.states import (
 )
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.rounds import RoundRow
+from barkd_py.wallet.vtxo_states import MovementHolder, NewVtxo, Spendable
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import MovementHolder, NewVtxo, Spendable
 
 log = logging.getLogger(__name__)
 

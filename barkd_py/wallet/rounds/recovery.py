@@ -22,7 +22,7 @@ from barkd_py.wallet.movements import ROUND_REFRESH, MovementUpdate
 from barkd_py.wallet.rounds.participation import MAX_RECOVERED_FEE_PERCENT
 from barkd_py.wallet.rounds.states import Delegated, Output, Round, Submitting, decode_round, encode_round
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxos.states import MovementHolder, NewVtxo, Spendable
+from barkd_py.wallet.vtxo_states import MovementHolder, NewVtxo, Spendable
 
 log = logging.getLogger(__name__)
 

@@ -54,9 +54,9 @@ from barkd_py.wallet.rounds.states import (
 from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.rounds import RoundRow
+from barkd_py.wallet.vtxo_states import Spendable, StateKind, WalletVtxo
 from barkd_py.wallet.vtxos.registration import Registration
 from barkd_py.wallet.vtxos.selection import RefreshRules
-from barkd_py.wallet.vtxos.states import Spendable, StateKind, WalletVtxo
 
 log = logging.getLogger(__name__)
 

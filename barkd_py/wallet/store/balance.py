@@ -16,7 +16,7 @@ from barkd_py.wallet.store.tables import (
     round_state,
     vtxo,
 )
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 
 SPENDABLE = "spendable"
 NEEDS_REFRESH = "needs-refresh"

@@ -17,7 +17,7 @@ from barkd_py.errors import ProtocolViolation, StoreError
 from barkd_py.wallet.store.rows import chunks, from_json, to_json
 from barkd_py.wallet.store.tables import IS_UNSPENT, vtxo_body, vtxo_state
 from barkd_py.wallet.store.tables import vtxo as t
-from barkd_py.wallet.vtxos.states import (
+from barkd_py.wallet.vtxo_states import (
     UNSPENT,
     ActionHolder,
     Exited,

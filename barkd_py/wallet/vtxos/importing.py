@@ -21,8 +21,8 @@ from barkd_py.server_rpc.api import ArkServerApi, VtxoSpendState
 from barkd_py.server_rpc.errors import ConversionError
 from barkd_py.wallet.keychain import MAX_GAP_LIMIT, GapLimitTooHigh, Keychain
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.vtxo_states import NewVtxo, Spendable, Spent, VtxoState, WalletVtxo
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import NewVtxo, Spendable, Spent, VtxoState, WalletVtxo
 
 log = logging.getLogger(__name__)
 

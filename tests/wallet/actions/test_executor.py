@@ -25,7 +25,7 @@ from barkd_py.wallet.locks import LockBusy, NamedLocks
 from barkd_py.wallet.movements import ARKOOR_SEND
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxos.states import ActionHolder, NewVtxo, Spendable, StateKind
+from barkd_py.wallet.vtxo_states import ActionHolder, NewVtxo, Spendable, StateKind
 from tests.wallet.samples import user_vtxos
 
 ACTION = "some.action"

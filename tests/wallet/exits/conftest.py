@@ -24,7 +24,7 @@ from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import Movement
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.onchain import OnchainTables
-from barkd_py.wallet.vtxos.states import NewVtxo, Spendable, VtxoState
+from barkd_py.wallet.vtxo_states import NewVtxo, Spendable, VtxoState
 from tests.fakes.chains import Clock, bitcoind_source, esplora_source
 from tests.fakes.node_rpc import NodeRpc
 from tests.wallet.exits.coins import Mint

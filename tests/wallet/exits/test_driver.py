@@ -32,7 +32,7 @@ from barkd_py.wallet.exits.states import (
     WalletOrigin,
 )
 from barkd_py.wallet.movements import MovementStatus
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 from tests.fakes.coins import Stranger
 from tests.wallet.exits.coins import EXIT_DELTA
 from tests.wallet.exits.conftest import World

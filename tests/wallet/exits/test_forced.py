@@ -25,7 +25,7 @@ from barkd_py.wallet.exits.worth import worth_exiting
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.movements import EXIT_START
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxos.states import Locked
+from barkd_py.wallet.vtxo_states import Locked
 from tests.wallet.exits.coins import EXIT_DELTA, EXPIRY_HEIGHT, SERVER, Mint
 from tests.wallet.exits.conftest import World
 

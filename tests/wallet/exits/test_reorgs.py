@@ -21,7 +21,7 @@ from barkd_py.wallet.exits.states import (
     VtxoSwept,
 )
 from barkd_py.wallet.movements import MovementStatus
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 from tests.wallet.exits.coins import EXIT_DELTA, SERVER
 from tests.wallet.exits.conftest import World
 from tests.wallet.exits.gates import Ask

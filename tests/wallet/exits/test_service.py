@@ -45,7 +45,7 @@ from barkd_py.wallet.movements import (
     MovementStatus,
     PaymentMethodKind,
 )
-from barkd_py.wallet.vtxos.states import (
+from barkd_py.wallet.vtxo_states import (
     Exited,
     Locked,
     MovementHolder,

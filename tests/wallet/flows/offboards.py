@@ -4,7 +4,7 @@ from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.units import Network
 from barkd_py.wallet.movements import Movement, Subsystem
 from barkd_py.wallet.offboards.terms import OffboardTarget
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 from tests.wallet.flows.conftest import Owner
 
 SESSION_SECS = 600.0

@@ -22,7 +22,7 @@ from barkd_py.server_rpc.api import RoundEvent, RoundFailed, RoundFinished
 from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.movements import ROUND_REFRESH, MovementStatus
 from barkd_py.wallet.offboards.terms import OffboardTarget
-from barkd_py.wallet.vtxos.states import StateKind, WalletVtxo
+from barkd_py.wallet.vtxo_states import StateKind, WalletVtxo
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, opener
 from tests.wallet.flows.rounds import let_round_end

@@ -10,7 +10,7 @@ from barkd_py.server_rpc.client import ArkServer
 from barkd_py.server_rpc.connection import ConnectionSettings
 from barkd_py.wallet.movements import ROUND_REFRESH, Movement
 from barkd_py.wallet.rounds.states import RoundState, decode_round
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 from tests.wallet.flows.conftest import Net, Owner
 
 

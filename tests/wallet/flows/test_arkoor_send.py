@@ -22,8 +22,8 @@ from barkd_py.wallet.arkoor.errors import DeliveryFailed, UnusableMailbox, ZeroA
 from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
 from barkd_py.wallet.arkoor.service import ArkoorSends
 from barkd_py.wallet.movements import ARKOOR_SEND, Movement, MovementStatus
+from barkd_py.wallet.vtxo_states import Locked, StateKind
 from barkd_py.wallet.vtxos.selection import NotEnoughVtxos
-from barkd_py.wallet.vtxos.states import Locked, StateKind
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import ALICE, Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, Twice, When, opener

@@ -16,7 +16,7 @@ from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.rounds.maintenance import QUIET_BLOCKS
 from barkd_py.wallet.rounds.service import MAX_MAINTENANCE_TRIES
 from barkd_py.wallet.rounds.states import Issued, Registered
-from barkd_py.wallet.vtxos.states import Spendable, WalletVtxo
+from barkd_py.wallet.vtxo_states import Spendable, WalletVtxo
 from tests.wallet.flows.conftest import BOB, Net, Owner
 from tests.wallet.flows.liar import between
 from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, refreshes, settle, stored_rounds

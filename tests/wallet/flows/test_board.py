@@ -32,7 +32,7 @@ from barkd_py.wallet.boards.probe import Dead, Pushed, Undecided, probe
 from barkd_py.wallet.boards.service import Boards
 from barkd_py.wallet.exits.states import ExitFilter
 from barkd_py.wallet.movements import BOARD, Movement, MovementStatus
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, Twice, When, opener

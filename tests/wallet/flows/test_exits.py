@@ -19,7 +19,7 @@ from barkd_py.wallet.exits.errors import InsufficientConfirmedFundsForExit
 from barkd_py.wallet.exits.states import Claimable, Claimed, ExitFilter, Start, WalletOrigin
 from barkd_py.wallet.movements import BOARD, EXIT_START, MovementStatus
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import ALICE, Net, Owner
 from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, settle

@@ -10,7 +10,7 @@ from barkd_py.bitcoin.tx import Tx, Txid, TxOut
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind
 from barkd_py.wallet.exits.states import ExitFilter
 from barkd_py.wallet.movements import EXIT_START, MovementStatus
-from barkd_py.wallet.vtxos.states import StateKind, WalletVtxo
+from barkd_py.wallet.vtxo_states import StateKind, WalletVtxo
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
 from tests.wallet.flows.test_exits import deliver, exit_all, exit_ids, own_fees_sat, total_sat

@@ -38,7 +38,7 @@ from barkd_py.wallet.recovery.ledger import Ledger
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
 from barkd_py.wallet.recovery.service import Recovery, RecoveryInterrupted
 from barkd_py.wallet.recovery.xpub import MAX_PAGES
-from barkd_py.wallet.vtxos.states import Locked, Spendable, Spent
+from barkd_py.wallet.vtxo_states import Locked, Spendable, Spent
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, When, opener

@@ -22,7 +22,7 @@ from barkd_py.wallet.offboards.states import (
     Splitting,
     State,
 )
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import between_offboards
 from tests.wallet.flows.offboards import (

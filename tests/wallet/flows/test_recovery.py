@@ -12,7 +12,7 @@ from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.errors import InsufficientFunds
 from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
-from barkd_py.wallet.vtxos.states import Locked, Spendable, Spent
+from barkd_py.wallet.vtxo_states import Locked, Spendable, Spent
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.rounds import round_of
 

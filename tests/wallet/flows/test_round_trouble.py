@@ -17,7 +17,7 @@ from barkd_py.wallet.rounds.states import (
     SyncError,
     Waiting,
 )
-from barkd_py.wallet.vtxos.states import MovementHolder, Spendable
+from barkd_py.wallet.vtxo_states import MovementHolder, Spendable
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, opener
 from tests.wallet.flows.liar import between

@@ -27,6 +27,7 @@ from barkd_py.server_rpc.api import VtxoSpendState
 from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.keychain import GapLimitTooHigh, ServerKeyChanged, ServerMailboxKeyChanged
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.vtxo_states import Spendable, Spent
 from barkd_py.wallet.vtxos.importing import (
     ImportInFlight,
     ImportInvalid,
@@ -35,7 +36,6 @@ from barkd_py.wallet.vtxos.importing import (
     VtxoImport,
 )
 from barkd_py.wallet.vtxos.selection import NotEnoughVtxos
-from barkd_py.wallet.vtxos.states import Spendable, Spent
 from barkd_py.wallet.wallet import PropertiesMissing, Wallet, WrongMnemonic
 from tests.support.proxies import Dropped, NetworkCall, esplora_proxy
 from tests.wallet.flows.conftest import ALICE, BOB, Net, Owner

@@ -33,9 +33,9 @@ from barkd_py.wallet.payments.request import InvoiceDestination
 from barkd_py.wallet.store import Transaction
 from barkd_py.wallet.store.exits import ExitRow
 from barkd_py.wallet.store.properties import WalletProperties
+from barkd_py.wallet.vtxo_states import NewVtxo, Spendable, StateKind, WalletVtxo
 from barkd_py.wallet.vtxos.anchors import Anchors
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import NewVtxo, Spendable, StateKind, WalletVtxo
 from tests.fakes.pay_server import PayServer
 from tests.wallet.flows.crashes import CrashingStore
 from tests.wallet.flows.liar import Doom, Liar

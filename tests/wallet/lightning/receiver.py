@@ -28,9 +28,9 @@ from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import LIGHTNING_RECEIVE, Movement
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.properties import WalletProperties
+from barkd_py.wallet.vtxo_states import NewVtxo, Spendable, StateKind, WalletVtxo
 from barkd_py.wallet.vtxos.anchors import Anchors
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import NewVtxo, Spendable, StateKind, WalletVtxo
 from tests.fakes.lightning_server import ReceiveServer
 from tests.wallet.flows.crashes import CrashingStore
 from tests.wallet.flows.liar import Doom, Liar

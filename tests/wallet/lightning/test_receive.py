@@ -30,7 +30,7 @@ from barkd_py.wallet.lightning.receive.states import (
     PreimageRevealed,
 )
 from barkd_py.wallet.movements import MovementStatus, PaymentMethodKind
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 from tests.fakes.lightning_server import ReceiveServer
 from tests.wallet.lightning.receiver import Receiver, open_receiver
 

@@ -28,7 +28,7 @@ from barkd_py.wallet.lightning.receive.service import revealed_preimage
 from barkd_py.wallet.lightning.receive.states import PreimageRevealed
 from barkd_py.wallet.movements import EXIT_START, MovementStatus, MovementUpdate
 from barkd_py.wallet.store.exits import ExitRow
-from barkd_py.wallet.vtxos.states import StateKind, VtxoStateConflict
+from barkd_py.wallet.vtxo_states import StateKind, VtxoStateConflict
 from tests.fakes.lightning_server import ReceiveServer
 from tests.wallet.lightning.receiver import Receiver, open_receiver
 from tests.wallet.lightning.test_receive import FEE_SAT, assert_paid, granted

@@ -14,7 +14,7 @@ from barkd_py.wallet.arkoor.errors import UnusableMailbox
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.lightning.receive.states import Delivering
 from barkd_py.wallet.movements import MovementStatus, PaymentMethod, PaymentMethodKind
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 from tests.fakes.lightning_server import ReceiveServer
 from tests.fakes.wallet import MAILBOX_SECRET, SERVER_SECRET
 from tests.wallet.lightning.receiver import Receiver, open_receiver

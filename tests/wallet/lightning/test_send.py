@@ -16,7 +16,7 @@ from barkd_py.wallet.lightning.send.errors import PaymentInProgress
 from barkd_py.wallet.lightning.send.states import MAX_LOST, Initiated, Locked, Revocable, Stuck
 from barkd_py.wallet.lightning.send.terms import CannotCoverLightningPayment
 from barkd_py.wallet.movements import MovementStatus, PaymentMethod, PaymentMethodKind
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 from tests.fakes.pay_server import PAY_INFO, PayServer
 from tests.wallet.lightning.payer import PREIMAGE, Payer, bolt11, open_payer
 

@@ -14,7 +14,7 @@ from barkd_py.errors import BarkdError, ProtocolViolation, ServerUnavailable, ch
 from barkd_py.server_rpc.api import ArkoorCosignature, PaymentSucceeded
 from barkd_py.wallet.actions.bad_answers import MAX_BAD_ANSWERS
 from barkd_py.wallet.lightning.send.states import Initiated, Locked, Stuck
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 from tests.fakes.pay_server import Attempt
 from tests.wallet.lightning.payer import PREIMAGE, Payer, bolt11
 from tests.wallet.lightning.test_send import AMOUNT_SAT, COIN_SAT, FEE_SAT, HASH, assert_paid, assert_refunded

@@ -14,12 +14,13 @@ from barkd_py.wallet.exits.states import (
     ClaimInProgress,
     ExitState,
     Processing,
+    VtxoAlreadySpent,
     VtxoSwept,
 )
 from barkd_py.wallet.lightning.send.errors import AlreadyPaid, HtlcsOnChain
 from barkd_py.wallet.lightning.send.states import Stuck
 from barkd_py.wallet.movements import MovementStatus
-from barkd_py.wallet.vtxos.states import StateKind
+from barkd_py.wallet.vtxo_states import StateKind
 from tests.wallet.lightning.payer import PREIMAGE, Payer, bolt11
 from tests.wallet.lightning.test_send import AMOUNT_SAT, COIN_SAT, FEE_SAT, HASH, assert_refunded, stuck_at
 
@@ -171,6 +172,12 @@ async def test_the_server_may_say_the_preimage_while_the_htlcs_are_on_the_chain(
     await assert_paid_on_chain(payer)
 
 
+async def assert_history_is_the_balance(payer: Payer) -> None:
+    async with payer.store.read() as tx:
+        history_sat = sum(each.effective_balance_sat for each in await tx.movements.list())
+    assert COIN_SAT + history_sat == (await payer.balance()).total_sat
+
+
 async def test_what_is_swept_below_the_htlcs_is_not_paid_again(payer: Payer) -> None:
     """Nothing shows whether the payee was paid."""
     htlc_id = await exiting(payer)
@@ -178,9 +185,49 @@ async def test_what_is_swept_below_the_htlcs_is_not_paid_again(payer: Payer) -> 
     await assert_under_way(payer)
     assert await payer.vtxos(StateKind.LOCKED) == ()
     assert (await payer.balance()).pending_lightning_send_sat == 0
+    await assert_history_is_the_balance(payer)
     payer.server.settle(PREIMAGE)
     await payer.drive()
     assert await payer.name() == "paid"
+    await assert_paid_on_chain(payer)
+    await assert_history_is_the_balance(payer)
+
+
+@pytest.mark.parametrize("is_swept_first", [True, False], ids=["swept, then paid", "paid, then swept"])
+async def test_a_swept_htlc_that_was_paid_with_has_left_once(payer: Payer, is_swept_first: bool) -> None:
+    """The preimage comes between the sweep and the next look at it, or before it."""
+    htlc_id = await exiting(payer)
+    swept = VtxoSwept(480, (htlc_id.outpoint,))
+    payer.server.settle(PREIMAGE)
+    if is_swept_first:
+        await payer.exit(htlc_id, swept)
+    await payer.drive()
+    await assert_history_is_the_balance(payer)
+    await payer.exit(htlc_id, swept)  # the exits' last word
+    await assert_history_is_the_balance(payer)
+    assert (await payer.movement()).effective_balance_sat == -AMOUNT_SAT - FEE_SAT
+
+
+async def test_a_payment_that_is_made_while_its_htlc_exits_ends_the_exit(payer: Payer) -> None:
+    htlc_id = await exiting(payer)
+    payer.server.settle(PREIMAGE)
+    await payer.drive()
+    await assert_history_is_the_balance(payer)
+    await payer.exit(htlc_id, VtxoAlreadySpent(441))
+    await assert_history_is_the_balance(payer)
+    (exit_movement,) = await payer.exit_movements()
+    assert exit_movement.status is MovementStatus.CANCELED
+
+
+async def test_a_swept_htlc_that_the_server_gives_back_has_not_left(payer: Payer) -> None:
+    """The user exits it while the server pays; the way to it is swept, and the payment fails."""
+    await payer.pay()
+    (htlc_id,) = payer.server.attempt(HASH).htlc_ids
+    await payer.exit(htlc_id, VtxoSwept(480, (htlc_id.outpoint,)))
+    payer.server.fail(HASH)
+    await payer.drive()
+    await assert_refunded(payer)
+    await assert_history_is_the_balance(payer)
 
 
 async def test_an_exit_that_is_canceled_leaves_it_to_the_server(payer: Payer) -> None:

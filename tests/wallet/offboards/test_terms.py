@@ -10,8 +10,8 @@ from barkd_py.wallet.offboards.errors import (
     TooManyOffboardInputs,
 )
 from barkd_py.wallet.offboards.terms import OffboardTarget, OffboardTerms, min_output_sat, plan_whole
+from barkd_py.wallet.vtxo_states import WalletVtxo
 from barkd_py.wallet.vtxos.selection import CannotCoverPaymentAndFees
-from barkd_py.wallet.vtxos.states import WalletVtxo
 from tests.fakes.wallet import ARK_INFO
 from tests.wallet.rounds.test_maintenance import coin
 

@@ -17,7 +17,7 @@ from barkd_py.wallet.recovery.judgement import (
     needs_proof,
 )
 from barkd_py.wallet.store.recovery import RecoveryOutcome
-from barkd_py.wallet.vtxos.states import (
+from barkd_py.wallet.vtxo_states import (
     ActionHolder,
     Exited,
     Locked,

@@ -16,8 +16,8 @@ from barkd_py.wallet.rounds.participation import (
     cut_to_size,
     output_amount_sat,
 )
+from barkd_py.wallet.vtxo_states import Spendable, WalletVtxo
 from barkd_py.wallet.vtxos.selection import RefreshRules
-from barkd_py.wallet.vtxos.states import Spendable, WalletVtxo
 from tests.fakes.wallet import ARK_INFO
 from tests.wallet.samples import make_vtxo
 

@@ -242,7 +242,7 @@ KILLED = """
 import asyncio, sys
 from barkd_py.wallet.movements import ARKOOR_RECEIVE
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxos.states import ActionHolder
+from barkd_py.wallet.vtxo_states import ActionHolder
 from tests.wallet.samples import ACTION_ID, add_holders, make_id
 
 async def main():

@@ -11,7 +11,7 @@ from barkd_py.errors import BarkdError, StoreError
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.tables import vtxo_body, vtxo_state
 from barkd_py.wallet.store.vtxos import AmountOutOfRange
-from barkd_py.wallet.vtxos.states import (
+from barkd_py.wallet.vtxo_states import (
     ActionHolder,
     Exited,
     Lock,

@@ -19,8 +19,8 @@ from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.receive.errors import AnchorUnconfirmed
 from barkd_py.wallet.lightning.receive.states import AwaitingPayment
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.vtxo_states import StateKind, WalletVtxo
 from barkd_py.wallet.vtxos.anchors import Anchors
-from barkd_py.wallet.vtxos.states import StateKind, WalletVtxo
 
 PROOF_MIN_BLOCKS = 2
 """A VTXO that proves that we have money must not be about to expire."""

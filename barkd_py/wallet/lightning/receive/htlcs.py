@@ -12,7 +12,7 @@ from barkd_py.wallet.exits.payloads import decode_state
 from barkd_py.wallet.exits.states import Claimed, ClaimInProgress
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.exits import ExitRow
-from barkd_py.wallet.vtxos.states import StateKind, WalletVtxo
+from barkd_py.wallet.vtxo_states import StateKind, WalletVtxo
 
 # The stored kinds of exits. Source: `exits.states`.
 CLAIMABLE = "claimable"

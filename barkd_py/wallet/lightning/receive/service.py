@@ -62,7 +62,7 @@ from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionCheckpoint, ActionKind
-from barkd_py.wallet.vtxos.states import WalletVtxo
+from barkd_py.wallet.vtxo_states import WalletVtxo
 
 log = logging.getLogger(__name__)
 

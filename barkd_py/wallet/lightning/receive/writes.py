@@ -25,8 +25,8 @@ from barkd_py.wallet.movements import (
     PaymentMethodKind,
 )
 from barkd_py.wallet.store import Transaction
+from barkd_py.wallet.vtxo_states import ActionHolder, Locked, NewVtxo, Spendable
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import ActionHolder, Locked, NewVtxo, Spendable
 
 
 def write_granted(action_id: str, state: HtlcsReady, vtxos: Sequence[Vtxo], fee_sat: int) -> Writes:

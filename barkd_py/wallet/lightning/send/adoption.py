@@ -19,7 +19,7 @@ from barkd_py.wallet.lightning.send.machine import LightningSendMachine
 from barkd_py.wallet.lightning.send.states import Payment, Stuck, exit_by
 from barkd_py.wallet.movements import LIGHTNING_SEND, MovementUpdate, PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.vtxos.states import ActionHolder, Locked
+from barkd_py.wallet.vtxo_states import ActionHolder, Locked
 
 log = logging.getLogger(__name__)
 

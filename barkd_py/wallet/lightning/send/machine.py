@@ -68,9 +68,9 @@ from barkd_py.wallet.lightning.send.writes import (
 )
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.vtxo_states import UNSPENT, StateKind
 from barkd_py.wallet.vtxos.anchors import Anchors
 from barkd_py.wallet.vtxos.registration import Registration
-from barkd_py.wallet.vtxos.states import UNSPENT, StateKind
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from barkd_py.wallet.exits.states import (
 )
 from barkd_py.wallet.lightning.send.states import Payment
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxos.states import UNSPENT, StateKind
+from barkd_py.wallet.vtxo_states import UNSPENT, StateKind
 
 
 class Fate(enum.Enum):

@@ -56,7 +56,7 @@ from barkd_py.wallet.locks import LockBusy
 from barkd_py.wallet.movements import LIGHTNING_SEND, MovementDestination, MovementUpdate
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionCheckpoint
-from barkd_py.wallet.vtxos.states import ActionHolder, StateKind
+from barkd_py.wallet.vtxo_states import ActionHolder, StateKind
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import format_btc
 from barkd_py.errors import BarkdError, InsufficientFunds
+from barkd_py.wallet.vtxo_states import WalletVtxo
 from barkd_py.wallet.vtxos.selection import (
     CannotCoverPaymentAndFees,
     FeeSelection,
     SelectionLimits,
     select_with_fee,
 )
-from barkd_py.wallet.vtxos.states import WalletVtxo
 
 # No schedule that anybody would agree to takes more than the payment itself and this.
 FEE_ALLOWANCE_SAT = 10_000

@@ -13,7 +13,7 @@ from barkd_py.wallet.actions.executor import Writes
 from barkd_py.wallet.lightning.send.states import Payment
 from barkd_py.wallet.movements import MovementStatus, MovementUpdate
 from barkd_py.wallet.store import Transaction
-from barkd_py.wallet.vtxos.states import ActionHolder, Locked, NewVtxo, Spendable, StateKind
+from barkd_py.wallet.vtxo_states import ActionHolder, Locked, NewVtxo, Spendable, StateKind
 
 Wake = Callable[[], None]
 """Has the server learn of new VTXOs after the commit."""
@@ -54,7 +54,7 @@ def write_paid(
 ) -> Writes:
     """preimage: proven. returned_sat: what the server gave back nevertheless.
 
-    HTLCs on the chain are what was paid with: their exits are no movements of their own any more.
+    Wherever the HTLCs are, on the chain or lost on the way to it, they are what was paid with.
     """
     assert payment.is_preimage(preimage), "looked at before"
 
@@ -73,11 +73,21 @@ def write_paid(
 
 
 async def _forget_exits(tx: Transaction, htlc_ids: Sequence[VtxoId]) -> None:
+    """The payment's movement says what became of these HTLCs: whatever their exits came to counts no more.
+
+    One that is not on the chain and not given up is ended by the exits themselves, as the HTLC is spent.
+    """
     for htlc in await tx.vtxos.get_many(htlc_ids):
         row = await tx.exits.find(htlc.id)
-        if htlc.state.kind is not StateKind.EXITED or row is None or row.movement_id is None:
+        if row is None or row.movement_id is None:
             continue
         update = MovementUpdate(effective_balance_sat=0)
+        status = (await tx.movements.get(row.movement_id)).status
+        if status is MovementStatus.CANCELED:
+            continue
+        if status is MovementStatus.PENDING and htlc.state.kind is not StateKind.EXITED:
+            await tx.movements.update(row.movement_id, update)
+            continue
         await tx.movements.finish_with_update(row.movement_id, MovementStatus.FAILED, update)
         await tx.exits.save(replace(row, movement_id=None))
 
@@ -95,6 +105,7 @@ def write_taken_back(
         exited_sat = sum(htlc.amount_sat for htlc in await tx.vtxos.get_many(exited_ids))
         missing_sat = payment.htlc_sat - exited_sat - sum(vtxo.amount_sat for vtxo in vtxos)
         await tx.vtxos.steal_spent(htlc_ids)
+        await _forget_exits(tx, htlc_ids)
         await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in vtxos)
         update = MovementUpdate(
             effective_balance_sat=-missing_sat,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from barkd_py.wallet.vtxos.states import (
+from barkd_py.wallet.vtxo_states import (
     ALLOWED_FROM,
     ActionHolder,
     Exited,
