@@ -28,11 +28,18 @@ from barkd_py.bitcoin.musig import combine
 from barkd_py.bitcoin.script import p2tr_script
 from barkd_py.bitcoin.sighash import taproot_key_spend_sighash, taproot_script_spend_sighash
 from barkd_py.bitcoin.taproot import TaprootOutput, leaf_hash
-from barkd_py.bitcoin.tx import Tx, TxOut
+from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut, fee_anchor
 from barkd_py.errors import ProtocolViolation
 
 MAX_SIBLINGS = 254
 """Their number and the continuing output are counted in one byte."""
+
+
+# Lengths within an exit transaction: all but outputs and witness, with one byte that counts the outputs; an
+# output that continues, which always is taproot; the fee anchor.
+_FRAME_BYTES = len(Tx(3, (TxIn(OutPoint(Txid(bytes(32)), 0)),), ()).serialize_without_witness())
+_CONTINUING_BYTES = len(TxOut(0, p2tr_script(bytes(32))).to_bytes())
+_FEE_ANCHOR_BYTES = len(fee_anchor().to_bytes())
 
 
 class WrongPreimage(ProtocolViolation):
@@ -285,6 +292,22 @@ class GenesisItem:
             return (continuing, anchor)
         index = self.output_idx
         return (*self.siblings[:index], continuing, *self.siblings[index:], anchor)
+
+    def exit_tx_weight_wu(self, server_pubkey: PublicKey, expiry_height: int) -> int:
+        """The weight of the exit transaction, which is not built for it: lengths do not depend on keys."""
+        length = (
+            _FRAME_BYTES
+            + len(compact_size(len(self.siblings) + 2))
+            - 1
+            + sum([len(sibling.to_bytes()) for sibling in self.siblings])
+            + _CONTINUING_BYTES
+            + _FEE_ANCHOR_BYTES
+        )
+        witness = self.transition.witness(server_pubkey, expiry_height)
+        if not witness:
+            return 4 * length
+        stack = sum([len(compact_size(len(element))) + len(element) for element in witness])
+        return 4 * length + len(b"\x00\x01") + len(compact_size(len(witness))) + stack
 
     def encode(self) -> bytes:
         """The encoding of version 2. Raises TooManyOutputs."""

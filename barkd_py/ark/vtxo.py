@@ -272,6 +272,11 @@ class ServerVtxo(VtxoData):
 
     def encode_genesis(self) -> bytes:
         """The genesis alone, to be stored beside `encode_bare`."""
+        return self._genesis_bytes
+
+    @cached_property
+    def _genesis_bytes(self) -> bytes:
+        """A VTXO that is being paid is stored, registered, posted and stored again."""
         return encode_genesis(self.genesis)
 
     # -- the exit chain
@@ -365,7 +370,8 @@ class ServerVtxo(VtxoData):
     @property
     def exit_tx_weight_wu(self) -> int:
         """The weight of all exit transactions together."""
-        return sum(tx.weight_wu for tx in self.exit_transactions())
+        server_pubkey, expiry_height = self.server_pubkey, self.expiry_height
+        return sum([item.exit_tx_weight_wu(server_pubkey, expiry_height) for item in self.genesis])
 
     @property
     def is_fully_signed(self) -> bool:

@@ -234,6 +234,24 @@ def test_every_vtxo_round_trips(vtxo: Vtxo) -> None:
     assert Vtxo.join(vtxo.encode_bare(), vtxo.encode_genesis()) == vtxo
 
 
+@given(strategies.vtxos)
+def test_the_weight_of_an_exit_is_that_of_its_transactions(vtxo: Vtxo) -> None:
+    genesis = [
+        replace(item, siblings=tuple(replace(out, value_sat=1) for out in item.siblings), fee_amount_sat=1)
+        for item in vtxo.genesis
+    ]
+    possible = replace(vtxo, amount_sat=1, genesis=tuple(genesis))  # no more than there can be on the chain
+    assert vtxo.exit_tx_weight_wu == sum(tx.weight_wu for tx in possible.exit_transactions())
+
+
+@pytest.mark.parametrize("count", [0, 250, 251, 254])
+def test_the_weight_of_an_exit_with_many_outputs(count: int) -> None:
+    vtxo = Vtxo.decode_hex(BY_NAME["board"]["full_hex"])
+    item = replace(vtxo.genesis[0], siblings=(TxOut(1, bytes(300)),) * count, output_idx=0)
+    wide = replace(vtxo, genesis=(item, *vtxo.genesis[1:]))
+    assert wide.exit_tx_weight_wu == sum(tx.weight_wu for tx in wide.exit_transactions())
+
+
 @given(strategies.vtxos, st.data())
 def test_a_changed_byte_gives_another_vtxo_or_none(vtxo: Vtxo, data: st.DataObject) -> None:
     encoded = strategies.change_a_byte(data, vtxo.encode())
