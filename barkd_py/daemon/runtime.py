@@ -15,116 +15,34 @@ wallet. Source: protocol sheet 07 §6.2, §9.5.
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from barkd_py.bitcoin.bip32 import InvalidMnemonic, generate_mnemonic, parse_mnemonic
 from barkd_py.bitcoin.units import Network
-from barkd_py.config import GAP_LIMIT_MAX, ConfigError, WalletConfig, load_config, write_config
+from barkd_py.config import ConfigError, WalletConfig, load_config
+from barkd_py.daemon.errors import (
+    CreationFailed,
+    DeletionFailed,
+    DeletionNotConfirmed,
+    FingerprintMismatch,
+    RuntimeStopped,
+    WalletAlreadySet,
+    WalletElsewhere,
+)
+from barkd_py.daemon.new_wallet import CreateWallet, check_birthday, check_mnemonic, settle_config
+from barkd_py.daemon.standby import Standby
 from barkd_py.daemon.wallet_api import NewWallet, WalletApi, WalletBackend
 from barkd_py.datadir import Datadir, WalletLock
-from barkd_py.errors import BarkdError, InvalidInput, WalletNotLoaded, chain_text
+from barkd_py.errors import BarkdError, WalletNotLoaded, chain_text
 from barkd_py.wallet.store.lease import DatabaseInUse
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-STAND_BY_SECS = 1.0
-"""How often a daemon that stands by tries to open the wallet."""
-
 RECOVERY_WAIT_SECS = 120.0
 """How long the creation of a wallet waits for its old VTXOs; a server could keep it waiting for ever."""
-
-
-class WalletAlreadySet(InvalidInput):
-    def __init__(self) -> None:
-        super().__init__("Wallet already set")
-
-
-class BadMnemonic(InvalidInput):
-    def __init__(self) -> None:
-        super().__init__("bad request: Invalid mnemonic")
-
-
-class DeletionNotConfirmed(InvalidInput):
-    def __init__(self) -> None:
-        super().__init__("deletion not confirmed: set dangerous=true")
-
-
-class FingerprintMismatch(InvalidInput):
-    def __init__(self) -> None:
-        super().__init__("Fingerprint does not match the loaded wallet")
-
-
-class WalletElsewhere(WalletNotLoaded):
-    """Another daemon runs the wallet; this one stands by."""
-
-    def __init__(self) -> None:
-        BarkdError.__init__(self, "another daemon runs this wallet; this one takes over when that ends")
-
-
-class CreationFailed(BarkdError):
-    """No wallet was made, and what was begun is gone again."""
-
-    def __init__(self) -> None:
-        super().__init__("Error while creating wallet")
-
-
-class DeletionFailed(BarkdError):
-    """The wallet is unloaded but not all of its files are gone; deleting again completes it."""
-
-    def __init__(self) -> None:
-        super().__init__("Couldn't delete wallet")
-
-
-class CreateRefused(BarkdError):
-    """The request for a new wallet makes no sense together with what is there."""
-
-
-class RuntimeStopped(BarkdError):
-    def __init__(self) -> None:
-        super().__init__("barkd is shutting down")
-
-
-# --- requests and answers
-
-
-@dataclass(frozen=True, slots=True)
-class Esplora:
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class CookieAuth:
-    cookie_file: str
-
-
-@dataclass(frozen=True, slots=True)
-class UserPassAuth:
-    user: str = field(repr=False)
-    password: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Bitcoind:
-    url: str
-    auth: CookieAuth | UserPassAuth
-
-
-@dataclass(frozen=True, slots=True)
-class CreateWallet:
-    """What somebody wants a wallet to be. None: the default of the network, or of the settings."""
-
-    network: Network
-    ark_server: str | None = None
-    access_token: str | None = field(default=None, repr=False)
-    chain_source: Esplora | Bitcoind | None = None
-    mnemonic: str | None = field(default=None, repr=False)
-    birthday_height: int | None = None
-    gap_limit: int | None = None
-    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +80,9 @@ class Runtime:
         self._tasks: set[asyncio.Task[object]] = set()
         self._config: WalletConfig | None = None
         self._stopped = False
-        self._watch: asyncio.Task[None] | None = None
-        self.is_standing_by = False
+        self._standby = Standby(
+            self._changing, holds=self._holds, open_wallet=self._open, unload=self._unload
+        )
 
     @property
     def datadir(self) -> Datadir:
@@ -175,6 +94,11 @@ class Runtime:
         if self._loaded is None:
             raise WalletElsewhere if self.is_standing_by else WalletNotLoaded
         return self._loaded.wallet
+
+    @property
+    def is_standing_by(self) -> bool:
+        """Whether another daemon runs the wallet of this data directory; see `daemon.standby`."""
+        return self._standby.is_standing_by
 
     @property
     def fingerprint(self) -> str | None:
@@ -213,7 +137,7 @@ class Runtime:
             try:
                 await self._open()
             except DatabaseInUse:
-                self._begin_watch(self._stand_by())
+                self._standby.begin()
                 return False
             return True
 
@@ -226,51 +150,9 @@ class Runtime:
     async def close(self) -> None:
         """Unload, for the end of the process. Waits for a creation or deletion that is under way."""
         self._stopped = True
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        await self._standby.end()
         async with self._changing:
             await self._unload()
-
-    # --- a database that is shared
-
-    def _begin_watch(self, work: Coroutine[object, object, None]) -> None:
-        self._watch = asyncio.create_task(work, name="shared database")
-
-    async def _keep(self, wallet: WalletApi) -> None:
-        """While the wallet is ours: notice when it no longer is."""
-        await wallet.until_taken_over()
-        log.error("Another daemon has taken the wallet over")
-        async with self._changing:
-            if self._loaded is None or self._loaded.wallet is not wallet:
-                return
-            self.is_standing_by = True  # at once: nobody shall believe that there is no wallet
-            try:
-                await self._unload()
-            except BaseException:
-                self.is_standing_by = False
-                raise
-        await self._stand_by()
-
-    async def _stand_by(self) -> None:
-        """Until the wallet is ours."""
-        log.warning("Another daemon runs this wallet. Standing by")
-        self.is_standing_by = True
-        try:
-            while True:
-                await asyncio.sleep(STAND_BY_SECS)
-                async with self._changing:
-                    try:
-                        await self._open()
-                    except DatabaseInUse:
-                        continue
-                    except BarkdError as error:
-                        log.error("Cannot take the wallet over: %s", chain_text(error))
-                        continue
-                    log.warning("Wallet taken over")
-                    return
-        finally:
-            self.is_standing_by = False
 
     async def _detached(self, work: Coroutine[object, object, _T]) -> _T:
         task = asyncio.create_task(work)
@@ -287,7 +169,7 @@ class Runtime:
             if self._loaded is not None or self.is_standing_by:
                 raise WalletAlreadySet
             if request.mnemonic is not None:
-                _check_mnemonic(request.mnemonic)
+                check_mnemonic(request.mnemonic)
             self._datadir.clear_interrupted_creation()
             config_existed = self._datadir.check_contents(clean=request.force)
             try:
@@ -322,8 +204,10 @@ class Runtime:
         self._datadir.prepare()
         self._datadir.path.chmod(0o700)
         self._datadir.begin_creation(config_existed=config_existed)
-        config = self._settle_config(request, config_existed=config_existed)
-        _check_birthday(request, config)
+        config = settle_config(
+            request, self._datadir.config, existed=config_existed, environment=self._environment
+        )
+        check_birthday(request, config)
         seed = generate_mnemonic() if request.mnemonic is None else parse_mnemonic(request.mnemonic)
         lock = self._datadir.lock_wallet().acquire()
         try:
@@ -346,22 +230,6 @@ class Runtime:
             self._datadir.end_creation()
         finally:
             lock.release()
-
-    def _settle_config(self, request: CreateWallet, *, config_existed: bool) -> WalletConfig:
-        path = self._datadir.config
-        given = _given_settings(request)
-        if config_existed:
-            if given:
-                raise CreateRefused("Cannot provide an existing config file and config flags")
-            try:
-                return load_config(path, request.network, self._environment)
-            except ConfigError as error:
-                raise ConfigError(f"error loading existing config file at {path}") from error
-        write_config(path, _complete_settings(request, given))
-        try:
-            return load_config(path, request.network, self._environment)
-        except ConfigError as error:
-            raise ConfigError("problematic config flags provided") from error
 
     def _clean_up(self, *, config_existed: bool) -> None:
         try:
@@ -398,7 +266,7 @@ class Runtime:
             lock.release()
             raise
         self._loaded = _Loaded(wallet, lock)
-        self._begin_watch(self._keep(wallet))
+        self._standby.watch(wallet)
         return wallet.fingerprint
 
     def _load_config(self, network: Network) -> WalletConfig:
@@ -431,112 +299,17 @@ class Runtime:
             )
         return DeleteOutcome(deleted=True, fingerprint=loaded, message="Wallet deleted")
 
+    def _holds(self, wallet: WalletApi) -> bool:
+        return self._loaded is not None and self._loaded.wallet is wallet
+
     async def _unload(self) -> None:
         """Take the wallet away from requests first, then wait until its work has stopped."""
         loaded, self._loaded = self._loaded, None
         if loaded is None:
             return
-        if self._watch is not None and self._watch is not asyncio.current_task():
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        await self._standby.end()
         try:
             loaded.wallet.notifications.stop()
             await loaded.wallet.close()
         finally:
             loaded.lock.release()
-
-
-# --- settings of a new wallet
-
-_DEFAULT_ESPLORA: Mapping[Network, str] = {
-    Network.MAINNET: "https://mempool.second.tech/api",
-    Network.SIGNET: "https://esplora.signet.2nd.dev/",
-    Network.MUTINYNET: "https://mutinynet.com/api",
-}
-_DEFAULT_ARK_SERVER: Mapping[Network, str] = {
-    Network.MAINNET: "https://ark.second.tech/",
-    Network.SIGNET: "https://ark.signet.2nd.dev/",
-}
-
-
-def _check_mnemonic(phrase: str) -> None:
-    try:
-        parse_mnemonic(phrase)
-    except InvalidMnemonic as error:
-        raise BadMnemonic from error
-
-
-def _check_birthday(request: CreateWallet, config: WalletConfig) -> None:
-    """Only a recovery has a birthday, and only a recovery from bitcoind needs one."""
-    if request.mnemonic is None:
-        if request.birthday_height is not None:
-            raise CreateRefused("Can't set --birthday-height if --mnemonic is not set.")
-    elif request.birthday_height is None:
-        if config.bitcoind_address is not None:
-            raise CreateRefused("You need to set the --birthday-height field when recovering from mnemonic.")
-    elif config.esplora_address is not None:
-        log.warning("The given --birthday-height will be ignored because you're using Esplora.")
-
-
-def _given_settings(request: CreateWallet) -> dict[str, str | int]:
-    """The settings that the request itself names."""
-    given: dict[str, str | int | None] = {
-        "server_address": request.ark_server,
-        "server_access_token": request.access_token,
-        "vtxo_key_gap_limit": request.gap_limit,
-    }
-    match request.chain_source:
-        case Esplora(url):
-            given["esplora_address"] = url
-        case Bitcoind(url, CookieAuth(cookie_file)):
-            given |= {"bitcoind_address": url, "bitcoind_cookiefile": cookie_file}
-        case Bitcoind(url, UserPassAuth(user, password)):
-            given |= {"bitcoind_address": url, "bitcoind_user": user, "bitcoind_pass": password}
-    return {key: value for key, value in given.items() if value is not None}
-
-
-def _complete_settings(request: CreateWallet, given: dict[str, str | int]) -> dict[str, str | int]:
-    """What goes into a new config.toml: what was given, and the defaults of the network."""
-    settings = dict(given)
-    if request.chain_source is None and request.network in _DEFAULT_ESPLORA:
-        settings["esplora_address"] = _DEFAULT_ESPLORA[request.network]
-    if request.ark_server is None and request.network in _DEFAULT_ARK_SERVER:
-        settings["server_address"] = _DEFAULT_ARK_SERVER[request.network]
-    if not settings.keys() & {"esplora_address", "bitcoind_address"}:
-        raise ConfigError("invalid config options") from ConfigError(
-            "You need to provide a chain source using either --esplora or --bitcoind"
-        )
-    if request.gap_limit is not None and request.gap_limit > GAP_LIMIT_MAX:
-        raise ConfigError("invalid config options") from ConfigError(
-            f"--gap-limit {request.gap_limit} is above the maximum of {GAP_LIMIT_MAX}"
-        )
-    if "server_address" not in settings:
-        raise CreateRefused("missing --ark arg")
-    for key, name, scheme in (
-        ("server_address", "ark server", "https"),
-        ("esplora_address", "esplora", "https"),
-        ("bitcoind_address", "bitcoind", "http"),
-    ):
-        if key in settings:
-            settings[key] = _complete_url(str(settings[key]), name, scheme)
-    return settings
-
-
-def _complete_url(url: str, name: str, scheme: str) -> str:
-    """The URL, with a scheme if it had none. Raises ConfigError for what is no URL."""
-    problem = None
-    complete = url if "://" in url else f"{scheme}://{url}"
-    if not url:
-        problem = "empty string"
-    else:
-        try:
-            parts = urlsplit(complete)
-            if not parts.hostname or (parts.port is not None and not 0 <= parts.port <= 0xFFFF):
-                problem = "invalid authority"
-        except ValueError:
-            problem = "invalid authority"
-        if any(character.isspace() or not character.isprintable() for character in url):
-            problem = "invalid uri character"
-    if problem is not None:
-        raise ConfigError(f"invalid {name} URL") from ConfigError(f"invalid url: {problem}")
-    return complete

@@ -9,18 +9,9 @@ import pytest
 
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import ConfigError
-from barkd_py.daemon.runtime import (
-    Bitcoind,
-    CookieAuth,
-    CreateWallet,
-    CreationFailed,
-    DeletionFailed,
-    Esplora,
-    FingerprintMismatch,
-    Runtime,
-    UserPassAuth,
-    WalletAlreadySet,
-)
+from barkd_py.daemon.errors import CreationFailed, DeletionFailed, FingerprintMismatch, WalletAlreadySet
+from barkd_py.daemon.new_wallet import Bitcoind, CreateWallet, Esplora, UserPassAuth
+from barkd_py.daemon.runtime import Runtime
 from barkd_py.datadir import Datadir, DatadirLocked, UnexpectedContents
 from barkd_py.errors import BarkdError, ServerUnavailable, StoreError, WalletNotLoaded, chain_text
 from tests.fakes.wallet import FakeBackend
@@ -88,50 +79,15 @@ async def test_a_wallet_from_words_is_a_recovery(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "server", "esplora"),
-    [
-        (Network.MAINNET, "https://ark.second.tech/", "https://mempool.second.tech/api"),
-        (Network.SIGNET, "https://ark.signet.2nd.dev/", "https://esplora.signet.2nd.dev/"),
-    ],
-)
-async def test_networks_bring_their_defaults(
-    setup: Setup, network: Network, server: str, esplora: str
-) -> None:
-    await setup.runtime.create(CreateWallet(network))
-    config = setup.backend.created[-1].config
-    assert (config.server_address, config.esplora_address) == (server, esplora)
-    await setup.runtime.close()
-
-
-async def test_a_given_bitcoind_keeps_the_default_esplora_out(setup: Setup) -> None:
-    await setup.runtime.create(
-        CreateWallet(Network.MAINNET, chain_source=Bitcoind("http://h", CookieAuth("/c")))
-    )
-    config = setup.backend.created[-1].config
-    assert (config.esplora_address, str(config.bitcoind_cookiefile)) == (None, "/c")
-    await setup.runtime.close()
-
-
-@pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"chain_source": None},
-            "invalid config options: You need to provide a chain source using either --esplora or --bitcoind",
-        ),
         ({"ark_server": None}, "missing --ark arg"),
-        ({"gap_limit": 100_001}, "invalid config options: --gap-limit 100001 is above the maximum of 100000"),
-        ({"ark_server": ""}, "invalid ark server URL: invalid url: empty string"),
-        ({"ark_server": "http://["}, "invalid ark server URL: invalid url: invalid authority"),
-        ({"chain_source": Esplora("http://x:99999")}, "invalid esplora URL: invalid url: invalid authority"),
         ({"birthday_height": 5}, "Can't set --birthday-height if --mnemonic is not set."),
-        (
-            {"mnemonic": MNEMONIC, "chain_source": Bitcoind("http://h", CookieAuth("/c"))},
-            "You need to set the --birthday-height field when recovering from mnemonic.",
-        ),
     ],
 )
-async def test_requests_that_make_no_wallet(setup: Setup, change: dict[str, object], message: str) -> None:
+async def test_requests_that_make_no_wallet_leave_nothing(
+    setup: Setup, change: dict[str, object], message: str
+) -> None:
     request = replace(REQUEST, **change)  # type: ignore[arg-type]
     assert await _refusal(setup, request) == f"Error while creating wallet: {message}"
     assert setup.files() == set()

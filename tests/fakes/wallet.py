@@ -467,6 +467,7 @@ class FakeWallet:
         self.imported_with: dict[str, object] = {}
         self.in_flight: set[VtxoId] = set()
         self.started = self.closed = False
+        self.taken_over = asyncio.Event()
         self.syncs = 0
         self.failure: BarkdError | None = None
         """Raised by every operation that needs the network."""
@@ -663,7 +664,7 @@ class FakeWallet:
         return FeeRates(FeeRate(1251), FeeRate(750), FeeRate(250))
 
     async def until_taken_over(self) -> None:
-        await asyncio.Event().wait()
+        await self.taken_over.wait()
 
     async def start(self) -> None:
         self.started = True

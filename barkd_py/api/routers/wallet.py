@@ -28,7 +28,7 @@ from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import GAP_LIMIT_MAX
-from barkd_py.daemon.runtime import Bitcoind, CookieAuth, CreateWallet, Esplora, UserPassAuth
+from barkd_py.daemon.new_wallet import Bitcoind, CookieAuth, CreateWallet, Esplora, UserPassAuth
 from barkd_py.daemon.wallet_api import WalletApi
 from barkd_py.errors import (
     BarkdError,

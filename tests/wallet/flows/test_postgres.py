@@ -9,7 +9,9 @@ from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import Network
 from barkd_py.daemon.backend import Backend
-from barkd_py.daemon.runtime import CreateWallet, CreationFailed, Esplora, Runtime
+from barkd_py.daemon.errors import CreationFailed
+from barkd_py.daemon.new_wallet import CreateWallet, Esplora
+from barkd_py.daemon.runtime import Runtime
 from barkd_py.datadir import Datadir
 from barkd_py.devnet import faucet
 from barkd_py.errors import chain_text
