@@ -178,8 +178,9 @@ REGISTER: dict[str, Line] = {
     ),
     "02.2": Line("both keys of the server are pinned", _OTHER_SERVER),
     "02.3": Line(
-        "an address is of this network and server",
+        "an address is of this network and server, and what is built for it has the pinned key",
         (
+            _SEND + "test_what_is_built_for_an_address_has_the_pinned_key_of_the_server",
             "ark/test_address.py::test_the_network_is_checked_before_the_server",
             _SEND + "test_an_address_of_another_server_is_refused",
             "faults/test_bad_input.py::test_an_address_that_cannot_be_paid",
@@ -299,6 +300,8 @@ REGISTER: dict[str, Line] = {
         "we compute the fee, and refuse what eats the amount",
         (
             "ark/test_fees.py::test_what_is_left_after_the_fee_matches_upstream",
+            _BOARD + "test_a_fee_that_leaves_nothing_or_dust_is_not_paid",
+            _BOARD + "test_what_is_left_may_be_as_little_as_the_dust_limit",
             _LIES + "test_a_server_that_signs_for_another_fee",
             _BOARD + "test_the_fee_estimate_is_the_fee",
         ),
@@ -465,10 +468,11 @@ REGISTER: dict[str, Line] = {
         ),
     ),
     "06.5": Line(
-        "a child is as planned, and its rate has a bound",
+        "a child is as planned, its rate has a bound, and its parent is in an exit of ours",
         (
             "onchain/test_cpfp.py::test_plans_add_up",
             "wallet/exits/test_driver.py::test_no_estimate_makes_us_pay_more_than_the_cap",
+            "wallet/exits/test_driver.py::test_nothing_pays_for_a_transaction_that_is_in_no_exit_of_ours",
         ),
     ),
     "06.6": Line(

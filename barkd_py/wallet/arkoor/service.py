@@ -31,7 +31,7 @@ from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
 from barkd_py.wallet.arkoor.states import Cosigning, State
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.vtxo_states import ActionHolder, Locked, StateKind
+from barkd_py.wallet.vtxo_states import ActionHolder, Locked
 from barkd_py.wallet.vtxos.selection import SelectionLimits, select
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class ArkoorSends:
         The change key is taken only once there is something to send. Raises NotEnoughVtxos,
         ChangeToDestination.
         """
-        spendable = await tx.vtxos.list([StateKind.SPENDABLE])
+        spendable = await tx.vtxos.payable()
         inputs = select(spendable, amount_sat, limits)
         change_key = await self._keychain.peek_in(tx)
         if change_key.public_key == address.user_pubkey:

@@ -6,11 +6,12 @@ Source: sheet 03 §1.
 from dataclasses import dataclass
 
 from barkd_py.ark.board import BoardTemplate
-from barkd_py.ark.fees import board_fee, subtract_fee
+from barkd_py.ark.fees import AmountAfterFeeIsDust, board_fee, subtract_fee
 from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import Tx
+from barkd_py.bitcoin.units import DUST_SAT
 from barkd_py.server_rpc.api import MAX_BOARD_FUNDING_INPUTS
 from barkd_py.wallet.boards.errors import (
     BoardBelowMinimum,
@@ -44,7 +45,8 @@ def plan_template(
 ) -> BoardTemplate:
     """What is to be signed for this funding transaction, after every check that we can make.
 
-    Raises TooManyBoardInputs, WrongFundingOutput, BoardTooSmall, FeeExceedsAmount, FeeOverflow.
+    Raises TooManyBoardInputs, WrongFundingOutput, BoardTooSmall, FeeExceedsAmount, AmountAfterFeeIsDust,
+    FeeOverflow.
     """
     if len(funding_tx.inputs) > MAX_BOARD_FUNDING_INPUTS:
         raise TooManyBoardInputs(len(funding_tx.inputs))
@@ -58,7 +60,8 @@ def plan_template(
     if amount_sat < info.min_board_amount_sat:
         raise BoardTooSmall(amount_sat, info.min_board_amount_sat)
     fee_sat = board_fee(info.fees, amount_sat)
-    subtract_fee(amount_sat, fee_sat)
+    if subtract_fee(amount_sat, fee_sat) < DUST_SAT:  # upstream takes it, and could never exit it
+        raise AmountAfterFeeIsDust(amount_sat=amount_sat, fee_sat=fee_sat, dust_sat=DUST_SAT)
     return BoardTemplate(
         user_pubkey=user_pubkey,
         server_pubkey=info.server_pubkey,

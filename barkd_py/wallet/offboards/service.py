@@ -47,7 +47,7 @@ from barkd_py.wallet.offboards.terms import (
     whole_estimate,
 )
 from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.vtxo_states import ActionHolder, StateKind, WalletVtxo
+from barkd_py.wallet.vtxo_states import ActionHolder, WalletVtxo
 from barkd_py.wallet.vtxos.selection import FeeSelection
 
 # How long a caller waits. The offboard goes on by itself.
@@ -113,7 +113,7 @@ class Offboards:
         action_id = secrets.token_hex(16)
 
         async def prepare(tx: Transaction) -> State:
-            selection = terms.select(await tx.vtxos.list([StateKind.SPENDABLE]), amount_sat)
+            selection = terms.select(await tx.vtxos.payable(), amount_sat)
             state = await self._plan_split(tx, target, terms, amount_sat, selection)
             await _lock(tx, state.payment.input_ids, action_id)
             return state
@@ -127,7 +127,7 @@ class Offboards:
 
         async def prepare(tx: Transaction) -> State:
             if vtxo_ids is None:
-                inputs = await tx.vtxos.list([StateKind.SPENDABLE])
+                inputs = await tx.vtxos.payable()
             else:
                 inputs = await tx.vtxos.get_many(vtxo_ids)
             payment = plan_whole(inputs, target, terms)
@@ -212,14 +212,14 @@ class Offboards:
         """What `offboard_all` would cost."""
         terms = await self._terms(script_pubkey)
         async with self._store.read() as tx:
-            vtxos = await tx.vtxos.list([StateKind.SPENDABLE])
+            vtxos = await tx.vtxos.payable()
         return whole_estimate(vtxos, terms)
 
     async def estimate_send(self, amount_sat: int, script_pubkey: bytes) -> OffboardEstimate:
         """What `send` would cost; where it cannot be paid, what it costs at most."""
         terms = await self._terms(script_pubkey)
         async with self._store.read() as tx:
-            spendable = await tx.vtxos.list([StateKind.SPENDABLE])
+            spendable = await tx.vtxos.payable()
         try:
             selection = terms.select(spendable, amount_sat)
             fee_sat, spent = selection.fee_sat, tuple(vtxo.id for vtxo in selection.vtxos)

@@ -54,7 +54,7 @@ from barkd_py.wallet.rounds.states import (
 from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.rounds import RoundRow
-from barkd_py.wallet.vtxo_states import Spendable, StateKind, WalletVtxo
+from barkd_py.wallet.vtxo_states import Spendable, WalletVtxo
 from barkd_py.wallet.vtxos.registration import Registration
 from barkd_py.wallet.vtxos.selection import RefreshRules
 
@@ -159,15 +159,17 @@ class Rounds:
         return _info(record)
 
     async def refresh_all(self) -> RoundInfo:
-        """Refresh every spendable VTXO. Raises as `refresh`."""
+        """Refresh every spendable VTXO that can be. Raises as `refresh`."""
+        tip = await self._chain.tip()
         async with self._store.read() as tx:
-            spendable = await tx.vtxos.list([StateKind.SPENDABLE])
+            spendable = await tx.vtxos.refreshable(tip.height)
         return await self.refresh([vtxo.id for vtxo in spendable])
 
     async def refresh_counterparty(self) -> RoundInfo:
         """Refresh the spendable VTXOs that somebody else could undo. Raises as `refresh`."""
+        tip = await self._chain.tip()
         async with self._store.read() as tx:
-            spendable = await tx.vtxos.list([StateKind.SPENDABLE])
+            spendable = await tx.vtxos.refreshable(tip.height)
             bodies = await tx.vtxos.bodies([vtxo.id for vtxo in spendable])
             signers = {key for vtxo in bodies for keys in vtxo.past_arkoor_pubkeys for key in keys}
             signers.update(vtxo.user_pubkey for vtxo in bodies)
@@ -313,7 +315,7 @@ class Rounds:
         async with self._starting, self._store.transaction() as tx:
             under_way = [_decode(row) for row in await tx.rounds.list()]
             selected = select_inputs(
-                await tx.vtxos.list([StateKind.SPENDABLE]),
+                await tx.vtxos.refreshable(tip.height),
                 rules,
                 joining=_inputs_of(under_way, _DRIVEN_BY_EVENTS),
                 delegated=_inputs_of(under_way, _DRIVEN_BY_SERVER),

@@ -15,7 +15,7 @@ from barkd_py.bitcoin.tx import OutPoint
 from barkd_py.bitcoin.units import MAX_MONEY_SAT
 from barkd_py.errors import ProtocolViolation, StoreError
 from barkd_py.wallet.store.rows import chunks, from_json, to_json
-from barkd_py.wallet.store.tables import IS_UNSPENT, vtxo_body, vtxo_state
+from barkd_py.wallet.store.tables import IS_UNSPENT, exit_state, vtxo_body, vtxo_state
 from barkd_py.wallet.store.tables import vtxo as t
 from barkd_py.wallet.vtxo_states import (
     UNSPENT,
@@ -48,6 +48,19 @@ _V = TypeVar("_V")
 _TURN = 1_000
 
 _ORDER = (t.c.expiry_height, t.c.amount_sat.desc(), t.c.id)
+
+_IS_SWEPT = sa.exists().where(exit_state.c.vtxo_id == t.c.id, exit_state.c.kind == "vtxo-swept")
+_PAYABLE = (
+    sa.select(t).where(t.c.state_kind == StateKind.SPENDABLE.value, sa.not_(_IS_SWEPT)).order_by(*_ORDER)
+)
+_REFRESHABLE = (
+    sa.select(t)
+    .where(
+        t.c.state_kind == StateKind.SPENDABLE.value,
+        sa.or_(t.c.expiry_height <= sa.bindparam("tip_height", type_=sa.BigInteger), sa.not_(_IS_SWEPT)),
+    )
+    .order_by(*_ORDER)
+)
 
 
 class AmountOutOfRange(ProtocolViolation):
@@ -181,6 +194,20 @@ class VtxoRepository:
                 ),
             )
         return tuple(map(_vtxo, await self._connection.execute(query)))
+
+    async def payable(self, *, limit: int | None = None) -> tuple[WalletVtxo, ...]:
+        """Spendable VTXOs that may be chosen for something, in the order of `list`.
+
+        That is all but those of which an exit has shown that what they come from was taken. They stay
+        spendable, because that is the contract and the exit may be tried again; but nobody would accept them.
+        """
+        query = _PAYABLE if limit is None else _PAYABLE.limit(limit)
+        return tuple(map(_vtxo, await self._connection.execute(query)))
+
+    async def refreshable(self, tip_height: int) -> tuple[WalletVtxo, ...]:
+        """As `payable`, and those that have expired: the server may refresh what it has swept itself."""
+        rows = await self._connection.execute(_REFRESHABLE, {"tip_height": tip_height})
+        return tuple(map(_vtxo, rows))
 
     async def has_spendable(self, *, expiring_before: int, min_exit_depth: int | None) -> bool:
         """Whether a spendable VTXO expires before a height, or is as deep as this."""

@@ -351,6 +351,34 @@ async def test_no_estimate_makes_us_pay_more_than_the_cap(world: World) -> None:
     assert world.fee_sat(child) == package_fee_sat(MAX_AUTOMATIC_FEE_RATE, 496, 609)
 
 
+async def test_nothing_pays_for_a_transaction_that_is_in_no_exit_of_ours(either_world: World) -> None:
+    """Neither of a VTXO that does not exit, nor of one whose exit was called off, nor of a stranger's."""
+    world = either_world
+    await world.fund(*[50_000] * 4)
+    exiting, resting, called_off, foreign = [await world.mint.board(100_000) for _ in range(4)]
+    await exit_of(world, exiting)
+    await world.hold(resting)
+    await world.exits.cancel(await exit_of(world, called_off))
+    stranger = Stranger()
+    ours = exiting.exit_transactions()[0]
+    coins = [await stranger.fund(world.node, 20_000) for _ in range(2)]
+    for vtxo, coin in zip((called_off, foreign), coins, strict=True):  # a better child would be welcome
+        await broadcast_with_foreign_child(world, stranger, coin, vtxo.exit_transactions()[0], 200)
+    before = set(world.mempool)
+    for rate in (None, FeeRate(1_000), FeeRate(2_000)):
+        await world.exits.tick()
+        await world.exits.progress(rate)
+    child = world.child_of(ours)
+    assert set(world.mempool) - before == {ours.txid, child.txid}
+    for vtxo in (resting, called_off, foreign):
+        (untracked,) = vtxo.exit_transactions()
+        anchor = untracked.outpoint(len(untracked.outputs) - 1)
+        assert not world.onchain.unconfirmed_spenders(anchor)
+        async with world.store.read() as tx:
+            assert await tx.exits.find_child(untracked.txid) is None
+    assert world.onchain.unconfirmed_spenders(ours.outpoint(len(ours.outputs) - 1)) == (child,)
+
+
 async def test_too_little_for_a_replacement_keeps_the_child(world: World) -> None:
     await world.fund(2_000)
     vtxo = await world.mint.board(100_000)

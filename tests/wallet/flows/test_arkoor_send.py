@@ -2,11 +2,12 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from barkd_py.ark.address import ArkAddress, MailboxDelivery
-from barkd_py.ark.arkoor import ChangeToDestination
+from barkd_py.ark.arkoor import ArkoorPart, ChangeToDestination
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.errors import (
@@ -93,6 +94,40 @@ async def test_an_address_of_another_server_is_refused(net: Net, alice: Owner, b
     )
     with pytest.raises(InvalidInput, match=r"^Ark address is for different server$"):
         await alice.wallet.send_arkoor(other.encode(), AMOUNT_SAT)
+
+
+async def test_what_is_built_for_an_address_has_the_pinned_key_of_the_server(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    """An address says four bytes of its server's key: enough to notice a mistake, not an attack.
+
+    So they are no part of what is built.
+    """
+    pinned = (await alice.wallet.server.info()).server_pubkey
+    address = ArkAddress.parse(await bob.wallet.new_address())
+    asked: list[ArkoorPart] = []
+
+    class Listening:
+        """The server; notes what it is asked to sign."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(alice.wallet.server, name)
+
+        async def request_arkoor_cosign(self, parts: Any) -> Any:
+            asked.extend(each.part for each in parts)
+            return await alice.wallet.server.request_arkoor_cosign(parts)
+
+    wallet = alice.wallet
+    listening: Any = Listening()
+    machine = ArkoorSendMachine(wallet.store, wallet.keychain, listening, wallet.registration)
+    await impatient_sends(wallet, machine).send(address.encode(), AMOUNT_SAT)
+    (part,) = asked
+    for vtxo in part.unsigned_vtxos:
+        assert vtxo.server_pubkey == pinned
+        taproot = vtxo.policy.taproot(pinned, vtxo.exit_delta, vtxo.expiry_height)
+        assert vtxo.output.script_pubkey == taproot.script_pubkey
+    assert address.policy in [vtxo.policy for vtxo in part.unsigned_vtxos]
+    await assert_settled(wallet)
 
 
 async def test_a_mailbox_that_no_server_could_find_is_refused(alice: Owner, bob: Owner) -> None:

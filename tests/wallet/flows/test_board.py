@@ -1,14 +1,15 @@
 """Boards that meet crashes, outages, refusals, lies and double spends."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from barkd_py.ark.cosign import BadCosignature
+from barkd_py.ark.fees import AmountAfterFeeIsDust, BoardFees, FeeExceedsAmount
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
-from barkd_py.bitcoin.units import BlockRef, FeeRate
+from barkd_py.bitcoin.units import DUST_SAT, BlockRef, FeeRate
 from barkd_py.chain.source import (
     BroadcastError,
     BroadcastErrorKind,
@@ -17,7 +18,7 @@ from barkd_py.chain.source import (
     NotFound,
     TxStatus,
 )
-from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.devnet.ark_server.settings import DEFAULT_FEES, ServerSettings
 from barkd_py.errors import (
     BarkdError,
     ChainError,
@@ -171,6 +172,44 @@ class TestLimitedServer:
     async def test_the_estimate_tells_of_the_limit(self, net: Net, bob: Owner) -> None:
         with pytest.raises(BoardTooLarge, match="exceeds maximum value"):
             await bob.wallet.estimate_board_fee(300_001)
+
+
+def charging(board_sat: int) -> ServerSettings:
+    """Whatever is boarded costs so much."""
+    board = BoardFees(min_fee_sat=0, base_fee_sat=board_sat, ppm=0)
+    return ServerSettings(fees=replace(DEFAULT_FEES, board=board))
+
+
+@pytest.mark.parametrize("left_sat", [-1, 0, 1, DUST_SAT - 1])
+class TestGreedyServer:
+    @pytest.fixture
+    def server_settings(self, left_sat: int) -> ServerSettings:
+        return charging(AMOUNT_SAT - left_sat)
+
+    async def test_a_fee_that_leaves_nothing_or_dust_is_not_paid(
+        self, net: Net, bob: Owner, left_sat: int
+    ) -> None:
+        """Of what is left below the dust limit, nothing could ever get to the chain."""
+        await bob.fund_onchain(3 * AMOUNT_SAT)
+        assert bob.wallet.onchain is not None
+        before = await bob.wallet.onchain.balance()
+        with pytest.raises(FeeExceedsAmount if left_sat <= 0 else AmountAfterFeeIsDust):
+            await bob.wallet.board_amount(AMOUNT_SAT)
+        assert await boards(bob.wallet) == []
+        assert list(await bob.wallet.list_vtxos(include_all=True)) == []
+        assert await bob.wallet.onchain.balance() == before
+
+
+class TestFairServer:
+    @pytest.fixture
+    def server_settings(self) -> ServerSettings:
+        return charging(AMOUNT_SAT - DUST_SAT)
+
+    async def test_what_is_left_may_be_as_little_as_the_dust_limit(self, net: Net, bob: Owner) -> None:
+        await bob.fund_onchain(3 * AMOUNT_SAT)
+        board = await bob.wallet.board_amount(AMOUNT_SAT)
+        (vtxo,) = await bob.wallet.list_vtxos(include_all=False)
+        assert (board.vtxo_ids, vtxo.amount_sat) == ((vtxo.id,), DUST_SAT)
 
 
 # --- crashes

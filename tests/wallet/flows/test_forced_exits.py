@@ -8,9 +8,11 @@ from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.script import p2tr_script
 from barkd_py.bitcoin.tx import Tx, Txid, TxOut
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind
-from barkd_py.wallet.exits.states import ExitFilter
+from barkd_py.wallet.exits.states import ExitFilter, VtxoSwept
 from barkd_py.wallet.movements import EXIT_START, MovementStatus
+from barkd_py.wallet.rounds.service import NothingToRefresh
 from barkd_py.wallet.vtxo_states import StateKind, WalletVtxo
+from barkd_py.wallet.vtxos.selection import NotEnoughVtxos
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
 from tests.wallet.flows.test_exits import deliver, exit_all, exit_ids, own_fees_sat, total_sat
@@ -54,6 +56,22 @@ async def take_back(owner: Owner, spent: Vtxo) -> None:
     await owner.wallet.chain.broadcast(sign_claim_tx(unsigned, [claim], lambda _: secret))
 
 
+async def assert_is_not_paid_with(net: Net, owner: Owner, lost: WalletVtxo, payee: Owner) -> None:
+    """What somebody else has taken is shown as spendable still, and chosen for nothing."""
+    (status,) = await owner.wallet.exits.statuses(ExitFilter.FINISHED)
+    assert isinstance(status.state, VtxoSwept)
+    (listed,) = await owner.wallet.list_vtxos(include_all=False)
+    assert (listed.id, listed.state.kind) == (lost.id, StateKind.SPENDABLE)
+    await net.restart_ark_server()
+    address = await payee.wallet.new_address()
+    with pytest.raises(NotEnoughVtxos) as refusal:
+        await owner.wallet.arkoor.send(address, 1_000)
+    assert refusal.value.available_sat == 0
+    with pytest.raises(NothingToRefresh):
+        await owner.wallet.rounds.refresh_all()
+    assert (await owner.wallet.balance()).spendable_sat == lost.amount_sat
+
+
 @pytest.mark.parametrize("is_watching", [True, False])
 async def test_a_payer_publishes_what_he_has_paid_with(
     net: Net, alice: Owner, bob: Owner, is_watching: bool
@@ -72,6 +90,8 @@ async def test_a_payer_publishes_what_he_has_paid_with(
     if not is_watching:
         await net.mine(EXIT_DELTA - 1)
         await take_back(alice, spent)
+        await pass_blocks(net, bob, 9)
+        await assert_is_not_paid_with(net, bob, bobs, alice)
         return
     await pass_blocks(net, bob, EXIT_DELTA - 1)
     with pytest.raises(BroadcastError) as refusal:

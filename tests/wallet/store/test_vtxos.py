@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.errors import BarkdError, StoreError
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.exits import ExitRow
 from barkd_py.wallet.store.tables import vtxo_body, vtxo_state
 from barkd_py.wallet.store.vtxos import AmountOutOfRange
 from barkd_py.wallet.vtxo_states import (
@@ -81,6 +82,24 @@ async def test_what_goes_in_comes_out(store: Store, clock: Clock) -> None:
         assert (stored.anchor_point, stored.exit_depth) == (vtxo.anchor_point, vtxo.exit_depth)
         assert stored.exit_tx_weight_wu == vtxo.exit_tx_weight_wu
         assert (stored.registered, stored.state, stored.created_at) == (False, Spendable(), clock.now)
+
+
+async def test_what_was_swept_is_chosen_for_nothing_but_a_refresh_once_it_has_expired(store: Store) -> None:
+    """By contract it stays spendable, and whoever asks for it by its id gets it."""
+    swept, other = make_vtxo(1), make_vtxo(2)
+    await insert(store, swept, other)
+    for kind in ("canceled", "vtxo-swept"):
+        async with store.transaction() as tx:
+            await tx.exits.save(ExitRow(swept.id, kind, "{}", "[]", None))
+            chosen = [vtxo.id for vtxo in await tx.vtxos.payable()]
+            before = [vtxo.id for vtxo in await tx.vtxos.refreshable(swept.expiry_height - 1)]
+            after = [vtxo.id for vtxo in await tx.vtxos.refreshable(swept.expiry_height)]
+            spendable = [vtxo.id for vtxo in await tx.vtxos.list([StateKind.SPENDABLE])]
+        assert chosen == before == ([other.id] if kind == "vtxo-swept" else spendable)
+        assert after == spendable
+        assert set(spendable) == {swept.id, other.id}
+    async with store.read() as tx:
+        assert len(await tx.vtxos.payable(limit=1)) == 1
 
 
 async def test_storing_again_changes_nothing(store: Store, clock: Clock) -> None:

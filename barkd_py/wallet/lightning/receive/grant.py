@@ -19,7 +19,7 @@ from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.receive.errors import AnchorUnconfirmed
 from barkd_py.wallet.lightning.receive.states import AwaitingPayment
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxo_states import StateKind, WalletVtxo
+from barkd_py.wallet.vtxo_states import WalletVtxo
 from barkd_py.wallet.vtxos.anchors import Anchors
 
 PROOF_MIN_BLOCKS = 2
@@ -85,7 +85,7 @@ class Grants:
         if token is not None and state.refusals == 0:
             return token
         async with self._store.read() as tx:
-            spendable = await tx.vtxos.list([StateKind.SPENDABLE], limit=PROOF_CANDIDATES)
+            spendable = await tx.vtxos.payable(limit=PROOF_CANDIDATES)
         fit = [
             vtxo
             for vtxo in spendable

@@ -56,7 +56,7 @@ from barkd_py.wallet.locks import LockBusy
 from barkd_py.wallet.movements import LIGHTNING_SEND, MovementDestination, MovementUpdate
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionCheckpoint
-from barkd_py.wallet.vtxo_states import ActionHolder, StateKind
+from barkd_py.wallet.vtxo_states import ActionHolder
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +271,7 @@ class LightningSends:
         terms: PayTerms,
     ) -> Payment:
         """Choose, reserve and write down everything, once there is something to pay with."""
-        selection = terms.select(await tx.vtxos.list([StateKind.SPENDABLE]), amount_sat)
+        selection = terms.select(await tx.vtxos.payable(), amount_sat)
         terms.check_fee(selection.fee_sat, amount_sat)
         input_ids = tuple(vtxo.id for vtxo in selection.vtxos)
         htlc_key = (await self._keychain.reserve_in(tx)).public_key
@@ -341,7 +341,7 @@ class LightningSends:
         tip = await self._chain.tip()
         terms = PayTerms(info, tip.height, self._rules.exit_margin)
         async with self._store.read() as tx:
-            spendable = await tx.vtxos.list([StateKind.SPENDABLE])
+            spendable = await tx.vtxos.payable()
         return terms.estimate(spendable, amount_sat)
 
     # --- driving
