@@ -91,13 +91,17 @@ class Keychain:
     async def reserve_in(self, tx: Transaction) -> VtxoKey:
         """The next key, stored with the transaction: do not use it before the commit."""
         key = await self.peek_in(tx)
-        await tx.keys.store([key])
+        await self.take_in(tx, key)
         return key
 
     async def peek_in(self, tx: Transaction) -> VtxoKey:
         """The key that `reserve_in` would return in this transaction; nothing is stored."""
         index = await tx.keys.next_index()
         return VtxoKey(index, self._keys.vtxo_pubkey(index))
+
+    async def take_in(self, tx: Transaction, peeked: VtxoKey) -> None:
+        """Store the key that `peek_in` has shown in this very transaction."""
+        await tx.keys.store([peeked])
 
     async def at(self, index: int) -> VtxoKey:
         """A key that was handed out. Raises UnknownKeyIndex."""

@@ -163,10 +163,10 @@ class ActionExecutor:
         the action goes on in the latter case.
         """
         async with self._locks.try_hold(action_id):
-            await self.store_new(machine, action_id, prepare)
+            state = await self.store_new(machine, action_id, prepare)
             if on_stored is not None:
                 on_stored()
-            await self._drive(machine, action_id, until)
+            await self._drive_from(machine, action_id, state, until)
 
     async def drive(self, machine: Machine[S], action_id: str, *, until: Until = Until.PARK) -> None:
         """Drive a stored action; nothing happens if it is finished, or if somebody else drives it.
@@ -194,7 +194,10 @@ class ActionExecutor:
             checkpoint = await tx.actions.find(action_id)
         if checkpoint is None:
             return
-        state = machine.decode(checkpoint.payload)
+        await self._drive_from(machine, action_id, machine.decode(checkpoint.payload), until)
+
+    async def _drive_from(self, machine: Machine[S], action_id: str, state: S, until: Until) -> None:
+        """state: the stored one."""
         failures = 0
         while True:
             outcome = await step_once(machine, action_id, state)

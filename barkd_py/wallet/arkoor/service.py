@@ -170,7 +170,7 @@ class ArkoorSends:
         )
         change = outputs[1:]
         if change:
-            await self._keychain.reserve_in(tx)
+            await self._keychain.take_in(tx, change_key)
         return Cosigning(
             address=address_text,
             recipient=address.user_pubkey,

@@ -58,7 +58,5 @@ async def _end(
 ) -> None:
     await tx.vtxos.steal_spent(state.input_ids)  # an exit that was started meanwhile keeps its coin
     await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in state.change)
-    movement = await tx.movements.find_by_action(action_id)
-    assert movement is not None, "stored before this state"
     update = MovementUpdate(output_vtxos=tuple(vtxo.id for vtxo in state.change), metadata=metadata)
-    await tx.movements.finish_with_update(movement.id, status, update)
+    await tx.movements.finish_of_action(action_id, status, update)

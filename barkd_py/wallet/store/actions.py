@@ -16,6 +16,16 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.wallet.store.tables import action_checkpoint as t
 from barkd_py.wallet.store.tables import action_vtxo
 
+# Built once, as what a payment needs of `vtxos` is.
+_UPDATE = sa.update(t).where(t.c.id == sa.bindparam("action_id")).returning(t.c.id)
+_INSERT = sa.insert(t).values(
+    sequence=sa.select(sa.func.coalesce(sa.func.max(t.c.sequence), 0) + 1).scalar_subquery()
+)
+_DELETE = sa.delete(t).where(t.c.id == sa.bindparam("action_id"))
+_FIND = sa.select(t).where(t.c.id == sa.bindparam("action_id"))
+_INSERT_VTXOS = sa.insert(action_vtxo)
+_DELETE_VTXOS = sa.delete(action_vtxo).where(action_vtxo.c.action_id == sa.bindparam("of_action"))
+
 
 class ActionKind(enum.StrEnum):
     LIGHTNING_SEND = "LightningSend"
@@ -51,34 +61,20 @@ class ActionRepository:
 
         reports: the VTXOs that the balance shall count as this action's, while they are locked.
         """
-        saved = await self._connection.execute(
-            sa.update(t)
-            .where(t.c.id == action_id)
-            .values(kind=kind.value, payload=payload, updated_at=self._now)
-            .returning(t.c.id)
-        )
+        columns = {"kind": kind.value, "payload": payload, "updated_at": self._now}
+        saved = await self._connection.execute(_UPDATE, {"action_id": action_id, **columns})
         if saved.one_or_none() is None:
-            following = sa.select(sa.func.coalesce(sa.func.max(t.c.sequence), 0) + 1).scalar_subquery()
-            await self._connection.execute(
-                sa.insert(t).values(
-                    id=action_id,
-                    sequence=following,
-                    kind=kind.value,
-                    payload=payload,
-                    created_at=self._now,
-                    updated_at=self._now,
-                )
-            )
+            await self._connection.execute(_INSERT, {"id": action_id, "created_at": self._now, **columns})
         else:
-            await self._connection.execute(sa.delete(action_vtxo).where(action_vtxo.c.action_id == action_id))
+            await self._connection.execute(_DELETE_VTXOS, {"of_action": action_id})
         if reports:
             await self._connection.execute(
-                sa.insert(action_vtxo),
+                _INSERT_VTXOS,
                 [{"action_id": action_id, "vtxo_id": str(vtxo_id)} for vtxo_id in dict.fromkeys(reports)],
             )
 
     async def find(self, action_id: str) -> ActionCheckpoint | None:
-        row = (await self._connection.execute(sa.select(t).where(t.c.id == action_id))).one_or_none()
+        row = (await self._connection.execute(_FIND, {"action_id": action_id})).one_or_none()
         return None if row is None else _checkpoint(row)
 
     async def list(self, kind: ActionKind | None = None) -> tuple[ActionCheckpoint, ...]:
@@ -90,7 +86,7 @@ class ActionRepository:
 
     async def delete(self, action_id: str) -> None:
         """Forget a finished action; release its locks in the same transaction, or the commit fails."""
-        await self._connection.execute(sa.delete(t).where(t.c.id == action_id))
+        await self._connection.execute(_DELETE, {"action_id": action_id})
 
 
 def _checkpoint(row: Any) -> ActionCheckpoint:

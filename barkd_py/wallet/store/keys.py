@@ -14,6 +14,12 @@ from barkd_py.errors import NotFound, StateConflict
 from barkd_py.wallet.store.rows import chunks
 from barkd_py.wallet.store.tables import vtxo_key as t
 
+# Built once, as what a payment needs of `vtxos` is.
+_HIGHEST = sa.select(sa.func.max(t.c.key_index))
+_AT_INDEXES = sa.select(t).where(t.c.key_index.in_(sa.bindparam("indexes", expanding=True)))
+_FIND_MANY = sa.select(t).where(t.c.public_key.in_(sa.bindparam("public_keys", expanding=True)))
+_INSERT = sa.insert(t)
+
 
 @dataclass(frozen=True, slots=True)
 class VtxoKey:
@@ -41,7 +47,7 @@ class KeyRepository:
 
     async def next_index(self) -> int:
         """The index behind the highest stored one."""
-        highest = (await self._connection.execute(sa.select(sa.func.max(t.c.key_index)))).scalar_one()
+        highest = (await self._connection.execute(_HIGHEST)).scalar_one()
         return 0 if highest is None else int(highest) + 1
 
     async def store(self, keys: Sequence[VtxoKey]) -> None:
@@ -51,9 +57,7 @@ class KeyRepository:
         """
         fresh: list[VtxoKey] = []
         for chunk in chunks(keys):
-            rows = await self._connection.execute(
-                sa.select(t).where(t.c.key_index.in_([key.index for key in chunk]))
-            )
+            rows = await self._connection.execute(_AT_INDEXES, {"indexes": [key.index for key in chunk]})
             known = {row.key_index: row.public_key for row in rows}
             for key in chunk:
                 if known.get(key.index, key.public_key.data) != key.public_key.data:
@@ -61,7 +65,7 @@ class KeyRepository:
             fresh.extend(key for key in chunk if key.index not in known)
         if fresh:
             await self._connection.execute(
-                sa.insert(t), [{"key_index": key.index, "public_key": key.public_key.data} for key in fresh]
+                _INSERT, [{"key_index": key.index, "public_key": key.public_key.data} for key in fresh]
             )
 
     async def get(self, index: int) -> VtxoKey:
@@ -80,7 +84,7 @@ class KeyRepository:
         found: dict[PublicKey, VtxoKey] = {}
         for chunk in chunks(public_keys):
             rows = await self._connection.execute(
-                sa.select(t).where(t.c.public_key.in_([public_key.data for public_key in chunk]))
+                _FIND_MANY, {"public_keys": [public_key.data for public_key in chunk]}
             )
             for row in rows:
                 key = VtxoKey(row.key_index, PublicKey(row.public_key))

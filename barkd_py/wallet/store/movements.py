@@ -4,7 +4,7 @@ Every method that writes also emits, and what it emits goes out when the transac
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -34,6 +34,18 @@ from barkd_py.wallet.store.tables import UtcTime
 from barkd_py.wallet.store.tables import movement as t
 from barkd_py.wallet.store.tables import movement_destination as td
 from barkd_py.wallet.store.tables import movement_vtxo as tv
+
+# Built once, as what a payment needs of `vtxos` is.
+_INSERT = sa.insert(t).returning(t.c.id)
+_INSERT_DESTINATIONS = sa.insert(td)
+_INSERT_VTXOS = sa.insert(tv)
+_UPDATE = sa.update(t).where(t.c.id == sa.bindparam("movement_id"))  # the columns that the parameters name
+_DELETE_DESTINATIONS = sa.delete(td).where(td.c.movement_id == sa.bindparam("of_movement"))
+_DELETE_VTXOS = sa.delete(tv).where(tv.c.movement_id == sa.bindparam("of_movement"))
+_FIND = sa.select(t).where(t.c.id == sa.bindparam("movement_id"))
+_FIND_FOR_UPDATE = _FIND.with_for_update()
+_FIND_BY_ACTION = sa.select(t).where(t.c.action_id == sa.bindparam("of_action"))
+_FIND_BY_ACTION_FOR_UPDATE = _FIND_BY_ACTION.with_for_update()
 
 
 class MovementRepository:
@@ -106,6 +118,17 @@ class MovementRepository:
         self._emit(MovementUpdated(finished))
         return finished
 
+    async def finish_of_action(
+        self, action_id: str, status: MovementStatus, update: MovementUpdate
+    ) -> Movement:
+        """As `finish_with_update`, for the movement of an action, which must have one."""
+        found = await self._select(_FIND_BY_ACTION_FOR_UPDATE, {"of_action": action_id})
+        assert found, "an action that ends has a movement"
+        finished = finish_with_update(found[0], status, update, self._now)
+        await self._write(found[0], finished)
+        self._emit(MovementUpdated(finished))
+        return finished
+
     async def patch_metadata(self, movement_id: int, patch: JsonValue) -> Movement:
         """Apply a user's merge patch to the metadata. Raises UnknownMovement."""
         movement = await self._get_locked(movement_id)
@@ -118,13 +141,13 @@ class MovementRepository:
 
     async def get(self, movement_id: int) -> Movement:
         """Raises UnknownMovement."""
-        found = await self._select(sa.select(t).where(t.c.id == movement_id))
+        found = await self._select(_FIND, {"movement_id": movement_id})
         if not found:
             raise UnknownMovement(movement_id)
         return found[0]
 
     async def find_by_action(self, action_id: str) -> Movement | None:
-        found = await self._select(sa.select(t).where(t.c.action_id == action_id))
+        found = await self._select(_FIND_BY_ACTION, {"of_action": action_id})
         return found[0] if found else None
 
     async def list(self, *, limit: int | None = None, before: int | None = None) -> tuple[Movement, ...]:
@@ -178,26 +201,29 @@ class MovementRepository:
             action_id=action_id,
         )
         full = blank if update is None else apply_update(blank, update, self._now)
-        result = await self._connection.execute(sa.insert(t).values(**_columns(full)).returning(t.c.id))
+        result = await self._connection.execute(_INSERT, _columns(full))
         movement_id = int(result.scalar_one())
-        await self._insert_children(movement_id, full)
+        await self._insert_destinations(movement_id, full)
+        await self._insert_vtxos(movement_id, full)
         return replace(full, id=movement_id)
 
     async def _get_locked(self, movement_id: int) -> Movement:
-        found = await self._select(sa.select(t).where(t.c.id == movement_id).with_for_update())
+        found = await self._select(_FIND_FOR_UPDATE, {"movement_id": movement_id})
         if not found:
             raise UnknownMovement(movement_id)
         return found[0]
 
     async def _write(self, before: Movement, after: Movement) -> None:
-        await self._connection.execute(sa.update(t).where(t.c.id == after.id).values(**_columns(after)))
-        if _lists(before) != _lists(after):
-            await self._connection.execute(sa.delete(td).where(td.c.movement_id == after.id))
-            await self._connection.execute(sa.delete(tv).where(tv.c.movement_id == after.id))
-            await self._insert_children(after.id, after)
+        await self._connection.execute(_UPDATE, {"movement_id": after.id, **_columns(after)})
+        if _destinations(before) != _destinations(after):
+            await self._connection.execute(_DELETE_DESTINATIONS, {"of_movement": after.id})
+            await self._insert_destinations(after.id, after)
+        if _vtxos(before) != _vtxos(after):
+            await self._connection.execute(_DELETE_VTXOS, {"of_movement": after.id})
+            await self._insert_vtxos(after.id, after)
 
-    async def _insert_children(self, movement_id: int, movement: Movement) -> None:
-        destinations = [
+    async def _insert_destinations(self, movement_id: int, movement: Movement) -> None:
+        rows = [
             {
                 "movement_id": movement_id,
                 "role": role,
@@ -206,35 +232,35 @@ class MovementRepository:
                 "method_value": destination.method.value,
                 "amount_sat": destination.amount_sat,
             }
-            for role, listed in (("sent_to", movement.sent_to), ("received_on", movement.received_on))
+            for role, listed in _destinations(movement)
             for position, destination in enumerate(listed)
         ]
-        vtxos = [
+        if rows:
+            await self._connection.execute(_INSERT_DESTINATIONS, rows)
+
+    async def _insert_vtxos(self, movement_id: int, movement: Movement) -> None:
+        rows = [
             {"movement_id": movement_id, "role": role, "position": position, "vtxo_id": str(vtxo_id)}
-            for role, listed in (
-                ("input", movement.input_vtxos),
-                ("output", movement.output_vtxos),
-                ("exited", movement.exited_vtxos),
-            )
+            for role, listed in _vtxos(movement)
             for position, vtxo_id in enumerate(listed)
         ]
-        if destinations:
-            await self._connection.execute(sa.insert(td), destinations)
-        if vtxos:
-            await self._connection.execute(sa.insert(tv), vtxos)
+        if rows:
+            await self._connection.execute(_INSERT_VTXOS, rows)
 
-    async def _select(self, query: sa.Select[Any]) -> tuple[Movement, ...]:
+    async def _select(
+        self, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None
+    ) -> tuple[Movement, ...]:
         """The movements of a query over `movement`, with their lists: three queries, however many rows."""
-        rows = (await self._connection.execute(query)).all()
+        rows = (await self._connection.execute(query, parameters)).all()
         destinations: dict[tuple[int, str], list[MovementDestination]] = defaultdict(list)
         vtxos: dict[tuple[int, str], list[VtxoId]] = defaultdict(list)
         for chunk in chunks([row.id for row in rows]):
-            for child in await self._connection.execute(_children_of(td, chunk)):
+            for child in await self._connection.execute(*_children_of(td, chunk)):
                 method = PaymentMethod(PaymentMethodKind(child.method_kind), child.method_value)
                 destinations[child.movement_id, child.role].append(
                     MovementDestination(method, child.amount_sat)
                 )
-            for child in await self._connection.execute(_children_of(tv, chunk)):
+            for child in await self._connection.execute(*_children_of(tv, chunk)):
                 vtxos[child.movement_id, child.role].append(VtxoId.parse(child.vtxo_id))
         return tuple(
             Movement(
@@ -259,25 +285,39 @@ class MovementRepository:
         )
 
 
-def _children_of(table: sa.Table, ids: Sequence[int]) -> sa.Select[Any]:
-    """The child rows of these movements, in the order of their lists.
+def _ordered(table: sa.Table, which: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(table).where(which).order_by(table.c.movement_id, table.c.role, table.c.position)
+
+
+_RUNS = {
+    table: _ordered(table, table.c.movement_id.between(sa.bindparam("low"), sa.bindparam("high")))
+    for table in (td, tv)
+}
+
+
+def _children_of(table: sa.Table, ids: Sequence[int]) -> tuple[sa.Select[Any], dict[str, int]]:
+    """The child rows of these movements, in the order of their lists: a query and its parameters.
 
     A page of the history is a run of neighbouring ids, so a range with few strangers in it reads faster than
     a list of thousands of ids.
     """
     low, high = min(ids), max(ids)
-    is_run = high - low + 1 == len(ids)
-    which = table.c.movement_id.between(low, high) if is_run else table.c.movement_id.in_(ids)
-    return sa.select(table).where(which).order_by(table.c.movement_id, table.c.role, table.c.position)
+    if high - low + 1 == len(ids):
+        return _RUNS[table], {"low": low, "high": high}
+    return _ordered(table, table.c.movement_id.in_(ids)), {}
 
 
-def _lists(movement: Movement) -> tuple[tuple[Any, ...], ...]:
+def _destinations(movement: Movement) -> tuple[tuple[str, tuple[MovementDestination, ...]], ...]:
+    """The lists of destinations by their role in the table."""
+    return ("sent_to", movement.sent_to), ("received_on", movement.received_on)
+
+
+def _vtxos(movement: Movement) -> tuple[tuple[str, tuple[VtxoId, ...]], ...]:
+    """The lists of VTXOs by their role in the table."""
     return (
-        movement.sent_to,
-        movement.received_on,
-        movement.input_vtxos,
-        movement.output_vtxos,
-        movement.exited_vtxos,
+        ("input", movement.input_vtxos),
+        ("output", movement.output_vtxos),
+        ("exited", movement.exited_vtxos),
     )
 
 

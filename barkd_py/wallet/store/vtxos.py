@@ -62,6 +62,41 @@ _REFRESHABLE = (
     .order_by(*_ORDER)
 )
 
+_PAYABLE = (
+    sa.select(t).where(t.c.state_kind == StateKind.SPENDABLE.value, sa.not_(_IS_SWEPT)).order_by(*_ORDER)
+)
+_REFRESHABLE = (
+    sa.select(t)
+    .where(
+        t.c.state_kind == StateKind.SPENDABLE.value,
+        sa.or_(t.c.expiry_height <= sa.bindparam("tip_height", type_=sa.BigInteger), sa.not_(_IS_SWEPT)),
+    )
+    .order_by(*_ORDER)
+)
+
+# What a payment needs is built once: SQLAlchemy takes longer to make a statement, and to find what it has
+# compiled for one like it, than SQLite to answer. `ids`: a chunk of ids as text.
+_IDS = t.c.id.in_(sa.bindparam("ids", expanding=True))
+_INSERT = sa.insert(t)
+_INSERT_BODIES = sa.insert(vtxo_body)
+_INSERT_STATES = sa.insert(vtxo_state)
+_UPDATE = sa.update(t).where(_IDS)  # sets the columns that the parameters name
+_KNOWN = sa.select(t.c.id).where(_IDS)
+_FIND = sa.select(t).where(t.c.id == sa.bindparam("vtxo_id"))
+_FIND_MANY = sa.select(t).where(_IDS)
+_BODIES = sa.select(vtxo_body).where(vtxo_body.c.vtxo_id.in_(sa.bindparam("ids", expanding=True)))
+_STATES_FOR_UPDATE = (
+    sa.select(t.c.id, t.c.state_kind, t.c.lock_movement_id, t.c.lock_action_id)
+    .where(_IDS)
+    .order_by(t.c.id)
+    .with_for_update()
+)
+_UNREGISTERED = (
+    sa.select(t.c.id)
+    .where(sa.not_(t.c.registered), t.c.state_kind != StateKind.SPENT.value)
+    .order_by(t.c.created_at, t.c.id)
+)
+
 
 class AmountOutOfRange(ProtocolViolation):
     """A VTXO claims more bitcoin than there are; only one that nobody validated can get here."""
@@ -94,10 +129,10 @@ class VtxoRepository:
         if not fresh:
             return frozenset()
         await self._connection.execute(
-            sa.insert(t), [self._row(new.vtxo, new.state, registered) for new in fresh.values()]
+            _INSERT, [self._row(new.vtxo, new.state, registered) for new in fresh.values()]
         )
         await self._connection.execute(
-            sa.insert(vtxo_body),
+            _INSERT_BODIES,
             [
                 {"vtxo_id": key, "bare": new.vtxo.encode_bare(), "genesis": new.vtxo.encode_genesis()}
                 for key, new in fresh.items()
@@ -111,7 +146,7 @@ class VtxoRepository:
     async def mark_registered(self, ids: Sequence[VtxoId]) -> None:
         """Note that the server and the recovery mailbox know these."""
         for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
-            await self._connection.execute(sa.update(t).where(t.c.id.in_(chunk)).values(registered=True))
+            await self._connection.execute(_UPDATE, {"ids": chunk, "registered": True})
         self._touch(ids)
 
     async def remove(self, ids: Sequence[VtxoId]) -> None:
@@ -126,7 +161,7 @@ class VtxoRepository:
         """Those of the ids that are stored, in whatever state."""
         found: set[VtxoId] = set()
         for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
-            rows = await self._connection.execute(sa.select(t.c.id).where(t.c.id.in_(chunk)))
+            rows = await self._connection.execute(_KNOWN, {"ids": chunk})
             found.update(VtxoId.parse(row.id) for row in rows)
         return frozenset(found)
 
@@ -140,7 +175,7 @@ class VtxoRepository:
         return found
 
     async def find(self, vtxo_id: VtxoId) -> WalletVtxo | None:
-        rows = await self._connection.execute(sa.select(t).where(t.c.id == str(vtxo_id)))
+        rows = await self._connection.execute(_FIND, {"vtxo_id": str(vtxo_id)})
         row = rows.one_or_none()
         return None if row is None else _vtxo(row)
 
@@ -159,7 +194,7 @@ class VtxoRepository:
         """Those of the ids that are stored."""
         found: dict[VtxoId, WalletVtxo] = {}
         for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
-            rows = await self._connection.execute(sa.select(t).where(t.c.id.in_(chunk)))
+            rows = await self._connection.execute(_FIND_MANY, {"ids": chunk})
             found.update((vtxo.id, vtxo) for vtxo in map(_vtxo, rows))
         return found
 
@@ -226,11 +261,7 @@ class VtxoRepository:
 
     async def unregistered(self) -> tuple[VtxoId, ...]:
         """VTXOs that the server may not know, spent ones excepted."""
-        rows = await self._connection.execute(
-            sa.select(t.c.id)
-            .where(sa.not_(t.c.registered), t.c.state_kind != StateKind.SPENT.value)
-            .order_by(t.c.created_at, t.c.id)
-        )
+        rows = await self._connection.execute(_UNREGISTERED)
         return tuple(VtxoId.parse(row.id) for row in rows)
 
     async def body(self, vtxo_id: VtxoId) -> Vtxo:
@@ -241,7 +272,7 @@ class VtxoRepository:
         """The VTXOs with their chains of transactions, in the order of the ids. Raises UnknownVtxo."""
         found: dict[VtxoId, Vtxo] = {}
         for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
-            rows = await self._connection.execute(sa.select(vtxo_body).where(vtxo_body.c.vtxo_id.in_(chunk)))
+            rows = await self._connection.execute(_BODIES, {"ids": chunk})
             found.update((VtxoId.parse(row.vtxo_id), Vtxo.join(row.bare, row.genesis)) for row in rows)
         return tuple(_require(found, vtxo_id) for vtxo_id in ids)
 
@@ -298,7 +329,7 @@ class VtxoRepository:
             return
         state = next(iter(changed.values()))  # a change has one target
         for chunk in chunks(tuple(changed)):
-            await self._connection.execute(sa.update(t).where(t.c.id.in_(chunk)).values(**_columns(state)))
+            await self._connection.execute(_UPDATE, {"ids": chunk, **_columns(state)})
         await self._append_states(changed)
         self._touch(VtxoId.parse(key) for key in changed)
 
@@ -308,18 +339,15 @@ class VtxoRepository:
         SQLite has no row locks and needs none: a writing transaction is alone there. Rows are locked in the
         order of their ids, so that two transactions cannot wait for each other.
         """
-        columns = (t.c.id, t.c.state_kind, t.c.lock_movement_id, t.c.lock_action_id)
         found: dict[VtxoId, VtxoState] = {}
         for chunk in chunks(sorted(str(vtxo_id) for vtxo_id in ids)):
-            rows = await self._connection.execute(
-                sa.select(*columns).where(t.c.id.in_(chunk)).order_by(t.c.id).with_for_update()
-            )
+            rows = await self._connection.execute(_STATES_FOR_UPDATE, {"ids": chunk})
             found.update((VtxoId.parse(row.id), _state(row)) for row in rows)
         return found
 
     async def _append_states(self, states: Mapping[str, VtxoState]) -> None:
         await self._connection.execute(
-            sa.insert(vtxo_state),
+            _INSERT_STATES,
             [
                 {
                     "vtxo_id": key,

@@ -153,9 +153,7 @@ def _disclosure(terms: ReceiveTerms) -> JsonObject:
 
 
 async def _finish(tx: Transaction, action_id: str, status: MovementStatus, update: MovementUpdate) -> None:
-    movement = await tx.movements.find_by_action(action_id)
-    assert movement is not None, "stored with the grant"
-    await tx.movements.finish_with_update(movement.id, status, update)
+    await tx.movements.finish_of_action(action_id, status, update)  # stored with the grant
 
 
 async def _record(tx: Transaction, terms: ReceiveTerms) -> None:
