@@ -9,18 +9,16 @@ from typing import Any
 import httpx
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.ark.wallet_keys import WalletKeys
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice, create_invoice
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError
 from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.balance import Balance, BalanceReader
+from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.exits.payloads import encode_state
 from barkd_py.wallet.exits.rows import apply_consequences, row_after
 from barkd_py.wallet.exits.states import ExitState
-from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import send_action_id
 from barkd_py.wallet.lightning.send.invoices import InvoiceSource
 from barkd_py.wallet.lightning.send.lnurl import LnurlClient
@@ -30,16 +28,13 @@ from barkd_py.wallet.lightning.send.states import FORMAT, State
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import EXIT_START, LIGHTNING_SEND, Movement, MovementUpdate
 from barkd_py.wallet.payments.request import InvoiceDestination
-from barkd_py.wallet.store import Transaction
 from barkd_py.wallet.store.exits import ExitRow
-from barkd_py.wallet.store.properties import WalletProperties
-from barkd_py.wallet.vtxo_states import NewVtxo, Spendable, StateKind, WalletVtxo
+from barkd_py.wallet.vtxo_states import StateKind
 from barkd_py.wallet.vtxos.anchors import Anchors
 from barkd_py.wallet.vtxos.registration import Registration
 from tests.fakes.pay_server import PayServer
-from tests.wallet.flows.crashes import CrashingStore
 from tests.wallet.flows.liar import Doom, Liar
-from tests.wallet.lightning.receiver import ALICE, Clocks
+from tests.wallet.lightning.half import Clocks, Half, nothing_due, open_half
 
 THRESHOLD = 12
 EXIT_MARGIN = 12
@@ -77,15 +72,12 @@ class Exits:
 
 
 @dataclass
-class Payer:
+class Payer(Half):
     """Somebody who pays. liar: between the wallet and the server."""
 
-    store: CrashingStore
     server: PayServer
     liar: Liar
-    clock: Clocks
     exits: Exits
-    keychain: Keychain
     executor: ActionExecutor
     machine: LightningSendMachine
     sends: LightningSends
@@ -110,20 +102,14 @@ class Payer:
         return (await self.sends.find(payment_hash or sha256(PREIMAGE))).state.value
 
     async def movements(self) -> Sequence[Movement]:
-        """Newest first."""
-        async with self.store.read() as tx:
-            return [each for each in await tx.movements.list() if each.subsystem == LIGHTNING_SEND]
+        return await self.movements_of(LIGHTNING_SEND)
 
     async def movement(self) -> Movement:
         (movement,) = await self.movements()
         return movement
 
-    async def vtxos(self, *kinds: StateKind) -> Sequence[WalletVtxo]:
-        async with self.store.read() as tx:
-            return await tx.vtxos.list(kinds)
-
     async def balance(self) -> Balance:
-        return await BalanceReader(self.store).balance(self.server.chain.height, 5)
+        return await self.balance_at(self.server.chain.height)
 
     async def mark_exited(self, vtxo_ids: Sequence[VtxoId]) -> None:
         """Their exits are confirmed."""
@@ -145,16 +131,12 @@ class Payer:
             await apply_consequences(tx, row, state)
 
     async def exit_movements(self) -> Sequence[Movement]:
-        async with self.store.read() as tx:
-            return [each for each in await tx.movements.list() if each.subsystem == EXIT_START]
+        return await self.movements_of(EXIT_START)
 
     async def add_coin(self, amount_sat: int = 100_000, expiry_height: int = COIN_EXPIRY_HEIGHT) -> VtxoId:
         """A spendable VTXO, which the server knows."""
         key = await self.keychain.reserve()
-        vtxo = self.server.user_coin(self.keychain.secret(key), amount_sat, expiry_height)
-        async with self.store.transaction() as tx:
-            await tx.vtxos.insert([NewVtxo(vtxo, Spendable())], registered=True)
-        return vtxo.id
+        return await self.hold(self.server.user_coin(self.keychain.secret(key), amount_sat, expiry_height))
 
     async def assert_even(self, expected_sat: int) -> None:
         """Nothing is locked or under way, and both sides agree about what there is."""
@@ -164,10 +146,6 @@ class Payer:
         async with self.store.read() as tx:
             assert await tx.actions.list() == ()
             assert await tx.vtxos.list([StateKind.LOCKED]) == ()
-
-
-async def _nothing(tx: Transaction) -> frozenset[VtxoId]:
-    return frozenset()
 
 
 @asynccontextmanager
@@ -182,20 +160,28 @@ async def open_payer(
     network: Network = Network.REGTEST,
 ) -> AsyncIterator[Payer]:
     """A wallet on this database; it is made if it is not there."""
-    clock = clock or Clocks()
-    exits = exits or Exits()
-    store = await CrashingStore.open(database, clock=clock.date)
-    assert isinstance(store, CrashingStore)
-    keys = WalletKeys(ALICE)
-    async with store.transaction() as tx:
-        if await tx.properties.find() is None:
-            await tx.properties.create(WalletProperties("regtest", keys.fingerprint))
-    keychain = Keychain(keys, store)
+    async with (
+        open_half(database, clock or Clocks()) as half,
+        _paying(half, server, doom, exits or Exits(), transport, network) as payer,
+    ):
+        yield payer
+
+
+@asynccontextmanager
+async def _paying(
+    half: Half,
+    server: PayServer,
+    doom: Doom | None,
+    exits: Exits,
+    transport: httpx.AsyncBaseTransport | None,
+    network: Network,
+) -> AsyncIterator[Payer]:
+    store, keychain, clock = half.store, half.keychain, half.clock
     liar = Liar(server, doom)
     asked: Any = liar
     chain: Any = Liar(server.chain, doom)
     honest: Any = server
-    registration = Registration(store, honest, keychain, _nothing, now=clock)
+    registration = Registration(store, honest, keychain, nothing_due, now=clock)
     await registration.close()  # it works behind the payments, and would commit at times of its own
 
     async def no_time(_: float) -> None:
@@ -230,8 +216,7 @@ async def open_payer(
         monotonic=clock,
     )
     try:
-        yield Payer(store, server, liar, clock, exits, keychain, executor, machine, sends, registration)
+        yield Payer(store, keychain, clock, server, liar, exits, executor, machine, sends, registration)
     finally:
         await sends.close()
         await registration.close()
-        await store.close()

@@ -4,18 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from barkd_py.ark.lightning_receive import ClaimWindow
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.ark.wallet_keys import WalletKeys
-from barkd_py.bitcoin.bip32 import parse_mnemonic
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.units import Network
 from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.balance import Balance, BalanceReader
-from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.lightning.ids import receive_action_id
 from barkd_py.wallet.lightning.receive.machine import (
     ExitSeam,
@@ -26,16 +22,12 @@ from barkd_py.wallet.lightning.receive.service import LightningReceives
 from barkd_py.wallet.lightning.receive.states import FORMAT, State
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import LIGHTNING_RECEIVE, Movement
-from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.store.properties import WalletProperties
-from barkd_py.wallet.vtxo_states import NewVtxo, Spendable, StateKind, WalletVtxo
 from barkd_py.wallet.vtxos.anchors import Anchors
 from barkd_py.wallet.vtxos.registration import Registration
 from tests.fakes.lightning_server import ReceiveServer
-from tests.wallet.flows.crashes import CrashingStore
 from tests.wallet.flows.liar import Doom, Liar
+from tests.wallet.lightning.half import Clocks, Half, nothing_due, open_half
 
-ALICE = parse_mnemonic("abandon " * 11 + "about")
 WINDOW = ClaimWindow(exit_margin=12, claim_delta=18)
 
 
@@ -54,29 +46,13 @@ class Exits(ExitSeam):
 
 
 @dataclass
-class Clocks:
-    """seconds: Unix time. monotonic runs with it."""
-
-    seconds: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-    def date(self) -> datetime:
-        return datetime.fromtimestamp(self.seconds, UTC)
-
-
-@dataclass
-class Receiver:
+class Receiver(Half):
     """Somebody who is to be paid. liar: between the wallet and the server, chain_liar and the chain."""
 
-    store: Store
     server: ReceiveServer
     liar: Liar
     chain_liar: Liar
-    clock: Clocks
     exits: Exits
-    keychain: Keychain
     executor: ActionExecutor
     machine: LightningReceiveMachine
     receives: LightningReceives
@@ -102,19 +78,14 @@ class Receiver:
         return None if row is None else FORMAT.decode(row.payload)
 
     async def movements(self) -> Sequence[Movement]:
-        async with self.store.read() as tx:
-            return [each for each in await tx.movements.list() if each.subsystem == LIGHTNING_RECEIVE]
+        return await self.movements_of(LIGHTNING_RECEIVE)
 
     async def movement(self) -> Movement:
         (movement,) = await self.movements()
         return movement
 
-    async def vtxos(self, *kinds: StateKind) -> Sequence[WalletVtxo]:
-        async with self.store.read() as tx:
-            return await tx.vtxos.list(kinds)
-
     async def balance(self) -> Balance:
-        return await BalanceReader(self.store).balance(self.server.chain.height, 5)
+        return await self.balance_at(self.server.chain.height)
 
     async def preimage(self, payment_hash: bytes) -> bytes:
         return (await self.receives.find(payment_hash)).preimage.data
@@ -122,14 +93,7 @@ class Receiver:
     async def add_coin(self, amount_sat: int = 5_000, **options: Any) -> VtxoId:
         """A spendable VTXO, which the server knows."""
         key = await self.keychain.reserve()
-        vtxo = self.server.coin(self.keychain.secret(key), amount_sat, **options)
-        async with self.store.transaction() as tx:
-            await tx.vtxos.insert([NewVtxo(vtxo, Spendable())], registered=True)
-        return vtxo.id
-
-
-async def _nothing(tx: Transaction) -> frozenset[VtxoId]:
-    return frozenset()
+        return await self.hold(self.server.coin(self.keychain.secret(key), amount_sat, **options))
 
 
 @asynccontextmanager
@@ -143,19 +107,23 @@ async def open_receiver(
     claim_retries: int = 5,
 ) -> AsyncIterator[Receiver]:
     """A wallet on this database; it is made if it is not there."""
-    clock = clock or Clocks()
-    exits = exits or Exits()
-    store = await CrashingStore.open(database, clock=clock.date)
-    keys = WalletKeys(ALICE)
-    async with store.transaction() as tx:
-        if await tx.properties.find() is None:
-            await tx.properties.create(WalletProperties("regtest", keys.fingerprint))
-    keychain = Keychain(keys, store)
+    async with (
+        open_half(database, clock or Clocks()) as half,
+        _receiving(half, server, doom, exits or Exits(), claim_retries) as receiver,
+    ):
+        yield receiver
+
+
+@asynccontextmanager
+async def _receiving(
+    half: Half, server: ReceiveServer, doom: Doom | None, exits: Exits, claim_retries: int
+) -> AsyncIterator[Receiver]:
+    store, keychain, clock = half.store, half.keychain, half.clock
     liar, chain_liar = Liar(server, doom), Liar(server.chain, doom)
     asked: Any = liar
     asked_chain: Any = chain_liar
     honest: Any = server
-    registration = Registration(store, honest, keychain, _nothing, now=clock)
+    registration = Registration(store, honest, keychain, nothing_due, now=clock)
     locks = NamedLocks()
     executor = ActionExecutor(store, locks)
     machine = LightningReceiveMachine(
@@ -184,12 +152,12 @@ async def open_receiver(
     )
     receiver = Receiver(
         store,
+        keychain,
+        clock,
         server,
         liar,
         chain_liar,
-        clock,
         exits,
-        keychain,
         executor,
         machine,
         receives,
@@ -201,4 +169,3 @@ async def open_receiver(
     finally:
         await receives.poller.close()
         await registration.close()
-        await store.close()
