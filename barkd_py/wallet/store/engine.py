@@ -26,6 +26,8 @@ from barkd_py.wallet.store.lease import SERVER_SETTINGS
 READERS = 4
 BUSY_TIMEOUT_SECONDS = 30
 
+_POSTGRES_PARAMETERS = frozenset({"host", "port", "user", "password", "database", "passfile", "ssl"})
+
 
 def parse_url(text: str) -> URL:
     """A database URL with the driver that this package uses. A path without scheme is a SQLite file.
@@ -36,15 +38,25 @@ def parse_url(text: str) -> URL:
         return URL.create("sqlite+aiosqlite", database=text)
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number is a ValueError, which quotes it
         raise StoreError("the database URL cannot be parsed") from None
     match url.get_backend_name():
         case "sqlite":
             return url.set(drivername="sqlite+aiosqlite")
         case "postgresql" | "postgres":
-            return url.set(drivername="postgresql+asyncpg")
+            return _for_asyncpg(url)
         case other:
             raise StoreError(f"unsupported database: {other} (use sqlite or postgresql)")
+
+
+def _for_asyncpg(url: URL) -> URL:
+    """With the parameters that asyncpg takes; what libpq calls sslmode, it calls ssl."""
+    query = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
+    if not query.keys() <= _POSTGRES_PARAMETERS:
+        raise StoreError(
+            f"the database URL has an unknown parameter (known: {', '.join(sorted(_POSTGRES_PARAMETERS))})"
+        )
+    return url.set(drivername="postgresql+asyncpg", query=query)
 
 
 def create_file(url: URL) -> None:
@@ -56,6 +68,12 @@ def create_file(url: URL) -> None:
         os.close(os.open(Path(url.database), os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
         raise StoreError(f"cannot open the database file {url.database}: {error.strerror}") from error
+
+
+def is_missing_file(url: URL) -> bool:
+    """Whether it is a SQLite file that nobody has made."""
+    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    return is_file and not Path(url.database or "").exists()
 
 
 def create_writer(url: URL) -> AsyncEngine:
@@ -120,7 +138,10 @@ def _begin_immediate(connection: Connection) -> None:
 
 
 def _begin_deferred(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    """Straight to SQLite, which only takes a note of it: every read begins so."""
+    driver: sqlite_driver.Connection | None = connection.connection.driver_connection
+    assert driver is not None
+    driver.raw.execute("BEGIN")
 
 
 def _run(connection: Any, *statements: str) -> None:

@@ -62,18 +62,6 @@ _REFRESHABLE = (
     .order_by(*_ORDER)
 )
 
-_PAYABLE = (
-    sa.select(t).where(t.c.state_kind == StateKind.SPENDABLE.value, sa.not_(_IS_SWEPT)).order_by(*_ORDER)
-)
-_REFRESHABLE = (
-    sa.select(t)
-    .where(
-        t.c.state_kind == StateKind.SPENDABLE.value,
-        sa.or_(t.c.expiry_height <= sa.bindparam("tip_height", type_=sa.BigInteger), sa.not_(_IS_SWEPT)),
-    )
-    .order_by(*_ORDER)
-)
-
 # What a payment needs is built once: SQLAlchemy takes longer to make a statement, and to find what it has
 # compiled for one like it, than SQLite to answer. `ids`: a chunk of ids as text.
 _IDS = t.c.id.in_(sa.bindparam("ids", expanding=True))
