@@ -23,9 +23,6 @@ U64_MAX = 2**64 - 1
 U32_MAX = 2**32 - 1
 PPM = 1_000_000
 
-# Arkoor payments are free.
-ARKOOR_FEE_SAT = 0
-
 
 class FeeOverflow(BarkdError):
     """No fee can be computed: a step leaves the 64 bits that the server computes with."""

@@ -23,9 +23,6 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import InfinityPoint, PublicKey, SecretKey, shared_point, verify_schnorr
 from barkd_py.errors import ProtocolViolation
 
-AUTHORIZATION_BYTES = 105
-XPUB_AUTHORIZATION_BYTES = 72
-
 # How far a server's clock may be ahead of ours.
 AUTHORIZATION_LEEWAY_SECS = 5
 MAX_XPUB_AUTHORIZATION_SECS = 600

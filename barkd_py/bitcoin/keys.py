@@ -56,11 +56,6 @@ class PublicKey:
             return cls(keys.reserialize(data))
         return cls(data)
 
-    @classmethod
-    def from_x_only(cls, x_only: bytes) -> "PublicKey":
-        """The point with this x coordinate and an even y. Raises ValueError."""
-        return cls(b"\x02" + x_only)
-
     @property
     def x_only(self) -> bytes:
         """The x coordinate, 32 bytes."""

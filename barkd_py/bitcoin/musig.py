@@ -21,7 +21,6 @@ from btclib_secp256k1 import musig as native
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 
 PUBLIC_NONCE_BYTES = 66
-PARTIAL_SIGNATURE_BYTES = 32
 
 
 @lru_cache(maxsize=8_192)

@@ -107,10 +107,6 @@ class FeeRate:
         """The fee in satoshi for a weight."""
         return -(-self.sat_per_kwu * weight_wu // 1000)
 
-    def fee_vb(self, vsize_vb: int) -> int:
-        """The fee in satoshi for a virtual size."""
-        return self.fee_wu(4 * vsize_vb)
-
     def __str__(self) -> str:
         return f"{self.sat_per_kwu} sat/kwu"
 

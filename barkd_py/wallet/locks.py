@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 
 from barkd_py.errors import BarkdError
 
-CREATE_TIMEOUT_SECONDS = 5.0
 ROUND_TIMEOUT_SECONDS = 10.0
 MAILBOX_TIMEOUT_SECONDS = 30.0
 
@@ -34,7 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,198}[A-Za-z0-9])?")
 class Rank(enum.IntEnum):
     """A task that holds a lock takes none of a lower rank."""
 
-    OPERATION = 0  # one action, one round, the mailbox, the creation of a wallet
+    OPERATION = 0  # one action, one round, the mailbox
     WALLET_PART = 1  # the on-chain wallet, the exits
 
 
@@ -59,10 +58,6 @@ class LockBusy(BarkdError):
 
 class LockOrderError(RuntimeError):
     """A bug: this order of locks could make tasks wait for each other forever."""
-
-
-def create_lock_name(fingerprint: str) -> str:
-    return f"{fingerprint}.create"
 
 
 def round_lock_name(fingerprint: str, round_id: int) -> str:

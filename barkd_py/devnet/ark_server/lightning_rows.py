@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, delete, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from barkd_py.ark.vtxo import VtxoId
@@ -292,10 +292,6 @@ def open_external_hashes(connection: Connection) -> list[bytes]:
 
 def all_attempts(connection: Connection) -> list[Attempt]:
     return [_attempt(row) for row in connection.execute(select(ln_attempt).order_by(ln_attempt.c.id))]
-
-
-def count_attempts(connection: Connection) -> int:
-    return int(connection.execute(select(func.count()).select_from(ln_attempt)).scalar_one())
 
 
 def vtxos_of_attempt(connection: Connection, number: int) -> tuple[VtxoId, ...]:

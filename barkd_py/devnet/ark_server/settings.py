@@ -62,14 +62,6 @@ DEFAULT_FEES = FeeSchedule(
     lightning_send=LightningSendFees(min_fee_sat=10, base_fee_sat=75, ppm_expiry_table=_BRACKETS),
 )
 
-ZERO_FEES = FeeSchedule(
-    board=BoardFees(min_fee_sat=0, base_fee_sat=0, ppm=0),
-    offboard=OffboardFees(base_fee_sat=0, fixed_additional_vb=100, ppm_expiry_table=()),
-    refresh=RefreshFees(base_fee_sat=0, ppm_expiry_table=()),
-    lightning_receive=LightningReceiveFees(base_fee_sat=0, ppm=0),
-    lightning_send=LightningSendFees(min_fee_sat=0, base_fee_sat=0, ppm_expiry_table=()),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
