@@ -1,5 +1,7 @@
 """Operations of the other tags with a loaded wallet, over HTTP."""
 
+import asyncio
+
 import pytest
 
 from tests.fakes.wallet import UNREACHABLE, onchain_address
@@ -244,3 +246,16 @@ async def test_a_bug_is_a_500_without_details(api: RunningApi) -> None:
     api.wallet.tip = object()  # type: ignore[assignment]
     answer = await api.http.get("/api/v1/bitcoin/tip")
     assert (answer.status_code, answer.json()) == (500, {"message": "internal error"})
+
+
+# --- the protocol
+
+
+async def test_http_2_is_not_spoken(api: RunningApi) -> None:
+    """barkd takes it with prior knowledge; a client that tries it here is told at once."""
+    async with asyncio.timeout(60):
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
