@@ -95,7 +95,7 @@ _BOLT12_OF_THE_OFFER = (
 )
 _REBUILT = (
     "wallet/flows/test_round_recovery.py::test_a_round_that_cannot_be_ours_is_dropped",
-    "wallet/flows/test_round_recovery.py::test_a_fee_of_five_percent_is_the_most",
+    "wallet/flows/test_round_recovery.py::test_the_published_fee_or_five_percent_is_the_most",
     "wallet/flows/test_round_recovery.py::test_a_round_that_cannot_be_looked_up_is_told_again",
 )
 _OTHER_KEY_EXITS = "wallet/flows/test_exits.py::test_a_server_that_has_become_another_does_not_stop_exits"
@@ -437,8 +437,9 @@ REGISTER: dict[str, Line] = {
     ),
     # --- 06: exits, on chain
     "06.1": Line(
-        "a chain can be broadcast: when received and at the exit",
+        "a chain is validated in full when received; at the exit, that it can be broadcast",
         (
+            *_NEWCOMER,
             _VALID + "test_standardness_agrees_with_upstream",
             "wallet/exits/test_service.py::test_a_chain_that_cannot_be_broadcast_does_not_start",
         ),
