@@ -14,20 +14,19 @@ from dataclasses import replace
 
 from barkd_py.ark.address import ArkAddress
 from barkd_py.ark.arkoor import ArkoorDestination, ChangeToDestination, plan_outputs
-from barkd_py.ark.mailbox import decode_blinded_id
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.units import Network
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, InsufficientFunds, ServerError
+from barkd_py.errors import BarkdError, InsufficientFunds
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.actions.blame import blamed_inputs
 from barkd_py.wallet.actions.drives import Drives
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
 from barkd_py.wallet.actions.failures import StillPending
-from barkd_py.wallet.arkoor.errors import AddressUnchecked, UnusableMailbox, ZeroAmount
+from barkd_py.wallet.arkoor.errors import ZeroAmount
 from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
+from barkd_py.wallet.arkoor.recipient import verify_mailboxes, verify_server
 from barkd_py.wallet.arkoor.states import Cosigning, State
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.store import Store, Transaction
@@ -77,15 +76,8 @@ class ArkoorSends:
         if amount_sat <= 0:
             raise ZeroAmount
         address = ArkAddress.parse(address_text)
-        try:
-            info = await self._server.info()
-        except ServerError as error:
-            if self._server.cached_info is not None:
-                raise
-            raise AddressUnchecked(error) from None
-        address.validate_for(info.server_pubkey, self._network)
-        for blinded_id in address.mailbox_ids():
-            _check_blinded_id(blinded_id)
+        info = await verify_server(address, self._server, self._network)
+        verify_mailboxes(address)
         tip = await self._chain.tip()
         limits = SelectionLimits(max_exit_depth=info.max_vtxo_exit_depth, expires_after_height=tip.height)
         refusal: BarkdError | None = None
@@ -180,11 +172,3 @@ class ArkoorSends:
             change_sat=tuple(piece.amount_sat for piece in change),
             blinded_ids=address.mailbox_ids(),
         )
-
-
-def _check_blinded_id(data: bytes) -> None:
-    """Raises UnusableMailbox: parsing an address looks at the length only."""
-    try:
-        decode_blinded_id(data)
-    except DecodeError as error:
-        raise UnusableMailbox from error

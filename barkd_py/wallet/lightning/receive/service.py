@@ -21,21 +21,18 @@ from typing import assert_never
 from barkd_py.ark.address import ArkAddress
 from barkd_py.ark.fees import lightning_receive_fee, subtract_fee
 from barkd_py.ark.lightning_receive import ClaimWindow, Preimage, verify_invoice
-from barkd_py.ark.mailbox import decode_blinded_id
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice, InvalidInvoice
-from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import (
     InvalidInput,
     OutsideError,
-    ServerError,
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
 from barkd_py.wallet.actions.executor import ActionExecutor
-from barkd_py.wallet.arkoor.errors import AddressUnchecked, UnusableMailbox
+from barkd_py.wallet.arkoor.recipient import verify_mailboxes, verify_server
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import receive_action_id
 from barkd_py.wallet.lightning.poller import Poller
@@ -163,22 +160,12 @@ class LightningReceives:
 
     async def check_address(self, address: ArkAddress) -> None:
         """Raises InvalidInput for an address that nothing could be delivered to."""
-        try:
-            info = await self._server.info()
-        except ServerError as error:
-            if self._server.cached_info is not None:
-                raise
-            raise AddressUnchecked(error) from None
-        address.validate_for(info.server_pubkey, self._network)
+        await verify_server(address, self._server, self._network)
         if await self._keychain.find(address.user_pubkey) is not None:
             return  # our own: nothing has to be delivered
         if not address.mailbox_ids():
             raise InvalidInput(str(NoMailbox()))
-        for blinded_id in address.mailbox_ids():
-            try:
-                decode_blinded_id(blinded_id)
-            except DecodeError as error:
-                raise UnusableMailbox from error
+        verify_mailboxes(address)
 
     async def _create(
         self, amount_sat: int, description: str | None, token: str | None, address: ArkAddress | None
