@@ -14,12 +14,14 @@ Source: protocol sheet 07 §9.6.
 import contextlib
 import errno
 import fcntl
+import itertools
 import logging
 import os
 import shutil
 import stat
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
@@ -36,6 +38,7 @@ MNEMONIC_FILE: Final = "mnemonic"
 PROCESS_LOCK_FILE: Final = "barkd.lock"
 WALLET_LOCK_FILE: Final = "LOCK"
 
+_MOVED_PREFIX: Final = f"{DATABASE_FILE}.moved-"
 _SURVIVE_DELETE: Final = frozenset({PROCESS_LOCK_FILE, AUTH_TOKEN_FILE})
 _EXPECTED_WITHOUT_WALLET: Final = (
     CONFIG_FILE,
@@ -209,6 +212,32 @@ class Datadir:
                     f"{path} is accessible by other users (mode {actual:o}); "
                     f"run `chmod {mode:o} {path}` to secure it"
                 )
+
+    def put_database_aside(self, now: datetime) -> Path | None:
+        """Rename db.sqlite, which nobody has open, to `db.sqlite.moved-<date>`; None if there is none."""
+        if not self.database.exists():
+            return None
+        name = f"{_MOVED_PREFIX}{now:%Y-%m-%d}"
+        taken = {entry.name for entry in self._entries()}
+        names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(2)))
+        aside = self.path / next(free for free in names if free not in taken)
+        self._rename(self.database, aside)
+        return aside
+
+    def take_database_back(self, aside: Path) -> None:
+        """What was put aside is db.sqlite again."""
+        self._rename(aside, self.database)
+
+    def databases_aside(self) -> list[Path]:
+        """What `put_database_aside` has made of earlier databases, the newest last."""
+        return [entry for entry in self._entries() if entry.name.startswith(_MOVED_PREFIX)]
+
+    def _rename(self, old: Path, new: Path) -> None:
+        try:
+            old.rename(new)
+            _sync_directory(self.path)
+        except OSError as error:
+            raise DatadirError(f"failed to rename {old} to {new.name}") from FileFailure(error)
 
     def lock_process(self) -> "ProcessLock":
         return ProcessLock(self.path)

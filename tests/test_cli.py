@@ -289,7 +289,9 @@ def test_a_directory_without_a_database(name: str, datadir: Path) -> None:
     result = run("--datadir", str(datadir), "--port", str(free_port()))
     # Where barkd left a database from the attempt before, we have none to warn of.
     lines = [line for line in expected_errors(name, datadir).splitlines() if "db.sqlite" not in line]
-    assert (result.code, without_times(result.err).splitlines()) == (1, lines)
+    assert (result.code, without_times(result.err).splitlines()[: len(lines)]) == (1, lines)
+    assert f"    there is a mnemonic in {datadir}, but {datadir}/db.sqlite holds no wallet" in result.err
+    assert not (datadir / "db.sqlite").exists()
 
 
 def test_a_mnemonic_without_a_wallet(datadir: Path) -> None:
@@ -297,7 +299,29 @@ def test_a_mnemonic_without_a_wallet(datadir: Path) -> None:
     (datadir / "mnemonic").write_text("test " * 11 + "junk")
     (datadir / "mnemonic").chmod(0o600)
     result = run("--datadir", str(datadir), "--port", str(free_port()))
-    assert (result.code, result.err.splitlines()[-1]) == (1, "Error: failed to read properties")
+    assert result.code == 1
+    assert "\nError: failed to read properties\n\nCaused by:\n    there is a mnemonic in " in result.err
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("", "BARKD_DATABASE_URL must be a URL: postgresql://USER:PASSWORD@HOST/DATABASE"),
+        (
+            "u:geheim@host/wallet",
+            "BARKD_DATABASE_URL must be a URL: postgresql://USER:PASSWORD@HOST/DATABASE",
+        ),
+        ("mysql://u:geheim@host/wallet", "unsupported database: mysql (use sqlite or postgresql)"),
+        ("postgresql://u:geheim@127.0.0.1:1/wallet", "cannot reach the database: "),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_noticed_before_there_is_a_wallet(
+    datadir: Path, url: str, problem: str
+) -> None:
+    result = run("--datadir", str(datadir), "--port", str(free_port()), "--verbose", BARKD_DATABASE_URL=url)
+    assert result.code == 1
+    assert f"\nError: {problem}" in result.err
+    assert "geheim" not in result.err + (datadir / "debug.log").read_text()
 
 
 # --- the daemon

@@ -25,7 +25,7 @@ from barkd_py.cli.flags import (
     read_flags,
     web_ui_flags,
 )
-from barkd_py.cli.process import run_daemon
+from barkd_py.cli.process import database_url, run_daemon
 from barkd_py.datadir import Datadir
 from barkd_py.errors import BarkdError
 from barkd_py.version import VERSION
@@ -190,7 +190,7 @@ def backup(ctx: click.Context, /, file: Path, **_flags: Any) -> None:
     made = asyncio.run(
         make(
             _prepare_subcommand(ctx, make=False),
-            os.environ.get("BARKD_DATABASE_URL"),
+            database_url(),
             file,
             now=datetime.now(UTC),
             with_mnemonic=with_mnemonic,
@@ -221,14 +221,17 @@ def restore(ctx: click.Context, /, file: Path, **_flags: Any) -> None:
         put_back(
             file,
             _prepare_subcommand(ctx, make=False),
-            os.environ.get("BARKD_DATABASE_URL"),
+            database_url(),
             ask_mnemonic=lambda: _read_words(words),
             accept_stale=flags.is_set("accept_stale"),
+            now=datetime.now(UTC),
         )
     )
     for warning in done.warnings:
         click.echo(f"WARNING: {warning}", err=True)
     click.echo(f"Wallet {done.backup.fingerprint} is back, as it was at {done.backup.made_at}.")
+    if done.aside is not None:
+        click.echo(f"It is in the database of BARKD_DATABASE_URL now; its old one is {done.aside}.")
     click.echo("Start barkd: it looks for what has happened since before it does anything else.")
 
 

@@ -56,12 +56,13 @@ async def _serve(options: Options, host: ipaddress.IPv4Address | ipaddress.IPv6A
     from barkd_py.api.app import BarkdApi
     from barkd_py.api.deps import ApiState
     from barkd_py.api.server import ApiServer, bind, describe_address
-    from barkd_py.daemon.backend import default_backend
+    from barkd_py.daemon.backend import check_database, default_backend
     from barkd_py.daemon.runtime import Runtime
 
     stop = _stop_signal()
     token = _settle_auth(options, host)
-    runtime = Runtime(options.datadir, default_backend(os.environ.get("BARKD_DATABASE_URL")))
+    await check_database(database_url())
+    runtime = Runtime(options.datadir, default_backend(database_url()))
     try:
         if not await _open_wallet(runtime, stop):
             return
@@ -170,6 +171,14 @@ def _check_origins(origins: Sequence[str]) -> None:
             raise StartupError(
                 f"invalid CORS origin: {origin} (expected format: http://host[:port] or https://host[:port])"
             )
+
+
+def database_url() -> str | None:
+    """Where the wallet's rows are; None is the data directory. It may hold a password: never shown."""
+    url = os.environ.get("BARKD_DATABASE_URL")
+    if url is not None and "://" not in url:
+        raise StartupError("BARKD_DATABASE_URL must be a URL: postgresql://USER:PASSWORD@HOST/DATABASE")
+    return url
 
 
 def _rest_contract() -> str | None:

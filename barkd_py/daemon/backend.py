@@ -6,13 +6,16 @@ from pathlib import Path
 from barkd_py.bitcoin.bip32 import parse_mnemonic
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import WalletConfig
+from barkd_py.daemon.errors import DatabaseMoved, NoWalletInDatabase, TwoDatabases
 from barkd_py.daemon.loops import Daemon
 from barkd_py.daemon.wallet_api import NewWallet, WalletApi, WalletBackend
-from barkd_py.datadir import DATABASE_FILE
+from barkd_py.datadir import DATABASE_FILE, Datadir
 from barkd_py.wallet.creation import create_wallet
-from barkd_py.wallet.store import Store
+from barkd_py.wallet.store import Store, snapshot
+from barkd_py.wallet.store.engine import parse_url
+from barkd_py.wallet.store.migrate import DatabaseEmpty
 from barkd_py.wallet.store.properties import WalletExists
-from barkd_py.wallet.wallet import Wallet
+from barkd_py.wallet.wallet import PropertiesMissing, Wallet
 
 
 class Backend:
@@ -40,9 +43,16 @@ class Backend:
     async def open(
         self, datadir: Path, mnemonic: str, load_config: Callable[[Network], WalletConfig]
     ) -> WalletApi:
-        wallet = await Wallet.open(
-            self._database(datadir), seed=parse_mnemonic(mnemonic), load_config=load_config
-        )
+        self._check_which(Datadir(datadir))
+        try:
+            wallet = await Wallet.open(
+                self._database(datadir),
+                seed=parse_mnemonic(mnemonic),
+                load_config=load_config,
+                open_store=Store.open_existing,
+            )
+        except (PropertiesMissing, DatabaseEmpty):
+            raise PropertiesMissing from NoWalletInDatabase(datadir, at_url=self._url is not None)
         wallet.background = Daemon(wallet)
         return wallet
 
@@ -55,8 +65,26 @@ class Backend:
         finally:
             await store.close()
 
+    def _check_which(self, datadir: Datadir) -> None:
+        """A wallet that has moved is not run where it was. Raises TwoDatabases, DatabaseMoved."""
+        if is_elsewhere(self._url, datadir):
+            if snapshot.holds_wallet(datadir.database):
+                raise TwoDatabases(datadir.database)
+        elif not datadir.database.exists() and (aside := datadir.databases_aside()):
+            raise DatabaseMoved(aside[-1])
+
     def _database(self, datadir: Path) -> Path | str:
         return datadir / DATABASE_FILE if self._url is None else self._url
+
+
+def is_elsewhere(database_url: str | None, datadir: Datadir) -> bool:
+    """Whether a URL names another database than the data directory's own file. Raises StoreError."""
+    if database_url is None:
+        return False
+    url = parse_url(database_url)
+    if url.get_backend_name() != "sqlite":
+        return True
+    return Path(url.database or "").resolve() != datadir.database.resolve()
 
 
 async def _clear(url: str) -> None:
@@ -69,6 +97,12 @@ async def _clear(url: str) -> None:
         await store.erase()
     finally:
         await store.close()
+
+
+async def check_database(database_url: str | None) -> None:
+    """Look whether the database can be used, also before there is a wallet. Raises StoreError."""
+    if database_url is not None:
+        await Store.probe(database_url)
 
 
 def default_backend(database_url: str | None = None) -> WalletBackend:

@@ -19,10 +19,11 @@ import json
 import logging
 import os
 import shutil
+import sqlite3
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from barkd_py.ark.wallet_keys import WalletKeys
 from barkd_py.bitcoin.bip32 import InvalidMnemonic, Seed, parse_mnemonic
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import load_config
+from barkd_py.daemon.backend import is_elsewhere
 from barkd_py.datadir import Datadir, DatadirError, write_private
 from barkd_py.errors import BarkdError
 from barkd_py.wallet.recovery.freshness import Staleness
@@ -198,11 +200,15 @@ async def _identity(database: Path) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """staleness: what has happened since; None if nobody could tell. warnings: what was passed over."""
+    """staleness: what has happened since; None if nobody could tell. warnings: what was passed over.
+
+    aside: where the db.sqlite is now that the wallet was in before it moved to another database.
+    """
 
     backup: Backup
     staleness: Staleness | None
     warnings: tuple[str, ...]
+    aside: Path | None = None
 
 
 async def restore(
@@ -212,10 +218,12 @@ async def restore(
     *,
     ask_mnemonic: Callable[[], str],
     accept_stale: bool,
+    now: datetime,
     environment: Mapping[str, str] | None = None,
 ) -> Restored:
     """Put a backup back into a data directory without a wallet; no daemon runs on it.
 
+    At another database the directory may have a db.sqlite: the wallet moves, and that file is put aside.
     ask_mnemonic: called if neither the directory nor the backup has the words.
     Raises StaleBackup, UncheckedBackup, BarkdError; the directory is as it was then, or was not.
     """
@@ -245,7 +253,9 @@ async def restore(
             if not config_existed:
                 write_private(datadir.config, backup.config.encode())
             if database_url is not None:
-                await snapshot.to_database(prepared, database_url)
+                with _aside(datadir, database_url, now) as aside:
+                    await snapshot.to_database(prepared, database_url)
+                restored = replace(restored, aside=aside)
             else:
                 prepared.replace(datadir.database)
         if not had_words:
@@ -255,11 +265,37 @@ async def restore(
 
 
 def _check_empty(datadir: Datadir, database_url: str | None) -> None:
-    """Raises BackupError."""
-    if datadir.database.exists() and database_url is None:
+    """Raises BackupError. An empty db.sqlite is in nobody's way."""
+    moves = is_elsewhere(database_url, datadir) and datadir.mnemonic.exists()
+    if snapshot.holds_wallet(datadir.database) and not moves:
         raise BackupError(
             f"{datadir.path} holds a wallet database: move the directory away, or delete the wallet, first"
         )
+    if datadir.database.exists():
+        _settle(datadir.database)
+
+
+def _settle(database: Path) -> None:
+    """Nothing of the database is in files beside it any more. Raises BackupError."""
+    try:
+        snapshot.make_whole(database)
+    except sqlite3.Error as error:
+        raise BackupError(f"{database} is damaged or in use: move it away first") from BarkdError(str(error))
+
+
+@contextmanager
+def _aside(datadir: Datadir, database_url: str, now: datetime) -> Iterator[Path | None]:
+    """While another database gets the wallet, and from then on, it is not in db.sqlite; unless that fails.
+
+    First, because a kill in between must not leave two: with none, no start works, and this is done again.
+    """
+    aside = datadir.put_database_aside(now) if is_elsewhere(database_url, datadir) else None
+    try:
+        yield aside
+    except BaseException:
+        if aside is not None:
+            datadir.take_database_back(aside)
+        raise
 
 
 def _seed(datadir: Datadir, backup: Backup, ask_mnemonic: Callable[[], str]) -> Seed:

@@ -3,7 +3,10 @@
 The texts are barkd's where clients know them. Source: protocol sheet 07 §6.2, §9.5.
 """
 
-from barkd_py.errors import BarkdError, InvalidInput, WalletNotLoaded
+from pathlib import Path
+
+from barkd_py.datadir import DATABASE_FILE
+from barkd_py.errors import BarkdError, InvalidInput, StoreError, WalletNotLoaded
 
 
 class WalletAlreadySet(InvalidInput):
@@ -49,6 +52,41 @@ class DeletionFailed(BarkdError):
 
 class CreateRefused(BarkdError):
     """The request for a new wallet makes no sense together with what is there."""
+
+
+class NoWalletInDatabase(StoreError):
+    """There is a mnemonic, and nothing else of its wallet."""
+
+    def __init__(self, datadir: Path, *, at_url: bool) -> None:
+        doubt = (
+            "the database that BARKD_DATABASE_URL names holds no wallet: is it the right one?"
+            if at_url
+            else f"{datadir / DATABASE_FILE} holds no wallet of barkd-py: is BARKD_DATABASE_URL missing?"
+        )
+        super().__init__(
+            f"there is a mnemonic in {datadir}, but {doubt} A wallet moves from one database to another by "
+            "`barkd backup` and `barkd restore`, and comes from barkd by its words (docs/migration.md)"
+        )
+
+
+class DatabaseMoved(StoreError):
+    """The wallet is in another database now."""
+
+    def __init__(self, aside: Path) -> None:
+        super().__init__(
+            f"the wallet was moved to another database, and its old one is {aside}: set BARKD_DATABASE_URL. "
+            "Do not put the old one back: it would pay with VTXOs that are spent"
+        )
+
+
+class TwoDatabases(StoreError):
+    """Nobody can tell which of them is the wallet."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(
+            f"there is a wallet in {file}, and BARKD_DATABASE_URL names another database: unset it; or move "
+            "the wallet there with `barkd backup` and `barkd restore`, which puts the file aside"
+        )
 
 
 class RuntimeStopped(BarkdError):

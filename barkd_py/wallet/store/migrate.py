@@ -28,22 +28,34 @@ class SchemaTooNew(StoreError):
         self.found = found
 
 
+class DatabaseEmpty(StoreError):
+    """Nobody has made a wallet's tables in it. Nothing was changed."""
+
+    def __init__(self) -> None:
+        super().__init__("the database is empty")
+
+
 def migrations_directory() -> Path:
     """Where the migrations are: in the package, if it was built into a wheel; else at the tree's root."""
     packaged = Path(__file__).parent / "migrations"
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "alembic"
 
 
-async def migrate(writer: AsyncEngine) -> None:
-    """Apply the missing migrations, all in one transaction. Raises SchemaTooNew."""
+async def migrate(writer: AsyncEngine, *, make: bool = True) -> None:
+    """Apply the missing migrations, all in one transaction. Raises SchemaTooNew.
+
+    make: also in an empty database; else that is DatabaseEmpty.
+    """
     async with writer.begin() as connection:
-        await connection.run_sync(_migrate)
+        await connection.run_sync(_migrate, make)
 
 
-def _migrate(connection: Connection) -> None:
+def _migrate(connection: Connection, make: bool) -> None:
     found = _version(connection)
     if found == HEAD:
         return
+    if found is None and not make:
+        raise DatabaseEmpty
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory

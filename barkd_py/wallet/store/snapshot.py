@@ -130,10 +130,10 @@ def describe(target: Path, facts: Mapping[str, str]) -> None:
         copy.execute("CREATE TABLE backup (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
         copy.executemany("INSERT INTO backup VALUES (?, ?)", facts.items())
         copy.commit()
-    _make_whole(target)
+    make_whole(target)
 
 
-def _make_whole(file: Path) -> None:
+def make_whole(file: Path) -> None:
     """One file, without a log beside it, and on the disk."""
     with closing(sqlite3.connect(file)) as database:
         database.execute("PRAGMA journal_mode=DELETE")
@@ -158,6 +158,19 @@ def read_description(snapshot: Path) -> Mapping[str, str]:
 def _has_table(connection: sqlite3.Connection, name: str) -> bool:
     query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
     return connection.execute(query, (name,)).fetchone() is not None
+
+
+def holds_wallet(file: Path) -> bool:
+    """Whether a SQLite file, if it exists, is more than an empty database; in doubt it is."""
+    if not file.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(f"file:{file.resolve()}?mode=rw", uri=True, timeout=30)) as database:
+            if _has_table(database, "properties"):
+                return database.execute("SELECT 1 FROM properties").fetchone() is not None
+            return database.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
+    except sqlite3.Error:
+        return True
 
 
 # --- putting one back
@@ -192,7 +205,7 @@ async def let_it_recover(file: Path) -> None:
             await tx.recovery.forget()
     finally:
         await store.close()
-    _make_whole(file)
+    make_whole(file)
 
 
 async def to_database(file: Path, database: str) -> None:

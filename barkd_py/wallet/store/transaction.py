@@ -138,18 +138,22 @@ class Store:
         self._lease = None if writer.dialect.name == "sqlite" else Lease(writer, reader)
 
     @classmethod
-    async def open(cls, url: str | URL, *, clock: Clock = system_clock) -> "Store":
+    async def open(cls, url: str | URL, *, clock: Clock = system_clock, make: bool = True) -> "Store":
         """Open a database, make it if it does not exist, and bring it to the newest schema.
 
         url: ``postgresql://…``, ``sqlite:///path``, or the path of a SQLite file.
+        make: False makes none; a database without a wallet's tables is then DatabaseEmpty.
         Raises StoreError; SchemaTooNew and DatabaseInUse among others. Nothing was changed then.
         """
         parsed = engine.parse_url(url) if isinstance(url, str) else url
-        engine.create_file(parsed)
+        if make:
+            engine.create_file(parsed)
+        elif engine.is_missing_file(parsed):
+            raise migrate.DatabaseEmpty
         store = cls(engine.create_writer(parsed), engine.create_reader(parsed), clock)
         try:
             with _translated():
-                await migrate.migrate(store._writer)
+                await migrate.migrate(store._writer, make=make)
                 if store._lease is not None:
                     async with store._writer.begin() as connection:
                         await store._lease.begin(connection)
@@ -157,6 +161,25 @@ class Store:
             await store.close()
             raise
         return store
+
+    @classmethod
+    async def open_existing(cls, url: str) -> "Store":
+        """Open a database that is there; see `open`. Raises DatabaseEmpty, StoreError."""
+        return await cls.open(url, make=False)
+
+    @staticmethod
+    async def probe(url: str) -> None:
+        """Look whether a database can be reached; nothing is changed. Raises StoreError."""
+        parsed = engine.parse_url(url)
+        if engine.is_missing_file(parsed):
+            return
+        writer = engine.create_writer(parsed)
+        try:
+            with _translated():
+                async with writer.connect():
+                    pass
+        finally:
+            await writer.dispose()
 
     async def erase(self) -> None:
         """Delete every row; what is left is an empty wallet database. Dangerous: coins are lost with it."""

@@ -11,9 +11,16 @@ from pathlib import Path
 import pytest
 
 from barkd_py.config import write_config
+from barkd_py.daemon.backend import Backend
 from barkd_py.daemon.backup import BackupError, Restored, StaleBackup, UncheckedBackup, make, restore
+from barkd_py.daemon.errors import DatabaseMoved, TwoDatabases
 from barkd_py.datadir import Datadir
-from barkd_py.wallet.store.snapshot import NotABackup
+from barkd_py.errors import chain_text
+from barkd_py.wallet.store import snapshot
+from barkd_py.wallet.store.snapshot import DatabaseNotEmpty, NotABackup
+from barkd_py.wallet.wallet import PropertiesMissing
+from tests.support.postgres import Cluster
+from tests.wallet.conftest import create_database
 from tests.wallet.flows.conftest import ALICE, BOB, Net, Owner
 from tests.wallet.flows.test_recovery import pay, spendable
 
@@ -53,8 +60,29 @@ class Home:
         datadir = Datadir(self.net.directory / name)
         shutil.copy(self.net.directory / "home.backups", self.net.directory / f"{name}.backups")
         return await restore(
-            file, datadir, None, ask_mnemonic=lambda: words, accept_stale=accept_stale, environment={}
+            file,
+            datadir,
+            None,
+            ask_mnemonic=lambda: words,
+            accept_stale=accept_stale,
+            now=NOW,
+            environment={},
         )
+
+    async def move(self, file: Path, url: str) -> Restored:
+        """As `barkd restore` with BARKD_DATABASE_URL, where the wallet is."""
+        return await restore(
+            file, self.datadir, url, ask_mnemonic=str, accept_stale=False, now=NOW, environment={}
+        )
+
+    async def start(self, url: str | None) -> None:
+        """As a daemon's start, as far as that the wallet opens."""
+        wallet = await Backend(url).open(self.datadir.path, ALICE.words, lambda _: self.net.config())
+        await wallet.close()
+
+    def files(self) -> set[str]:
+        """Of the database."""
+        return {path.name for path in self.datadir.path.iterdir() if path.name.startswith("db.sqlite")}
 
 
 @pytest.fixture
@@ -167,7 +195,7 @@ async def test_a_backup_that_cannot_be_checked_is_refused(home: Home) -> None:
 async def test_what_is_no_backup_of_this_wallet_is_refused(home: Home) -> None:
     file = await home.backup("file")
     with pytest.raises(BackupError, match="holds a wallet database"):
-        await restore(file, home.datadir, None, ask_mnemonic=str, accept_stale=True)
+        await restore(file, home.datadir, None, ask_mnemonic=str, accept_stale=True, now=NOW)
     with pytest.raises(BackupError, match="is of the wallet 53bdf6b1, and the mnemonic of"):
         await home.put_back(file, words=BOB.words)
     with pytest.raises(BackupError, match="Invalid mnemonic"):
@@ -206,3 +234,97 @@ async def test_a_restore_that_was_killed_is_made_again(home: Home, monkeypatch: 
 
 def _die(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+# --- between databases
+
+
+async def test_a_wallet_that_moved_to_postgresql_is_not_run_where_it_was(
+    home: Home, postgres: Cluster
+) -> None:
+    url = await create_database(postgres, "a_new_home")
+    file = await home.backup("file")
+    with pytest.raises(TwoDatabases, match="BARKD_DATABASE_URL names another database: unset it"):
+        await home.start(url)
+    assert (await home.move(file, url)).aside == home.datadir.path / "db.sqlite.moved-2026-11-22"
+
+    assert home.files() == {"db.sqlite.moved-2026-11-22"}
+    await home.start(url)
+    with pytest.raises(DatabaseMoved, match=r"/db\.sqlite\.moved-2026-11-22: set BARKD_DATABASE_URL"):
+        await home.start(None)
+    assert home.files() == {"db.sqlite.moved-2026-11-22"}
+
+    # And back: now the one at the URL is old.
+    back = home.net.directory / "back-again"
+    await make(home.datadir, url, back, now=NOW, with_mnemonic=False)
+    await restore(back, home.datadir, None, ask_mnemonic=str, accept_stale=False, now=NOW, environment={})
+    await home.start(None)
+    with pytest.raises(TwoDatabases):
+        await home.start(url)
+
+
+async def test_an_earlier_move_is_not_written_over(home: Home) -> None:
+    file = await home.backup("file")
+    for number, aside in ((1, "db.sqlite.moved-2026-11-22"), (2, "db.sqlite.moved-2026-11-22.2")):
+        done = await home.move(file, f"sqlite:///{home.net.directory}/elsewhere-{number}.sqlite")
+        assert done.aside == home.datadir.path / aside
+        shutil.copy(home.net.directory / "alice.sqlite", home.datadir.database)
+
+
+async def test_a_move_that_fails_leaves_the_wallet_where_it_is(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await home.backup("file")
+    full = home.net.directory / "bob.sqlite"
+    with pytest.raises(DatabaseNotEmpty):
+        await home.move(file, f"sqlite:///{full}")
+    assert home.files() >= {"db.sqlite"}
+    assert not home.datadir.databases_aside()
+    await home.start(None)
+    # A kill, after which nobody can put anything back:
+    url = f"sqlite:///{home.net.directory}/elsewhere.sqlite"
+    with monkeypatch.context() as dying:
+        dying.setattr(snapshot, "to_database", _die)
+        dying.setattr(Datadir, "take_database_back", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            await home.move(file, url)
+    for which in (None, url):
+        with pytest.raises((DatabaseMoved, PropertiesMissing)):
+            await home.start(which)
+    await home.move(file, url)
+    await home.start(url)
+
+
+async def test_a_url_of_the_file_itself_is_no_other_database(home: Home) -> None:
+    url = f"sqlite:///{home.datadir.database}"
+    await home.start(url)
+    with pytest.raises(BackupError, match="holds a wallet database"):
+        await home.move(await home.backup("file"), url)
+
+
+@pytest.mark.parametrize("kind", ["file", "sqlite", "postgresql"])
+async def test_a_mnemonic_beside_an_empty_database_is_explained_and_nothing_is_made(
+    home: Home, kind: str, request: pytest.FixtureRequest
+) -> None:
+    file = await home.backup("file")
+    for path in home.datadir.path.glob("db.sqlite*"):
+        path.unlink()
+    elsewhere = home.net.directory / "elsewhere.sqlite"
+    url, hint = f"sqlite:///{elsewhere}", "BARKD_DATABASE_URL names holds no wallet: is it the right one"
+    if kind == "postgresql":
+        url = await create_database(request.getfixturevalue("postgres"), "never_a_wallet")
+    where, hint = (None, "is BARKD_DATABASE_URL missing") if kind == "file" else (url, hint)
+    with pytest.raises(PropertiesMissing) as failure:
+        await home.start(where)
+    said = chain_text(failure.value)
+    assert said.startswith("failed to read properties: there is a mnemonic in ")
+    assert hint in said
+    assert home.files() == set()
+    assert not elsewhere.exists()
+    if kind == "postgresql":
+        with pytest.raises(snapshot.NoDatabase):  # not a table
+            await make(home.datadir, url, home.net.directory / "none", now=NOW, with_mnemonic=False)
+    # What an earlier version of this program left behind is in nobody's way.
+    home.datadir.database.touch()
+    await restore(file, home.datadir, None, ask_mnemonic=str, accept_stale=False, now=NOW, environment={})
+    await home.start(None)
