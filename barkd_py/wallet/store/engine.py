@@ -76,12 +76,6 @@ def is_missing_file(url: URL) -> bool:
     return is_file and not Path(url.database or "").exists()
 
 
-def is_missing_file(url: URL) -> bool:
-    """Whether it is a SQLite file that nobody has made."""
-    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
-    return is_file and not Path(url.database or "").exists()
-
-
 def create_writer(url: URL) -> AsyncEngine:
     """An engine with a single connection, whose transactions may write."""
     if url.get_backend_name() == "sqlite":
