@@ -105,6 +105,39 @@ async def taken_over(first: Daemon, second: Daemon) -> None:
     print(f"taken over after {time.monotonic() - began:.1f} s, on a machine {slowness:.1f} times too slow")
 
 
+async def test_a_payment_that_is_under_way_is_finished_by_the_second(
+    daemons: tuple[Daemon, Daemon], devnet: Devnet
+) -> None:
+    """The first dies while the payee keeps the payment waiting: nothing is lost, nothing is paid twice."""
+    first, second = daemons
+    await devnet.mine()
+    await first.post("/wallet/sync")
+    had_sat = (
+        await eventually(lambda: first.get("/wallet/balance"), lambda got: got["pending_board_sat"] == 0)
+    )["spendable_sat"]
+    invoice = await devnet.pull("/lightning/invoice", amount_sat=10_000, hold=True)
+    await first.post("/lightning/pay", {"destination": invoice["invoice"]})
+    send = f"/lightning/sends/{invoice['payment_hash']}"
+    await eventually(lambda: first.get(send), lambda got: got["state"] == "payment-initiated")
+
+    await taken_over(first, second)
+
+    assert (await second.get(send))["state"] == "payment-initiated"
+    assert (await second.get("/wallet/balance"))["pending_lightning_send_sat"] > 10_000
+    await second.post("/lightning/pay", {"destination": invoice["invoice"]})  # it goes on; nothing begins
+    await devnet.pull("/lightning/settle", payment_hash=invoice["payment_hash"])
+    paid = await eventually(lambda: second.get(send), lambda got: got["state"] == "paid")
+    assert len(paid["preimage"]) == 64
+    history = await second.get("/history")
+    (movement,) = [each for each in history if each["subsystem"]["name"] == "bark.lightning_send"]
+    assert movement["status"] == "successful"
+    balance = await second.get("/wallet/balance")
+    assert balance["spendable_sat"] == had_sat + movement["effective_balance_sat"]
+    assert balance["spendable_sat"] == had_sat - 10_000 - movement["offchain_fee_sat"]
+    assert balance["pending_lightning_send_sat"] == 0
+    assert sum(each["effective_balance_sat"] for each in history) == balance["spendable_sat"]
+
+
 PASSWORD = "geheim-7f3a"
 
 
