@@ -288,6 +288,10 @@ class ArkServer:
         """Overwrite the state, for a server that lies. Raises Missing."""
         await self._store.transact(lambda connection: vtxo_rows.set_state(connection, vtxo_id, state))
 
+    async def flag_exited(self, vtxo_id: VtxoId, height: int | None) -> None:
+        """Take a VTXO for exited in a block, whatever the chain says; None: not any more. Raises Missing."""
+        await self._store.transact(lambda connection: vtxo_rows.set_exited(connection, vtxo_id, height))
+
     async def lightning_books(
         self,
     ) -> tuple[list[lightning_rows.Attempt], list[lightning_rows.Subscription]]:

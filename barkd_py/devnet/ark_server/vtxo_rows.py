@@ -357,6 +357,12 @@ def set_state(connection: Connection, vtxo_id: VtxoId, state: SpendState) -> Non
     connection.execute(update(vtxo).where(vtxo.c.id == bytes(vtxo_id)).values(spend_state=state.value))
 
 
+def set_exited(connection: Connection, vtxo_id: VtxoId, height: int | None) -> None:
+    """Overwrite where a VTXO's transaction is in the chain, as `set_state` does. Raises Missing."""
+    get(connection, vtxo_id)
+    connection.execute(update(vtxo).where(vtxo.c.id == bytes(vtxo_id)).values(confirmed_height=height))
+
+
 # --- checks before a change
 
 

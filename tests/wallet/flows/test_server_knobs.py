@@ -1,0 +1,243 @@
+"""What a server can do to a wallet that no other flow shows: knobs of sheet 10 §14.
+
+Connections that die in the middle of a call, a server that speaks the older protocol, one that takes a VTXO
+for exited, one that hands out what users cannot hold, and one that answers differently the second time.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from barkd_py.ark.policy import ServerOwnedPolicy
+from barkd_py.ark.vtxo import ServerVtxo
+from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.errors import BarkdError, ServerRejected, chain_text
+from barkd_py.server_rpc.api import RoundParticipation
+from barkd_py.wallet.exits.states import ExitFilter
+from barkd_py.wallet.recovery.report import RecoveryOutcome
+from barkd_py.wallet.rounds.service import NotStored
+from barkd_py.wallet.rounds.states import Issued
+from barkd_py.wallet.vtxos.selection import NotEnoughVtxos
+from tests.faults.tcp import Wire, wire_to
+from tests.wallet.flows.conftest import ALICE, Net, Owner
+from tests.wallet.flows.liar import between
+from tests.wallet.flows.lightning import Outside
+from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, settle, stored_rounds
+from tests.wallet.flows.test_arkoor_send import AMOUNT_SAT, assert_settled, impatient_sends, sends
+from tests.wallet.flows.test_hostile_recovery import Server, no_xpub, recovery_with, run
+from tests.wallet.flows.test_lightning_lies import assert_receives, hits
+from tests.wallet.flows.test_lightning_receive import until
+from tests.wallet.flows.test_recovery import BOTH, found, pay, reborn, spendable
+
+
+@pytest.fixture
+def server_settings() -> ServerSettings:
+    return ServerSettings(round_interval_secs=3600, round_submit_secs=60, round_sign_secs=60)
+
+
+# --- connections that die in the middle of a call
+
+
+@pytest.fixture
+async def wire(net: Net) -> AsyncIterator[Wire]:
+    async with wire_to(net.devnet.urls.ark_server_url.removeprefix("http://")) as wire:
+        yield wire
+
+
+@pytest.fixture
+async def remote(net: Net, wire: Wire) -> AsyncIterator[Owner]:
+    """Alice, who reaches the server over a wire that can be cut."""
+    async with net.owner("alice", ALICE, server_address=wire.url) as owner:
+        yield owner
+
+
+@pytest.mark.parametrize("stage", ["before", "after-commit"])
+@pytest.mark.parametrize("end", ["cut", "goaway"])
+async def test_a_connection_that_ends_in_the_middle_of_a_call(
+    net: Net, remote: Owner, bob: Owner, wire: Wire, stage: str, end: str
+) -> None:
+    """The server has cosigned, or not: the wallet cannot know, asks again, and pays once.
+
+    cut: the stream is dropped. goaway: the server says that it goes, and ends the call half done.
+    """
+    before_sat = await remote.spendable_sat()
+    address = await bob.wallet.new_address()
+    number = net.fault("RequestArkoorCosign", stage=stage, kind="delay", seconds=20)
+    task = asyncio.create_task(impatient_sends(remote.wallet).send(address, AMOUNT_SAT))
+
+    async def is_in_the_call() -> bool:
+        return hits(net, number) == 1
+
+    await until(is_in_the_call)
+    if end == "cut":
+        await wire.cut()
+        await wire.mend()
+    else:
+        await net.restart_ark_server()
+    async with asyncio.timeout(60):
+        with suppress(BarkdError):
+            await task
+    net.honest()
+    await remote.wallet.arkoor.drive_all()
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+    assert await remote.spendable_sat() == before_sat - AMOUNT_SAT
+    assert len(await sends(remote.wallet)) == 1
+    await assert_settled(remote.wallet)
+
+
+# --- protocol versions
+
+
+async def test_a_server_of_the_older_protocol(net: Net, alice: Owner, bob: Owner) -> None:
+    """Boards and payments work; what needs hash locks is refused, and nothing is locked by that."""
+    net.fault(
+        "Handshake",
+        stage="reply",
+        kind="mutate",
+        path="max_protocol_version",
+        mutation="set",
+        value=4,
+        count=None,
+    )
+    await alice.restart()
+    await alice.wallet.send_arkoor(await bob.wallet.new_address(), AMOUNT_SAT)
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+    before_sat = await alice.spendable_sat()
+    await alice.board(30_000)
+    balance = await alice.wallet.balance()
+    assert balance.spendable_sat > before_sat
+
+    with pytest.raises(ServerRejected, match="client version is too old"):
+        await alice.wallet.lightning.create_invoice(10_000)
+    with pytest.raises(NotStored) as refused:
+        await alice.wallet.rounds.refresh_delegated(
+            [vtxo.id for vtxo in await alice.wallet.list_vtxos(include_all=False)]
+        )
+    assert "client version is too old" in chain_text(refused.value)
+    assert await alice.wallet.balance() == balance
+    await assert_nothing_stuck(alice)
+
+    net.honest()  # the server was brought up to date
+    await alice.restart()
+    await assert_receives(alice, Outside(net), balance.spendable_sat)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("max_protocol_version", 3, "Client min is: 4, server max is: 3"),
+        ("min_protocol_version", 6, "Client max is: 5, server min is: 6"),
+    ],
+)
+async def test_a_server_without_a_common_protocol(
+    net: Net, alice: Owner, bob: Owner, field: str, value: int, problem: str
+) -> None:
+    """Nothing is asked of it. What needs no server works, an exit among that."""
+    before_sat = await alice.spendable_sat()
+    net.fault("Handshake", stage="reply", kind="mutate", path=field, mutation="set", value=value, count=None)
+    await alice.restart()
+    with pytest.raises(BarkdError, match=problem):
+        await alice.wallet.send_arkoor(await bob.wallet.new_address(), AMOUNT_SAT)
+    assert await alice.spendable_sat() == before_sat
+    (vtxo,) = await alice.wallet.list_vtxos(include_all=False)
+    await alice.wallet.exits.start([vtxo.id])
+    (exit_,) = await alice.wallet.exits.statuses(ExitFilter.ALL)
+    assert exit_.vtxo_id == vtxo.id
+
+
+# --- the books of the server are wrong
+
+
+async def test_a_vtxo_that_the_server_takes_for_exited(net: Net, alice: Owner, bob: Owner) -> None:
+    """It is not paid with until that is mended, and stays in sight; other money is paid with meanwhile."""
+    (flagged,) = await alice.wallet.list_vtxos(include_all=False)
+    await net.devnet.ark_server.flag_exited(flagged.id, 110)
+    address = await bob.wallet.new_address()
+    before = await alice.wallet.balance()
+    for _ in range(2):
+        with pytest.raises(NotEnoughVtxos) as refused:
+            await alice.wallet.send_arkoor(address, AMOUNT_SAT)
+        assert f"vtxo {flagged.id} has exited onchain" in chain_text(refused.value)
+        assert await alice.wallet.balance() == before
+        await assert_settled(alice.wallet)
+    await alice.board(20_000)
+    await alice.wallet.send_arkoor(address, AMOUNT_SAT)
+    assert flagged.id in {vtxo.id for vtxo in await alice.wallet.list_vtxos(include_all=False)}
+
+    await net.devnet.ark_server.flag_exited(flagged.id, None)
+    await alice.wallet.send_arkoor(address, flagged.amount_sat)
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT + flagged.amount_sat
+
+
+@BOTH
+async def test_a_lookup_that_answers_with_the_servers_own_output(net: Net, alice: Owner, bob: Owner) -> None:
+    """Of the kinds that users cannot hold: it is no VTXO to us, and hides no other."""
+    await pay(alice, bob, 10_000)
+    await pay(bob, alice, 3_000)
+    before = await spendable(alice)
+    poisoned = min(before)
+    async with alice.wallet.store.read() as tx:
+        (real,) = await tx.vtxos.bodies([poisoned])
+    internal = ServerVtxo(
+        amount_sat=real.amount_sat,
+        expiry_height=real.expiry_height,
+        server_pubkey=real.server_pubkey,
+        exit_delta=real.exit_delta,
+        anchor_point=real.anchor_point,
+        genesis=real.genesis,
+        policy=ServerOwnedPolicy(),
+        point=real.point,
+    )
+    async with reborn(net, alice) as again:
+        told = {"stage": "reply", "kind": "mutate", "mutation": "set", "value": internal.encode().hex()}
+        numbers = [
+            net.fault(rpc, path=path, contains=bytes(poisoned).hex(), count=None, **told)
+            for rpc, path in (("GetVtxo", "vtxo"), ("GetVtxosByIds", "vtxos.0"))
+        ]
+        server = Server(again.wallet)
+        server.xpub, server.regular = no_xpub, []
+        report = await run(recovery_with(again.wallet, server))
+        assert sum(hits(net, number) for number in numbers) > 0
+        assert await spendable(again) == before - {poisoned}
+        assert found(report, RecoveryOutcome.FAILED) == {poisoned}
+        assert not report.is_complete
+        net.honest()
+        await again.wallet.recovery.retry()
+        assert await spendable(again) == before
+
+
+# --- another answer to the same question
+
+
+def _short(told: RoundParticipation) -> RoundParticipation:
+    """Other outputs under the same hash: a satoshi less each, and consistent in itself."""
+    changed = [
+        replace(vtxo, amount_sat=vtxo.amount_sat - 1).with_computed_point() for vtxo in told.output_vtxos
+    ]
+    return replace(told, output_vtxos=tuple(changed))
+
+
+async def test_a_second_answer_about_a_round_changes_nothing(net: Net, alice: Owner) -> None:
+    """The wallet has stored what the round gave it; asked again, the server tells of other VTXOs."""
+    liar = between(alice)
+    await alice.wallet.rounds.refresh_all()
+    await hold_round(net, alice)
+    (state,) = await stored_rounds(alice)
+    assert isinstance(state, Issued)
+    first = {vtxo.id for vtxo in state.vtxos}
+    liar.lies["round_participation_status"] = _short
+    for _ in range(2):
+        await alice.wallet.rounds.on_completed(state.unlock_hash)
+        await alice.wallet.rounds.sync()
+        (now,) = await stored_rounds(alice)
+        assert isinstance(now, Issued)
+        assert {vtxo.id for vtxo in now.vtxos} == first
+    await settle(net, alice)
+    await assert_nothing_stuck(alice)
+    assert {vtxo.id for vtxo in await alice.wallet.list_vtxos(include_all=False)} == first
