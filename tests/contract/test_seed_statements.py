@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from barkd_py.api.auth import AuthToken
 from barkd_py.api.tickets import LIFETIME_SECS
@@ -86,7 +88,8 @@ class Story:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def story(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story]:
     directory = tmp_path_factory.mktemp("seeds")
-    devnet = start_devnet(directory / "devnet")
+    # No round begins but those that the story holds.
+    devnet = start_devnet(directory / "devnet", "--round-interval", "100000")
     asked_dir = directory / "asked"
     asked_dir.mkdir(mode=0o700)
     (asked_dir / "auth_token").write_text(TOKEN)
@@ -295,7 +298,7 @@ async def test_a_vtxo_in_detail_and_encoded_can_be_imported_again(story: Story) 
 
 
 async def test_an_import_is_checked_for_its_owner(story: Story) -> None:
-    """Documented to check for expiry too, which only 0.1.4 did."""
+    """Documented to check for expiry too, which only 0.1.4 did: see `wallet/flows/test_wallet.py`."""
     (foreign,) = await story.other.get("/wallet/vtxos")
     encoded = (await story.other.get(f"/wallet/vtxos/{foreign['id']}/encoded"))["encoded"]
     refused = await story.ask("POST", "/wallet/import-vtxo", {"vtxos": [encoded]})
@@ -336,8 +339,18 @@ async def test_history_is_from_newest_to_oldest_and_records_vtxos_and_balance(st
     times = [entry["time"]["created_at"] for entry in (newest, *older)]
     assert times == sorted(times, reverse=True)
     assert await story.get("/wallet/movements") == [newest, *older]
-    to = newest["sent_to"][0]["destination"]
-    assert await story.get(f"/history?type={to['type']}&value={to['value']}") == [newest]
+
+
+async def test_history_of_one_destination_is_from_oldest_to_newest(story: Story) -> None:
+    """Documented as the other way round, which only the whole history is."""
+    first = (await story.get("/history"))[0]
+    to = first["sent_to"][0]["destination"]
+    filtered = f"/history?type={to['type']}&value={to['value']}"
+    assert await story.get(filtered) == [first]
+    await story.post("/wallet/send", {"destination": to["value"], "amount_sat": 5_000})
+    found = await story.get(filtered)
+    assert [entry["effective_balance_sat"] for entry in found] == [-20_000, -5_000]
+    assert found[0] == first
 
 
 async def test_vtxos_that_are_spent_are_listed_on_demand(story: Story) -> None:
@@ -357,7 +370,13 @@ async def test_a_ticket_lives_ten_minutes_and_works_once(story: Story) -> None:
     answer = await story.ask("GET", "/notifications/ws/ticket")
     assert answer.headers["content-type"] == "application/json"
     assert len(answer.json()) == 64
-    assert LIFETIME_SECS == 600
+    assert LIFETIME_SECS == 600  # kept: tests/api/test_notifications.py has a clock
+    url = f"ws://127.0.0.1:{story.asked.port}/api/v1/notifications/ws?ticket={answer.json()}"
+    async with asyncio.timeout(PATIENCE_SECS), connect(url) as socket:
+        await (await socket.ping())
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url)
+        assert refused.value.response.status_code == 401
 
 
 # --- refreshes
@@ -369,6 +388,7 @@ async def test_a_refresh_waits_for_a_round_and_disappears_when_it_is_confirmed(s
     registered = await story.post("/wallet/refresh/vtxos", {"vtxos": [vtxo["id"]]})
     assert registered["participation"]["inputs"] == [vtxo["id"]]
     assert [entry["id"] for entry in await story.get("/wallet/rounds")] == [registered["id"]]
+    assert (await story.get(f"/wallet/vtxos/{vtxo['id']}"))["state"]["type"] == "spendable"
     await story.hold_round()
     assert (await story.get(f"/wallet/vtxos/{vtxo['id']}"))["state"]["type"] == "spent"
     assert max(found["expiry_height"] for found in await story.spendable()) > vtxo["expiry_height"]
@@ -494,6 +514,7 @@ async def test_an_exit_needs_vtxos_that_are_known(story: Story) -> None:
         refused = await story.ask("POST", "/exits/start/vtxos", {"vtxos": vtxos})
         assert refused.status_code == status
         assert refused.json()["message"].startswith(text)
+        assert refused.json().get("resources") == ([UNKNOWN_VTXO] if status == 404 else None)
 
 
 async def test_a_vtxo_that_is_spent_already_is_passed_over(story: Story) -> None:
@@ -573,8 +594,13 @@ async def test_done_is_true_while_an_exit_waits_to_be_claimed(story: Story) -> N
 
 
 async def test_claims_are_not_made_by_the_daemon_and_have_no_txid(story: Story) -> None:
-    claim = {"destination": ADDRESS, "vtxos": [story.exiting], "fee_rate": 2_000}
+    """The fee rate is in sat/kvB and rounded up: 4,001 are 1,001 sat/kwu."""
+    claim = {"destination": ADDRESS, "vtxos": [story.exiting], "fee_rate": 4_001}
     assert await story.post("/exits/claim/vtxos", claim) == {"message": "Exit claimed successfully"}
+    state = (await story.get(f"/exits/status/vtxo/{story.exiting}"))["state"]
+    async with httpx.AsyncClient(base_url=story.devnet.esplora_url) as chain:
+        tx = (await chain.get(f"/tx/{state['claim_txid']}")).json()
+    assert tx["fee"] == tx["weight"] + 1
     nothing = await story.ask("POST", "/exits/claim/all", {"destination": ADDRESS})
     assert nothing.status_code == 500
 

@@ -267,6 +267,17 @@ async def test_a_spent_vtxo_is_imported_as_spent(net: Net, alice: Owner, bob: Ow
         assert await again.spendable_sat() == 0
 
 
+@pytest.mark.parametrize("server_settings", [ServerSettings(vtxo_lifetime=40)])
+async def test_a_vtxo_that_has_expired_is_imported(net: Net, alice: Owner) -> None:
+    """As by barkd since 0.6: the server may still refresh it."""
+    await alice.board(100_000)
+    vtxo = await _alices_vtxo(alice, below_sat=200_000)
+    await net.mine(41)
+    assert net.devnet.node.index.tip_height > vtxo.expiry_height
+    async with net.wallet("alice-again", ALICE) as again:
+        assert await import_into(again, vtxo) == [(vtxo.id, Spendable())]
+
+
 async def test_the_status_check_may_be_skipped(net: Net, alice: Owner, bob: Owner) -> None:
     vtxo = await _alices_vtxo(alice)
     await alice.wallet.send_arkoor(await bob.wallet.new_address(), 1_000)
