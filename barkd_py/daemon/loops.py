@@ -60,13 +60,8 @@ class Daemon:
         self._new_tip_for_exits = asyncio.Event()
         self._heartbeat_task: asyncio.Task[bool] | None = None
         self._supervisor: Supervisor | None = None
-        self._extra: list[Loop] = []
         self._reconnected = asyncio.Event()
         self.connected = False
-
-    def add_loop(self, loop: Loop) -> None:
-        """One more row; before `start`."""
-        self._extra.append(loop)
 
     async def start(self) -> None:
         """Say hello to the server, and start the loops. Failures are logged, and the loops try again."""
@@ -82,7 +77,6 @@ class Daemon:
                 Loop("mailbox", self._mailbox, streams=True),
                 Loop("round-events", self._round_events, streams=True),
                 Loop("recovery", self._recovery),
-                *self._extra,
             ]
         self._supervisor = Supervisor(loops)
         self._supervisor.start()

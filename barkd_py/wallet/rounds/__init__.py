@@ -8,6 +8,7 @@
     records       rows, locks and movements, stored together
     signing       cosign keys and nonces, in memory only, and what is signed with them
     swap          the end of every round: leaves, forfeits, preimage
+    recovery      participations that only the server knows
     service       the part of the wallet: starts participations, feeds events, tells how they are doing
     maintenance   refreshes by itself what would expire
 
