@@ -41,7 +41,7 @@ ORDERS: Final = (
 )
 """Lists whose order the contract does not fix but for some fields: path, place, these fields."""
 
-VOLATILE: Final = frozenset({"fingerprint"})
+VOLATILE: Final = frozenset({"fingerprint", "mnemonic"})
 """Keys whose values are a wallet's own."""
 
 

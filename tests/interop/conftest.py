@@ -47,7 +47,7 @@ def devnet(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     directory = tmp_path_factory.mktemp("devnet")
     captaind = os.environ.get("CAPTAIND_EXEC")
     if captaind is None:
-        running = start_devnet(directory)
+        running = start_devnet(directory, *getattr(request.module, "DEVNET_OPTIONS", ()))
         yield running
         running.process.kill()
     else:
