@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.hashes import sha256
@@ -22,7 +23,8 @@ from barkd_py.wallet.payments.request import parse_lightning_destination
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
-from tests.wallet.flows.test_recovery import BOTH, reborn, recover
+from tests.wallet.flows.offboards import target_of
+from tests.wallet.flows.test_recovery import BOTH, reborn, recover, spendable
 
 AMOUNT_SAT = 10_000
 
@@ -66,6 +68,56 @@ async def ends_as(owner: Owner, payment_hash: bytes, state: SendState) -> None:
 async def payment(owner: Owner) -> Movement:
     (found,) = [each for each in await owner.wallet.list_movements() if each.subsystem == LIGHTNING_SEND]
     return found
+
+
+# --- when all is over
+
+
+@BOTH
+async def test_what_finished_payments_have_left_is_found(
+    net: Net, alice: Owner, bob: Owner, outside: Outside
+) -> None:
+    """Change of a payment on chain and of one over Lightning, what came in over Lightning, and a board.
+
+    Something of each is unspent at the end.
+    """
+    found: dict[str, set[VtxoId]] = {}
+    known = await spendable(alice)
+
+    async def settled(what: str) -> None:
+        nonlocal known
+        await net.mine()
+        await alice.wallet.offboards.drive_all()
+        found[what] = await spendable(alice) - known
+        known |= found[what]
+
+    async def received() -> bool:
+        await alice.wallet.lightning.resume()
+        return (
+            await alice.wallet.lightning.receive(Bolt11Invoice.parse(invoice).payment_hash)
+        ).state == "settled"
+
+    await alice.wallet.offboards.send(50_000, await target_of(bob))
+    await settled("change of a payment on chain")
+    payment_hash = await pay(alice, await outside.invoice(AMOUNT_SAT))
+    await ends_as(alice, payment_hash, SendState.PAID)
+    await settled("change of a Lightning payment")
+    invoice = await alice.wallet.lightning.create_invoice(20_000)
+    await outside.pay(invoice)
+    await until(received)
+    await settled("a Lightning payment that came in")
+    await alice.board(60_000)
+    await settled("a board")
+    before = await spendable(alice)
+    balance = await alice.wallet.balance()
+    assert all(vtxos & before for vtxos in found.values()), found
+
+    async with after_losing_everything(net, alice) as (again, report):
+        assert report.is_complete
+        assert await spendable(again) == before
+        assert await again.wallet.balance() == balance == Balance(spendable_sat=balance.spendable_sat)
+        await again.wallet.mailbox.sync()
+        assert await spendable(again) == before
 
 
 # --- sending
