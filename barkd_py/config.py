@@ -63,6 +63,8 @@ class WalletConfig(BaseModel):
     bitcoind_zmq_address: str | None = None
     socks5_proxy: str | None = None
     vtxo_refresh_expiry_threshold: Blocks
+    vtxo_refresh_max_fee_ppm: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
+    """Ours, not upstream's: what a refresh may cost that nobody asked for."""
     vtxo_exit_margin: Blocks = 12
     htlc_recv_claim_delta: Blocks = 18
     lightning_receive_claim_retries: Annotated[int, Field(ge=0, le=0xFF)] = 5

@@ -36,6 +36,7 @@ def test_every_setting_exists() -> None:
     named = set(re.findall(r"`((?:vtxo|round|offboard)_\w+)`", PAGE)) - {"vtxos"}
     assert named == {
         "vtxo_refresh_expiry_threshold",
+        "vtxo_refresh_max_fee_ppm",
         "round_tx_required_confirmations",
         "offboard_required_confirmations",
         "offboard_lost_tx_grace_period_secs",

@@ -21,6 +21,12 @@ MIN_MAINNET_EXIT_DELTA = 96
 # Each nonce is signed and sent per tree node: more only serve to exhaust the client.
 MAX_MAINNET_ROUND_NONCES = 16
 DEFAULT_VTXO_EXIT_MARGIN = 12
+# Two weeks until an exit can be claimed; servers announce about a day.
+MAX_EXIT_DELTA = 2_016
+# Boards have depth 1: with that as the limit, nothing could be paid with, and refreshes would never end.
+MIN_EXIT_DEPTH = 2
+# Servers announce 100; a VTXO of a large round starts at a depth of about 6.
+MIN_MAINNET_EXIT_DEPTH = 20
 
 
 class BadArkInfo(ProtocolViolation):
@@ -101,6 +107,15 @@ def check_safety(info: ArkInfo, *, vtxo_exit_margin: int = DEFAULT_VTXO_EXIT_MAR
         raise _unsafe("vtxo_exit_delta is 0")
     if info.nb_round_nonces == 0:
         raise _unsafe("nb_round_nonces is 0")
+    if info.vtxo_exit_delta > MAX_EXIT_DELTA:
+        raise _unsafe(
+            f"vtxo_exit_delta {info.vtxo_exit_delta} is above the maximum of {MAX_EXIT_DELTA} blocks"
+        )
+    min_exit_depth = MIN_MAINNET_EXIT_DEPTH if info.is_mainnet else MIN_EXIT_DEPTH
+    if info.max_vtxo_exit_depth < min_exit_depth:
+        raise _unsafe(
+            f"max_vtxo_exit_depth {info.max_vtxo_exit_depth} is below the minimum of {min_exit_depth}"
+        )
     if not info.is_mainnet:
         return
     confirmations = info.required_board_confirmations

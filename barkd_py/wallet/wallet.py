@@ -70,6 +70,7 @@ from barkd_py.wallet.recovery.freshness import Staleness, look
 from barkd_py.wallet.recovery.ledger import Ledger
 from barkd_py.wallet.recovery.service import Recovery
 from barkd_py.wallet.rendered_list import RenderedList
+from barkd_py.wallet.rounds.bounds import UnattendedBounds
 from barkd_py.wallet.rounds.service import Rounds
 from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store
@@ -191,7 +192,9 @@ class Wallet:
             self.registration,
             self.locks,
             limits=SwapLimits(config.round_tx_required_confirmations, config.vtxo_exit_margin),
-            refresh_threshold=config.vtxo_refresh_expiry_threshold,
+            unattended=UnattendedBounds(
+                config.vtxo_refresh_max_fee_ppm, config.vtxo_refresh_expiry_threshold
+            ),
             gap_limit=config.vtxo_key_gap_limit,
         )
         self.mailbox = Mailbox(

@@ -96,6 +96,7 @@ def test_a_server_without_exit_delta_or_nonces_is_never_safe(network: str, field
 
 UNSAFE_ON_MAINNET: list[tuple[dict[str, Any], str]] = [
     ({"vtxo_exit_delta": 95}, "vtxo_exit_delta 95 is below the mainnet minimum of 96 blocks"),
+    ({"max_vtxo_exit_depth": 19}, "max_vtxo_exit_depth 19 is below the minimum of 20"),
     ({"nb_round_nonces": 17}, "nb_round_nonces 17 exceeds cap 16"),
     (
         {"vtxo_lifetime": 15},
@@ -112,7 +113,32 @@ def test_unsafe_terms_are_refused_on_mainnet_only(change: dict[str, Any], reason
     check_safety(replace(SAFE, network="signet", **change))
 
 
-@pytest.mark.parametrize("change", [{"vtxo_exit_delta": 96}, {"nb_round_nonces": 16}, {"vtxo_lifetime": 16}])
+@pytest.mark.parametrize("network", ["bitcoin", "regtest"])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"vtxo_exit_delta": 2017}, "vtxo_exit_delta 2017 is above the maximum of 2016 blocks"),
+        ({"max_vtxo_exit_depth": 1}, "max_vtxo_exit_depth 1 is below the minimum of"),
+    ],
+)
+def test_terms_that_hold_money_up_are_refused_everywhere(
+    network: str, change: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UnsafeServer, match=reason):
+        check_safety(replace(SAFE, network=network, **change))
+
+
+TERMS_AT_THE_LIMIT: list[dict[str, Any]] = [
+    {"vtxo_exit_delta": 96},
+    {"vtxo_exit_delta": 2016},
+    {"nb_round_nonces": 16},
+    {"vtxo_lifetime": 16},
+    {"max_vtxo_exit_depth": 20},
+    {"max_vtxo_exit_depth": 2, "network": "regtest"},
+]
+
+
+@pytest.mark.parametrize("change", TERMS_AT_THE_LIMIT)
 def test_terms_at_the_limit_are_safe(change: dict[str, Any]) -> None:
     check_safety(replace(SAFE, **change))
 

@@ -49,6 +49,7 @@ _KEYCHAIN = "wallet/test_keychain.py::"
 _SENDING = "wallet/lightning/test_send.py::"
 _SEND_LIES = "wallet/lightning/test_send_lies.py::"
 _LNURL = "wallet/lightning/test_lnurl.py::"
+_GREEDY = "wallet/flows/test_greedy_server.py::"
 _BOLT12 = "bitcoin/test_bolt12_invoice.py::"
 
 _NEWCOMER = (
@@ -80,6 +81,8 @@ _UNSAFE_TERMS = (
     "ark/test_info.py::test_unsafe_terms_are_refused_on_mainnet_only",
     "ark/test_info.py::test_a_delta_that_could_overflow_heights_is_refused",
     "ark/test_info.py::test_a_server_without_exit_delta_or_nonces_is_never_safe",
+    "ark/test_info.py::test_terms_that_hold_money_up_are_refused_everywhere",
+    _GREEDY + "test_a_server_of_which_nothing_can_be_had_is_refused",
     _LIES + "test_no_wallet_with_such_a_server",
 )
 _BAD_INVOICE = (
@@ -97,6 +100,10 @@ _REBUILT = (
     "wallet/flows/test_round_recovery.py::test_a_round_that_cannot_be_ours_is_dropped",
     "wallet/flows/test_round_recovery.py::test_the_published_fee_or_five_percent_is_the_most",
     "wallet/flows/test_round_recovery.py::test_a_round_that_cannot_be_looked_up_is_told_again",
+    _GREEDY + "test_a_round_that_nobody_asked_for_is_not_ours",
+    _GREEDY + "test_a_recovery_lets_a_server_make_up_one_round_per_vtxo",
+    _GREEDY + "test_a_round_does_not_shorten_a_life",
+    _GREEDY + "test_a_round_gives_the_published_lifetime",
 )
 _OTHER_KEY_EXITS = "wallet/flows/test_exits.py::test_a_server_that_has_become_another_does_not_stop_exits"
 _RECOVERY = "wallet/flows/test_hostile_recovery.py::"
@@ -641,7 +648,15 @@ REGISTER: dict[str, Line] = {
         "one coin, one taker", ("wallet/store/test_vtxos.py::test_of_many_rivals_one_gets_the_coin",)
     ),
     "09.6": Line("exited is for good", ("wallet/test_vtxo_states.py::test_nothing_leaves_exited",)),
-    "09.7": Line("rounds that the daemon joins by itself", _BAD_PROPOSAL),
+    "09.7": Line(
+        "rounds that the daemon joins by itself",
+        (
+            *_BAD_PROPOSAL,
+            _GREEDY + "test_nothing_is_refreshed_unasked_at_bad_terms",
+            _GREEDY + "test_a_server_that_takes_all_as_a_fee",
+            _GREEDY + "test_what_is_left_of_a_refresh_costs_no_more_than_was_agreed",
+        ),
+    ),
     "09.8": Line("another server key stops everything but exits", (*_OTHER_SERVER, _OTHER_KEY_EXITS)),
     "09.9": Line(
         "a huge checkpoint hides nothing for ever",

@@ -10,7 +10,7 @@ Source: sheet 04 §15-§21; sheet 09 §1.11.
 """
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
 from barkd_py.ark.vtxo import VtxoId
@@ -20,6 +20,7 @@ from barkd_py.server_rpc.api import ArkServerApi, RoundAttempt
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import ROUND_TIMEOUT_SECONDS, NamedLocks, round_lock_name
 from barkd_py.wallet.rounds import machine
+from barkd_py.wallet.rounds.bounds import UnattendedBounds
 from barkd_py.wallet.rounds.effects import RoundEffects
 from barkd_py.wallet.rounds.machine import Observation
 from barkd_py.wallet.rounds.records import Record, Records
@@ -61,16 +62,21 @@ class RoundDriver:
         registration: Registration,
         locks: NamedLocks,
         limits: SwapLimits,
+        unattended: UnattendedBounds,
     ) -> None:
         self._keychain = keychain
         self._locks = locks
         self._records = Records(store, registration)
-        self._effects = RoundEffects(store, server, chain, keychain, registration, limits)
+        self._effects = RoundEffects(store, server, chain, keychain, registration, limits, unattended)
 
     @property
     def refused(self) -> Mapping[VtxoId, int]:
         """Inputs that the server would not take, or that no round came about for, and the height then."""
         return self._effects.refused
+
+    def leave_alone(self, vtxo_ids: Collection[VtxoId], height: int) -> None:
+        """Maintenance does not take these for a while."""
+        self._effects.refused.update(dict.fromkeys(vtxo_ids, height))
 
     # --- from outside
 

@@ -40,6 +40,7 @@ from barkd_py.server_rpc.api import (
 )
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.rounds import machine
+from barkd_py.wallet.rounds.bounds import AbsurdFee, UnattendedBounds
 from barkd_py.wallet.rounds.machine import Effect, Observation
 from barkd_py.wallet.rounds.participation import (
     CLIENT_EXPIRY_BUFFER_BLOCKS,
@@ -67,7 +68,7 @@ DELIVERY_TRIES = 3
 
 
 class RoundEffects:
-    """Does what is left to do for a participation. limits: of swaps."""
+    """Does what is left to do for a participation. limits: of swaps. unattended: for what nobody asked."""
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class RoundEffects:
         keychain: Keychain,
         registration: Registration,
         limits: SwapLimits,
+        unattended: UnattendedBounds,
     ) -> None:
         self._store = store
         self._server = server
@@ -84,6 +86,7 @@ class RoundEffects:
         self._keychain = keychain
         self._registration = registration
         self._limits = limits
+        self._unattended = unattended
         self._swapper = Swapper(store, server, chain, keychain, limits)
         self._tickets: dict[int, Ticket] = {}
         self.refused: dict[VtxoId, int] = {}
@@ -154,12 +157,12 @@ class RoundEffects:
         async with self._store.read() as tx:
             stored = await tx.vtxos.get_many(record.round.inputs)
         kept = available(stored, record.movement_id)
-        return None if len(kept) == len(stored) else await self._shrink(record, kept)
+        return None if len(kept) == len(stored) else await self._shrink(record, stored, kept)
 
     async def _shrink(
-        self, record: Record, kept: Sequence[WalletVtxo]
+        self, record: Record, stored: Sequence[WalletVtxo], kept: Sequence[WalletVtxo]
     ) -> machine.Shrunk | machine.NothingLeft:
-        """The participation with these inputs only, to a new key."""
+        """The participation with these inputs only, to a new key; at no higher fee than was agreed to."""
         if not kept:
             return machine.NothingLeft("none of the inputs is left to refresh")
         info = await self._server.info()
@@ -168,6 +171,15 @@ class RoundEffects:
             amount_sat = output_amount_sat(kept, info, height)
         except InsufficientFunds as error:
             return machine.NothingLeft(chain_text(error))
+        total_sat = sum(vtxo.amount_sat for vtxo in kept)
+        agreed_sat = sum(vtxo.amount_sat for vtxo in stored) - sum(
+            output.amount_sat for output in record.round.outputs
+        )
+        max_fee_sat = max(agreed_sat, self._unattended.max_fee_sat(total_sat))
+        if total_sat - amount_sat > max_fee_sat:
+            refusal = AbsurdFee(total_sat - amount_sat, total_sat, max_fee_sat)
+            log.error("refresh %d is not made smaller: %s", record.id, refusal)
+            return machine.NothingLeft(str(refusal))
         key = await self._keychain.reserve()
         outputs = (Output(amount_sat, key.public_key),)
         return machine.Shrunk(tuple(vtxo.id for vtxo in kept), outputs)

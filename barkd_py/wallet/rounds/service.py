@@ -22,6 +22,7 @@ from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import ROUND_REFRESH
 from barkd_py.wallet.rounds import machine
+from barkd_py.wallet.rounds.bounds import AbsurdFee, UnattendedBounds, WorseTerms, check_asked_fee
 from barkd_py.wallet.rounds.driver import RoundDriver
 from barkd_py.wallet.rounds.maintenance import select_inputs
 from barkd_py.wallet.rounds.participation import (
@@ -112,7 +113,7 @@ class CannotCancel(StateConflict):
 
 
 class Rounds:
-    """Made by the wallet. refresh_threshold: blocks before expiry from which a VTXO must be refreshed."""
+    """Made by the wallet. unattended: what may be refreshed without anybody asking for it."""
 
     def __init__(
         self,
@@ -124,16 +125,20 @@ class Rounds:
         locks: NamedLocks,
         *,
         limits: SwapLimits,
-        refresh_threshold: int,
+        unattended: UnattendedBounds,
         gap_limit: int,
     ) -> None:
         self._store = store
         self._server = server
         self._chain = chain
         self._keychain = keychain
-        self._refresh_threshold = refresh_threshold
-        self._driver = RoundDriver(store, server, chain, keychain, registration, locks, limits)
-        self._recovery = ParticipationRecovery(store, server, chain, keychain, gap_limit=gap_limit)
+        self._unattended = unattended
+        self._driver = RoundDriver(
+            store, server, chain, keychain, registration, locks, limits, unattended
+        )
+        self._recovery = ParticipationRecovery(
+            store, server, chain, keychain, unattended, gap_limit=gap_limit
+        )
         self._starting = asyncio.Lock()
         self._last_event: RoundEvent | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -214,6 +219,7 @@ class Rounds:
             try:
                 inputs = await _inputs(tx, vtxo_ids)
                 amount_sat = output_amount_sat(inputs, info, height)
+                check_asked_fee(inputs, amount_sat)
             except StoreError:
                 raise
             except BarkdError as error:
@@ -305,7 +311,8 @@ class Rounds:
         info = await self._server.info()
         tip = await self._chain.tip()
         # What an exit costs only says what goes along; asking for it may take a while.
-        rules = RefreshRules(tip.height, self._refresh_threshold, info.max_vtxo_exit_depth, FeeRate(0))
+        threshold = self._unattended.refresh_threshold
+        rules = RefreshRules(tip.height, threshold, info.max_vtxo_exit_depth, FeeRate(0))
         async with self._store.read() as tx:
             if not await tx.vtxos.has_spendable(
                 expiring_before=rules.must_before_height, min_exit_depth=rules.max_exit_depth
@@ -332,6 +339,11 @@ class Rounds:
     ) -> Record | None:
         try:
             amount_sat = output_amount_sat(inputs, info, height)
+            self._unattended.check(inputs, amount_sat, info)
+        except (AbsurdFee, WorseTerms) as error:
+            log.error("%d VTXOs are not refreshed: %s", len(inputs), chain_text(error))
+            self._driver.leave_alone([vtxo.id for vtxo in inputs], height)
+            return None
         except BarkdError as error:
             log.warning("%d VTXOs cannot be refreshed: %s", len(inputs), chain_text(error))
             return None

@@ -10,6 +10,7 @@ from typing import Any
 from barkd_py.errors import ServerUnavailable
 from barkd_py.wallet.offboards.machine import OffboardMachine
 from barkd_py.wallet.offboards.service import Offboards
+from barkd_py.wallet.rounds.bounds import UnattendedBounds
 from barkd_py.wallet.rounds.service import Rounds
 from barkd_py.wallet.rounds.swap import SwapLimits
 from tests.wallet.flows.conftest import Owner
@@ -95,7 +96,7 @@ def between(owner: Owner, doom: Doom | None = None) -> Liar:
         wallet.registration,
         wallet.locks,
         limits=SwapLimits(1, 12),
-        refresh_threshold=12,
+        unattended=UnattendedBounds(10_000, 12),
         gap_limit=250,
     )
     return liar

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from barkd_py.ark.fees import PpmExpiryFeeEntry, RefreshFees
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.devnet.ark_server.settings import ServerSettings
@@ -42,6 +43,7 @@ async def forgotten(net: Net, alice: Owner) -> tuple[Liar, bytes]:
         await tx.rounds.delete(info.id)
         assert info.movement_id is not None
         await tx.movements.finish(info.movement_id, MovementStatus.FAILED)
+    await alice.wallet.recovery.start()
     await hold_round(net)
     return between(alice), info.round.state.unlock_hash
 
@@ -100,12 +102,24 @@ async def test_a_round_that_cannot_be_ours_is_dropped(net: Net, alice: Owner) ->
     assert len(await refreshes(alice)) == 2
 
 
+PUBLISHED_FEE_SAT = 150 + 3_996
+"""Of 499,400 sat: 0.8 % at the most."""
+
+
 @pytest.mark.parametrize("more_sat", [0, 1])
-async def test_a_fee_of_five_percent_is_the_most(net: Net, alice: Owner, more_sat: int) -> None:
+@pytest.mark.parametrize("is_dear", [False, True])
+async def test_the_published_fee_or_five_percent_is_the_most(
+    net: Net, alice: Owner, is_dear: bool, more_sat: int
+) -> None:
     """To the satoshi: nothing else about the round is wrong when the bound is looked at."""
     liar, unlock_hash = await forgotten(net, alice)
     (old,) = await alice.wallet.list_vtxos(include_all=False)
-    left_sat = old.amount_sat - old.amount_sat * 5 // 100 - more_sat
+    assert old.amount_sat == 499_400
+    left_sat = old.amount_sat - PUBLISHED_FEE_SAT - more_sat
+    if is_dear:
+        dear_fees = RefreshFees(0, (PpmExpiryFeeEntry(0, 999_000),))
+        liar.lies["info"] = lambda info: replace(info, fees=replace(info.fees, refresh=dear_fees))
+        left_sat = old.amount_sat - old.amount_sat * 5 // 100 - more_sat
 
     def dear(told: RoundParticipation) -> RoundParticipation:
         (vtxo,) = told.output_vtxos

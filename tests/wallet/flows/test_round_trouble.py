@@ -482,6 +482,7 @@ async def test_a_delegation_that_the_wallet_has_forgotten_is_found_by_mail(net: 
         await tx.rounds.delete(info.id)
         assert info.movement_id is not None
         await tx.movements.finish(info.movement_id, MovementStatus.FAILED)
+    await wallet.recovery.start()
     await hold_round(net)
     await net.mine()
     await wallet.chain.fetch_tip()
