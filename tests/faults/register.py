@@ -48,6 +48,7 @@ _CONNECTION = "server_rpc/test_connection.py::"
 _KEYCHAIN = "wallet/test_keychain.py::"
 _SENDING = "wallet/lightning/test_send.py::"
 _SEND_LIES = "wallet/lightning/test_send_lies.py::"
+_LIGHTNING_LIES = "wallet/flows/test_lightning_lies.py::"
 _LNURL = "wallet/lightning/test_lnurl.py::"
 _GREEDY = "wallet/flows/test_greedy_server.py::"
 _BOLT12 = "bitcoin/test_bolt12_invoice.py::"
@@ -86,10 +87,15 @@ _UNSAFE_TERMS = (
     _LIES + "test_no_wallet_with_such_a_server",
 )
 _BAD_INVOICE = (
+    _LIGHTNING_LIES + "test_another_invoice_is_not_given_out",
+    _LIGHTNING_LIES + "test_what_is_no_invoice_is_not_given_out",
     _RECEIVE_LIES + "test_another_invoice_is_not_given_out",
     _RECEIVE_LIES + "test_what_is_no_invoice_is_not_given_out",
 )
-_BAD_GRANT = (_RECEIVE_LIES + "test_a_grant_that_is_not_as_it_should_be",)
+_BAD_GRANT = (
+    _LIGHTNING_LIES + "test_a_bad_grant_does_not_buy_the_preimage",
+    _RECEIVE_LIES + "test_a_grant_that_is_not_as_it_should_be",
+)
 _BOLT12_OF_THE_OFFER = (
     _BOLT12 + "test_an_invoice_of_another_key_is_refused",
     _BOLT12 + "test_another_amount_is_refused",
@@ -390,12 +396,14 @@ REGISTER: dict[str, Line] = {
         "HTLCs and change are as we built them",
         (
             _ARKOOR + "test_an_answer_for_other_amounts_is_refused",
+            _LIGHTNING_LIES + "test_htlcs_that_are_not_cosigned_are_not_paid_with",
             _SEND_LIES + "test_htlcs_that_are_not_cosigned_are_not_paid_with",
         ),
     ),
     "05.4": Line(
         "no payment is done without its preimage",
         (
+            _LIGHTNING_LIES + "test_a_wrong_preimage_pays_nothing",
             _SEND_LIES + "test_a_wrong_preimage_settles_nothing",
             _SEND_LIES + "test_a_wrong_preimage_in_the_mailbox_settles_nothing",
             _SENDING + "test_success_without_a_preimage_is_none",
@@ -438,7 +446,13 @@ REGISTER: dict[str, Line] = {
             _RECEIVE_LIES + "test_a_server_that_shouts_the_preimage_is_not_repeated",
         ),
     ),
-    "05.12": Line("the claim's outputs", (_RECEIVE_LIES + "test_a_cosignature_that_is_wrong_is_not_used",)),
+    "05.12": Line(
+        "the claim's outputs",
+        (
+            _LIGHTNING_LIES + "test_a_claim_that_is_not_cosigned_is_repeated",
+            _RECEIVE_LIES + "test_a_cosignature_that_is_wrong_is_not_used",
+        ),
+    ),
     "05.13": Line(
         "a fee that makes no sense", (_RECEIVE_LIES + "test_an_amount_that_does_not_add_up_is_passed_over",)
     ),

@@ -16,6 +16,7 @@ from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.errors import ProtocolViolation
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.lightning.receive.errors import UnknownReceive, UnreadableInvoice
+from barkd_py.wallet.lightning.receive.machine import MAX_REFUSALS
 from barkd_py.wallet.lightning.send.service import SendState
 from barkd_py.wallet.movements import LIGHTNING_RECEIVE
 from tests.wallet.flows.conftest import Net, Owner
@@ -189,6 +190,24 @@ async def test_two_grants_for_one_payment_are_counted_once(net: Net, alice: Owne
     assert await alice.wallet.balance() == Balance(spendable_sat=before_sat + NET_SAT)
     (movement,) = await movements(alice, LIGHTNING_RECEIVE)
     assert movement.effective_balance_sat == NET_SAT
+
+
+async def test_an_empty_pool_is_waited_for(net: Net, alice: Owner, outside: Outside) -> None:
+    """Longer than a refusal would be: the server may have something to grant at any time."""
+    before_sat = await alice.spendable_sat()
+    number = net.fault(
+        "PrepareLightningReceiveClaim",
+        stage="before",
+        kind="error",
+        code="INTERNAL",
+        text="vtxopool error: vtxo pool is empty",
+        count=MAX_REFUSALS + 1,
+    )
+    text = await alice.wallet.lightning.create_invoice(ASKED_SAT)
+    await outside.pay(text)
+    await until(lambda: claimed(alice, text))
+    assert hits(net, number) == MAX_REFUSALS + 1
+    assert await alice.wallet.balance() == Balance(spendable_sat=before_sat + NET_SAT)
 
 
 async def test_a_claim_that_is_not_cosigned_is_repeated(net: Net, alice: Owner, outside: Outside) -> None:
