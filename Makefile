@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-postgres interop bench lint format check generate lock clean crash soak audit
+.PHONY: run test test-postgres interop bench lint format check generate lock clean crash soak fuzz audit
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else "barkd-py needs Python 3.11, 3.12 or 3.13; this is %d.%d. Name another: make PYTHON=python3.12" % v[:2])'
@@ -35,6 +35,10 @@ crash: $(STAMP)  ## every flow, killed at every point; hours; writes docs/reliab
 soak: $(STAMP)  ## 50 rounds, then random payments for MINUTES, all under random faults
 	BARKD_SOAK_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest -q -s tests/wallet/flows/test_round_soak.py
 	$(BIN)/python -m tests.crash.soak --minutes $(or $(MINUTES),30)
+
+fuzz: $(STAMP)  ## every decoder for SECONDS in all, led by what the inputs reach
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
+	$(BIN)/python -m tests.faults.coverage_fuzz --seconds $(or $(SECONDS),600)
 
 audit: $(STAMP)  ## known vulnerabilities of the dependencies
 	$(BIN)/python -m tests.support.audit
