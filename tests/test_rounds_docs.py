@@ -38,6 +38,7 @@ def test_every_setting_exists() -> None:
         "vtxo_refresh_expiry_threshold",
         "vtxo_refresh_max_fee_ppm",
         "round_tx_required_confirmations",
+        "vtxo_exit_margin",
         "offboard_required_confirmations",
         "offboard_lost_tx_grace_period_secs",
     }

@@ -46,6 +46,7 @@ from barkd_py.wallet.boards.machine import BoardMachine
 from barkd_py.wallet.boards.service import Boards, PendingBoard, vtxos_in_progress
 from barkd_py.wallet.boards.terms import BoardFeeEstimate, estimate_fee
 from barkd_py.wallet.connections import connection_settings, open_usable_chain
+from barkd_py.wallet.exits.homeward import HomewardClaims
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.on_chain import LightningExits
@@ -70,6 +71,7 @@ from barkd_py.wallet.recovery.freshness import Staleness, look
 from barkd_py.wallet.recovery.ledger import Ledger
 from barkd_py.wallet.recovery.service import Recovery
 from barkd_py.wallet.rendered_list import RenderedList
+from barkd_py.wallet.round_rescue import RoundRescue
 from barkd_py.wallet.rounds.bounds import UnattendedBounds
 from barkd_py.wallet.rounds.service import Rounds
 from barkd_py.wallet.rounds.swap import SwapLimits
@@ -144,6 +146,7 @@ class Wallet:
         self.exits = Exits(
             store, chain, onchain, keychain, self.locks, network, exit_margin=config.vtxo_exit_margin
         )
+        self._claims = HomewardClaims(self.exits, chain, onchain, keychain, network)
         self.board_machine = BoardMachine(
             store,
             chain,
@@ -192,6 +195,7 @@ class Wallet:
             self.registration,
             self.locks,
             limits=SwapLimits(config.round_tx_required_confirmations, config.vtxo_exit_margin),
+            rescue=RoundRescue(store, chain, self.exits, self._claims, exit_margin=config.vtxo_exit_margin),
             unattended=UnattendedBounds(
                 config.vtxo_refresh_max_fee_ppm, config.vtxo_refresh_expiry_threshold
             ),
@@ -213,7 +217,7 @@ class Wallet:
         self.mailbox.is_blocked = self.recovery.is_mailbox_blocked
         self.executor.on_refused = self.recovery.look_at
         self.anchors = Anchors(chain)
-        self.lightning: Lightning = self._make_lightning(onchain, now)
+        self.lightning: Lightning = self._make_lightning(now)
         self.mailbox.on_incoming_lightning = self.lightning.on_incoming
         self.mailbox.on_lightning_send_finished = self.lightning.on_send_finished
         self.vtxo_import = VtxoImport(
@@ -239,7 +243,7 @@ class Wallet:
         self._tip = RecentTip(chain, monotonic)
         self._closed = False
 
-    def _make_lightning(self, onchain: OnchainWallet | None, now: Callable[[], float]) -> Lightning:
+    def _make_lightning(self, now: Callable[[], float]) -> Lightning:
         config = self.config
         window = ClaimWindow(config.vtxo_exit_margin, config.htlc_recv_claim_delta)
         wakeup = asyncio.Event()
@@ -280,7 +284,7 @@ class Wallet:
             self.registration,
             self.anchors,
             ReceiveSettings(window, config.lightning_receive_claim_retries),
-            exits=LightningExits(self.exits, self.chain, onchain, self._network),
+            exits=LightningExits(self.exits, self._claims),
             now=now,
         )
         receives = LightningReceives(

@@ -71,6 +71,13 @@ _BAD_PROPOSAL = (
     _ROUNDS + "test_a_proposal_that_is_not_what_we_asked_for_is_refused",
     _ROUND_LIES + "test_a_bad_proposal_is_not_signed",
 )
+_RESCUE = "wallet/flows/test_round_rescue.py::"
+_KEPT_PREIMAGE = (
+    _RESCUE + "test_a_server_that_says_nothing_for_ever",
+    _RESCUE + "test_the_preimage_comes_before_the_input_is_on_the_chain",
+    _RESCUE + "test_the_server_takes_the_forfeit_and_so_shows_the_preimage",
+    _RESCUE + "test_a_forfeit_that_the_server_leaves_lying_is_ours_again",
+)
 _WRONG_PREIMAGE = (
     _ROUNDS + "test_a_wrong_preimage_unlocks_nothing",
     _ROUND_LIES + "test_a_wrong_preimage_is_asked_for_again",
@@ -357,12 +364,21 @@ REGISTER: dict[str, Line] = {
         ),
     ),
     "04.9": Line(
-        "time for two exits before forfeits",
-        (_ROUND_LIES + "test_nothing_is_forfeited_without_time_for_two_exits",),
+        "time for two exits before forfeits, and these in time",
+        (
+            _ROUND_LIES + "test_nothing_is_forfeited_without_time_for_two_exits",
+            "wallet/rounds/test_rescue.py::"
+            "test_what_is_forfeited_exits_while_a_preimage_that_is_shown_late_is_worth_something",
+            _RESCUE + "test_inputs_that_were_not_forfeited_leave_in_time_as_well",
+        ),
     ),
     "04.10": Line(
         "forfeit nonces are counted, the preimage fits",
-        (_ROUND_LIES + "test_a_wrong_number_of_forfeit_nonces_stops_the_swap", *_WRONG_PREIMAGE),
+        (
+            _ROUND_LIES + "test_a_wrong_number_of_forfeit_nonces_stops_the_swap",
+            *_WRONG_PREIMAGE,
+            *_KEPT_PREIMAGE,
+        ),
     ),
     "04.11": Line(
         "the fee is ours to name",

@@ -52,6 +52,7 @@ class Cause(enum.Enum):
     OWN_OUTPUT = "it is on the chain"
     RIVAL = "somebody else may take what it comes from"
     EXPIRY = "the server may soon take what it comes from"
+    ROUND = "the server holds back what it was given up for, and time runs out"
 
 
 @dataclass(frozen=True, slots=True)

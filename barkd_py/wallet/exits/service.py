@@ -39,7 +39,7 @@ from barkd_py.wallet.exits.estimate import (
     DEFAULT_FEE_MARGIN,
 )
 from barkd_py.wallet.exits.estimating import Estimates
-from barkd_py.wallet.exits.forced import OnChainWatch
+from barkd_py.wallet.exits.forced import Cause, Forced, OnChainWatch
 from barkd_py.wallet.exits.machine import cancel
 from barkd_py.wallet.exits.observe import fetch_tip
 from barkd_py.wallet.exits.packages import load_packages
@@ -119,6 +119,22 @@ class Exits:
     async def start_held(self, vtxo_id: VtxoId) -> None:
         """Start an exit whoever holds the VTXO; a success if it is exiting already."""
         await self._starts.start_held(vtxo_id)
+
+    async def start_given_up(self, since_heights: Mapping[VtxoId, int]) -> None:
+        """Start the exits of inputs of a round that does not end, as far as they are worth it.
+
+        since_heights: from when on each had to be; what was called off later stays so. Safe to repeat. Raises
+        ExitError or ChainError.
+        """
+        async with self._store.read() as tx:
+            exiting = {row.vtxo_id for row in await tx.exits.list(only_live=True)}
+        forced = [
+            Forced(vtxo_id, Cause.ROUND, height)
+            for vtxo_id, height in since_heights.items()
+            if vtxo_id not in exiting
+        ]
+        if forced:
+            await self._starts.start_forced(forced, self._watch.confirmed, await fetch_tip(self._chain))
 
     # --- canceling
 

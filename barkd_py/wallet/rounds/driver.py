@@ -24,6 +24,7 @@ from barkd_py.wallet.rounds.bounds import UnattendedBounds
 from barkd_py.wallet.rounds.effects import RoundEffects
 from barkd_py.wallet.rounds.machine import Observation
 from barkd_py.wallet.rounds.records import Record, Records
+from barkd_py.wallet.rounds.rescue import Rescue
 from barkd_py.wallet.rounds.states import (
     Canceled,
     Completed,
@@ -42,6 +43,7 @@ from barkd_py.wallet.rounds.states import (
     SyncError,
     Unconfirmed,
     Waiting,
+    is_held,
 )
 from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store
@@ -63,7 +65,9 @@ class RoundDriver:
         locks: NamedLocks,
         limits: SwapLimits,
         unattended: UnattendedBounds,
+        rescue: Rescue,
     ) -> None:
+        self._rescue = rescue
         self._keychain = keychain
         self._locks = locks
         self._records = Records(store, registration)
@@ -129,7 +133,22 @@ class RoundDriver:
             lost := await self._effects.without_lost(record)
         ):
             record = await self._drive(record, lost)
-        return await self._drive(record, machine.SyncDue())
+        if not is_held(record.round.state):
+            return await self._drive(record, machine.SyncDue())
+        return await self._sync_held(record)
+
+    async def _sync_held(self, record: Record) -> Record:
+        """The round was held, so the server counts the inputs as its own: the chain is looked at as well."""
+        seen = await self._rescue.look(record.round)
+        try:
+            record = await self._drive(record, seen or machine.SyncDue())
+        except StoreError:
+            raise
+        except BarkdError:
+            await self._rescue.exit_in_time((await self._load(record.id) or record).round)
+            raise
+        await self._rescue.exit_in_time(record.round)
+        return record
 
     def _is_interrupted(self, record: Record) -> bool:
         """To be asked before a drive begins: what is joining then has lost its driver."""

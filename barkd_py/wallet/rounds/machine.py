@@ -16,7 +16,7 @@ crash is always between a state and its effect, and `SyncDue` leads back to it.
 Until `Signed` nothing that the server could finish a round with has left us, so every trouble leads back to
 `Waiting`. From `Signed` on the round may have been held without our seeing it: only the server's own word
 that there is no such participation, once the round is over, leads back. What was held is completed, however
-long it takes.
+long it takes, unless the inputs come back to us on the chain (`rescue`).
 
 Upstream gives up where this goes back to `Waiting`, and in the place of `Signed` too, although the server may
 hold the inputs then. Source: sheet 04 §14-§19, §21.
@@ -182,6 +182,13 @@ class Unlocked:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenBack:
+    """Every input is ours on the chain, for good: the server gets nothing for the new VTXOs, and we none."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Shrunk:
     """Some inputs are gone; this is the participation without them."""
 
@@ -223,6 +230,7 @@ Observation = (
     | LeavesDelivered
     | ForfeitsReady
     | Unlocked
+    | TakenBack
     | Shrunk
     | NothingLeft
     | CancelRequested
@@ -485,6 +493,8 @@ def _delegated(round_: Round, state: Delegated, seen: Observation) -> Step:
             return _to(_shrink(round_, seen), Submitting(), Submit())
         case DoubleSpent(reason):
             return _to(round_, Failed(reason))
+        case TakenBack(reason) if state.funding_txid is not None:
+            return _to(round_, Failed(reason))
         case LeavesDelivered(funding_tx, vtxos):
             leaves = Issued(state.unlock_hash, funding_tx, vtxos, is_delegated=True)
             return _to(replace(round_, last_error=None), leaves, Swap())
@@ -499,6 +509,8 @@ def _issued(round_: Round, state: Issued, seen: Observation) -> Step:
         case ForfeitsReady(vtxos, forfeits):
             return _to(round_, replace(state, vtxos=vtxos, forfeits_sent=True), Forfeit(forfeits))
         case DoubleSpent(reason) if not state.forfeits_sent:
+            return _to(round_, Failed(reason))
+        case TakenBack(reason):
             return _to(round_, Failed(reason))
         case Unlocked(vtxos):
             completed = Completed(state.unlock_hash, state.funding_tx, vtxos, state.is_delegated)

@@ -25,7 +25,7 @@ from barkd_py.wallet.rounds.states import (
 )
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.rounds import RoundRow
-from barkd_py.wallet.vtxo_states import MovementHolder, NewVtxo, Spendable
+from barkd_py.wallet.vtxo_states import MovementHolder, NewVtxo, Spendable, StateKind
 from barkd_py.wallet.vtxos.registration import Registration
 
 log = logging.getLogger(__name__)
@@ -90,9 +90,13 @@ class Records:
     ) -> None:
         match state:
             case Completed(_, funding_tx, vtxos):
+                stored = await tx.vtxos.get_many(round_.inputs)
+                given_sat = sum(vtxo.amount_sat for vtxo in stored if vtxo.state.kind is not StateKind.EXITED)
                 await tx.vtxos.steal_spent(round_.inputs)
                 await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in vtxos)
                 update = MovementUpdate(
+                    # What is on the chain has left with its exit, whoever gets it there.
+                    effective_balance_sat=sum(vtxo.amount_sat for vtxo in vtxos) - given_sat,
                     output_vtxos=tuple(vtxo.id for vtxo in vtxos),
                     metadata={"funding_txid": str(funding_tx.txid)},
                 )

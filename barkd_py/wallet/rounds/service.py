@@ -36,6 +36,7 @@ from barkd_py.wallet.rounds.participation import (
 )
 from barkd_py.wallet.rounds.records import Record
 from barkd_py.wallet.rounds.recovery import ParticipationRecovery
+from barkd_py.wallet.rounds.rescue import Rescue
 from barkd_py.wallet.rounds.states import (
     Canceled,
     Delegated,
@@ -126,15 +127,17 @@ class Rounds:
         *,
         limits: SwapLimits,
         unattended: UnattendedBounds,
+        rescue: Rescue,
         gap_limit: int,
     ) -> None:
+        self.rescue = rescue
         self._store = store
         self._server = server
         self._chain = chain
         self._keychain = keychain
         self._unattended = unattended
         self._driver = RoundDriver(
-            store, server, chain, keychain, registration, locks, limits, unattended
+            store, server, chain, keychain, registration, locks, limits, unattended, rescue
         )
         self._recovery = ParticipationRecovery(
             store, server, chain, keychain, unattended, gap_limit=gap_limit

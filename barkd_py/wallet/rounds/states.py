@@ -125,7 +125,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Nothing was given away, and nothing will be."""
+    """Nothing was given away, or it came back to us on the chain."""
 
     error: str
     type: Literal["failed"] = "failed"
@@ -159,6 +159,11 @@ def holds_inputs(state: RoundState) -> bool:
             return state.funding_txid is not None
         case _:
             return False
+
+
+def is_held(state: RoundState) -> bool:
+    """Whether the round was held with the inputs: the server has them as spent."""
+    return isinstance(state, Issued) or (isinstance(state, Delegated) and state.funding_txid is not None)
 
 
 # --- a participation

@@ -96,6 +96,7 @@ def between(owner: Owner, doom: Doom | None = None) -> Liar:
         wallet.registration,
         wallet.locks,
         limits=SwapLimits(1, 12),
+        rescue=wallet.rounds.rescue,
         unattended=UnattendedBounds(10_000, 12),
         gap_limit=250,
     )

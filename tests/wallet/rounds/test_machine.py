@@ -87,6 +87,7 @@ OBSERVATIONS: tuple[m.Observation, ...] = (
     m.LeavesDelivered(TX, VTXOS),
     m.ForfeitsReady(VTXOS, (b"bundle",)),
     m.Unlocked(VTXOS),
+    m.TakenBack("taken back"),
     m.Shrunk(INPUTS[:1], (s.Output(4_000, KEY),)),
     m.NothingLeft("gone"),
     m.CancelRequested(),
@@ -148,6 +149,9 @@ TABLE: dict[tuple[s.RoundState, m.Observation], tuple[s.RoundState, m.Effect | N
     (FORFEITED, m.SyncDue()): (FORFEITED, m.Swap()),
     (FORFEITED, m.ForfeitsReady(VTXOS, (b"bundle",))): (FORFEITED, m.Forfeit((b"bundle",))),
     (FORFEITED, m.Unlocked(VTXOS)): (COMPLETED, None),
+    (HELD, m.TakenBack("taken back")): (s.Failed("taken back"), None),
+    (LOCKED, m.TakenBack("taken back")): (s.Failed("taken back"), None),
+    (FORFEITED, m.TakenBack("taken back")): (s.Failed("taken back"), None),
     **{(state, m.CancelRequested()): (s.Canceled("canceled by the user"), None)
        for state in (WAITING, JOINING, REGISTERED)},
     **{(state, m.NothingLeft("gone")): (s.Canceled("gone"), None) for state in (WAITING, SUBMITTING)},
@@ -188,8 +192,10 @@ def test_finished_states_stay_put(state: s.RoundState, seen: m.Observation) -> N
 @pytest.mark.parametrize("state", [LOCKED, FORFEITED, HELD], ids=["locked", "forfeited", "held"])
 @pytest.mark.parametrize("seen", OBSERVATIONS, ids=lambda seen: type(seen).__name__)
 def test_what_was_held_is_never_given_up(state: s.RoundState, seen: m.Observation) -> None:
-    """Unless it is certain that the round will never be, and nothing was forfeited for it."""
-    if isinstance(seen, m.DoubleSpent) and state != FORFEITED:
+    """Unless it is certain that the round will never be, and nothing was forfeited for it; or that all that
+    was given is ours again.
+    """
+    if isinstance(seen, m.TakenBack) or (isinstance(seen, m.DoubleSpent) and state != FORFEITED):
         return
     reached = after(state, seen).round.state
     assert not isinstance(reached, s.Failed | s.Canceled | s.Waiting | s.Submitting)
