@@ -111,3 +111,8 @@ def messages(error: BaseException) -> list[str]:
         if isinstance(cause, BarkdError) or text not in texts[-1:]:
             texts.append(text)
     return texts
+
+
+def printable(text: str, limit: int = 2000) -> str:
+    """Somebody else's words, made fit for an error and a log line: no control characters, bounded."""
+    return "".join(char if char.isprintable() else " " for char in text[:limit])

@@ -44,6 +44,8 @@ REQUEST_BYTES_MAX: Final = 32 * 1024 * 1024
 """On the wire. The app is stricter with bodies, but never sees trailers nor how bodies are chunked."""
 REQUEST_SECS: Final = 120.0
 """From the connection, or the first byte of a later request, to the last byte of the request."""
+READ_SECS: Final = 120.0
+"""How long a client may leave unread what it was sent; uvicorn would keep it for ever."""
 
 
 def _connections_max() -> int:
@@ -62,18 +64,20 @@ class _Protocol(HttpToolsProtocol):
     """Upgrades only what is a websocket handshake in every header, and only on the websocket's path.
 
     What a client that has not shown a token may cost is bounded: the bytes of a request, which uvicorn would
-    keep without limit until its head is complete, and the time it may take to arrive; and the connections. If
-    there are too many, the one that has been without a request for longest makes room for a new one, so that
-    nobody keeps others out by opening connections; if all of them are busy, the new one is refused.
+    keep without limit until its head is complete, and the time it may take to arrive; the time in which it
+    reads nothing of an answer; and the connections. If there are too many, the one that has been waiting for
+    its client for longest makes room for a new one, so that nobody keeps others out by opening connections;
+    if all of them are being served, the new one is refused.
     """
 
     _in_head = True
     _request_bytes = 0
-    _idle_since = 0.0
+    _waits_since = 0.0
     _overdue: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._idle_since = self.loop.time()
+        self._waits_since = self.loop.time()
         has_room = len(self.connections) < _connections_max() or self._make_room()
         super().connection_made(transport)
         if has_room:
@@ -83,26 +87,42 @@ class _Protocol(HttpToolsProtocol):
             transport.close()
 
     def _make_room(self) -> bool:
-        waiting = [each for each in self.connections if isinstance(each, _Protocol) and each.is_idle]
+        waiting = [each for each in self.connections if isinstance(each, _Protocol) and each.waits_for_client]
         if not waiting:
             return False
-        longest = min(waiting, key=lambda each: each._idle_since)
-        longest.transport.close()
+        longest = min(waiting, key=lambda each: each._waits_since)
+        longest.transport.abort()  # a client that does not read would keep a mere `close` waiting
         self.connections.discard(longest)
         return True
 
     @property
-    def is_idle(self) -> bool:
-        """Nothing is being done for it: its request has not arrived, or was answered."""
-        return self.cycle is None or self.cycle.response_complete
+    def waits_for_client(self) -> bool:
+        """Its request, or the rest of it, has not arrived, or it has not read what it was sent."""
+        is_idle = self.cycle is None or self.cycle.response_complete
+        return is_idle or self._overdue is not None or self._unread is not None
 
     def on_response_complete(self) -> None:
-        self._idle_since = self.loop.time()
+        self._waits_since = self.loop.time()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_waiting_for_reader()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._waits_since = self.loop.time()
+        self._unread = self.loop.call_later(READ_SECS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_waiting_for_reader()
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def data_received(self, data: bytes) -> None:
         self._request_bytes += len(data)
@@ -116,6 +136,7 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         if self._overdue is None:
+            self._waits_since = self.loop.time()
             self._await_request()
 
     def on_headers_complete(self) -> None:
@@ -146,7 +167,7 @@ class _Protocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._overdue = None
-        self.transport.close()
+        self.transport.abort()
 
     def _should_upgrade_to_ws(self) -> bool:
         headers = dict(self.headers)

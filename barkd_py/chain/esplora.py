@@ -38,7 +38,7 @@ from barkd_py.chain.source import (
     WalletQuery,
 )
 from barkd_py.chain.tip_cache import TipCache
-from barkd_py.errors import ChainUnavailable
+from barkd_py.errors import ChainUnavailable, printable
 
 REQUEST_TIMEOUT_S = 30.0
 RETRIED_STATUSES = frozenset((429, 500, 503))
@@ -152,7 +152,8 @@ class EsploraSource:
         if response.is_success:
             return response
         if response.is_client_error and response.status_code not in (404, 408, 429):
-            raise BroadcastError(classify(response.text), response.text)
+            reason = printable(response.text)
+            raise BroadcastError(classify(reason), reason)
         raise ChainUnavailable(f"esplora answered with HTTP status {response.status_code}")
 
     # --- blocks ---

@@ -140,13 +140,14 @@ class Daemon:
         wallet = self._wallet
         await self._attempt("fee rates", wallet.chain.update_fee_rates)
         if self.connected:
-            await self._attempt("boards", wallet.boards.drive_all)
             await self._attempt("arkoor sends", wallet.arkoor.drive_all)
-            await self._attempt("offboards", wallet.offboards.drive_all)
             await self._attempt("recovery catch-up", wallet.registration.catch_up)
         await self._attempt("rounds", wallet.rounds.sync)
         if wallet.onchain is not None:
             await self._attempt("on-chain wallet", wallet.onchain.sync)
+        # Without the server too: a board that it does not take exits, and the chain tells of offboards.
+        await self._attempt("boards", wallet.boards.drive_all)
+        await self._attempt("offboards", wallet.offboards.drive_all)
 
     async def _exits(self, shutdown: Shutdown) -> None:
         while not shutdown.requested:

@@ -28,7 +28,7 @@ import grpc
 
 from barkd_py.ark.fees import FeeScheduleInvalid, validate_schedule
 from barkd_py.ark.info import DEFAULT_VTXO_EXIT_MARGIN, ArkInfo, check_safety
-from barkd_py.errors import ServerError
+from barkd_py.errors import ServerError, printable
 from barkd_py.server_rpc import convert, socks
 from barkd_py.server_rpc.errors import (
     ConnectFailed,
@@ -39,7 +39,6 @@ from barkd_py.server_rpc.errors import (
     NotConnected,
     UnusableArkInfo,
     VersionMismatch,
-    printable,
     translate,
     translate_stream,
 )

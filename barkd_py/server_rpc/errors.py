@@ -17,7 +17,7 @@ from typing import Final
 
 import grpc
 
-from barkd_py.errors import ProtocolViolation, ServerError, ServerRejected, ServerUnavailable
+from barkd_py.errors import ProtocolViolation, ServerError, ServerRejected, ServerUnavailable, printable
 
 log = logging.getLogger(__name__)
 
@@ -170,11 +170,6 @@ def identifiers(error: grpc.aio.AioRpcError) -> tuple[str, ...]:
             if key == "identifiers" and isinstance(value, str) and value.isascii():
                 return tuple(part.strip() for part in value.split(",") if part.strip())
     return ()
-
-
-def printable(text: str, limit: int = 2000) -> str:
-    """Text of the server, made fit for a log line: no control characters, bounded."""
-    return "".join(char if char.isprintable() else " " for char in text[:limit])
 
 
 def _pairs(metadata: object) -> Iterable[tuple[str, object]]:

@@ -7,7 +7,7 @@ listing is read once, when somebody first asks, and then only what a commit touc
 How an item is rendered is the asker's business; each form that was asked for is kept (`rendered_list`).
 
 Two facts carry this: nobody but this process writes to the database, and the store tells of every change in
-the order of the commits.
+the order of the commits. When it cannot say whether there was one, the lists are read again.
 """
 
 import asyncio
@@ -41,9 +41,13 @@ _CHANGES_MAX: Final = 10_000
 
 @dataclass(slots=True)
 class _Form(Generic[T, K]):
-    """One rendering of the whole list. changed: what is not in `pages` yet."""
+    """One rendering of the whole list.
+
+    changed: what is not in `pages` yet. in_doubt: nor may other things be.
+    """
 
     pages: RenderedPages[K] | None = None
+    in_doubt: bool = False
     changed: dict[Any, T | None] = field(default_factory=dict)
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -62,13 +66,14 @@ class _Listing(ABC, Generic[T, K]):
     def __init__(self, store: Store) -> None:
         self._store = store
         self._forms: dict[Hashable, _Form[T, K]] = {}
+        store.on_doubt(self._doubt)
 
     async def rendered(self, form: Hashable, render: Render[T]) -> RenderedList:
         """The list as it is when this returns. form: names what `render` makes of an item."""
         kept = self._forms.setdefault(form, _Form())
         async with kept.busy:
-            if kept.pages is None:
-                kept.changed = {}
+            if kept.pages is None or kept.in_doubt:
+                kept.changed, kept.in_doubt = {}, False
                 kept.pages = await self._load(render)
             while kept.changed:
                 await self._refresh(kept, kept.pages, render)
@@ -93,6 +98,10 @@ class _Listing(ABC, Generic[T, K]):
         pages.apply({key: None if item is None else render(item) for key, item in changes.items()})
         if kept.changed:
             await asyncio.sleep(0)
+
+    def _doubt(self) -> None:
+        for form in self._forms.values():
+            form.in_doubt = True
 
     def _note(self, changed: Changed[T]) -> None:
         for form in self._forms.values():

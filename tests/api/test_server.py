@@ -16,6 +16,7 @@ from barkd_py.api.app import BarkdApi
 from barkd_py.api.deps import ApiState
 from barkd_py.api.server import ApiServer, BindFailed, _connections_max, bind, describe_address
 from barkd_py.daemon.runtime import Runtime
+from barkd_py.daemon.wallet_api import NewWallet
 from barkd_py.datadir import Datadir
 from barkd_py.errors import chain_text
 from tests.fakes.wallet import FakeBackend
@@ -63,8 +64,8 @@ async def _serving(tmp_path: Path) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def _server(tmp_path: Path) -> AsyncIterator[ApiServer]:
-    runtime = Runtime(Datadir(tmp_path), FakeBackend(), environment={})
+async def _server(tmp_path: Path, backend: FakeBackend | None = None) -> AsyncIterator[ApiServer]:
+    runtime = Runtime(Datadir(tmp_path), backend or FakeBackend(), environment={})
     listener = bind(LOOPBACK, 0)
     server = ApiServer(BarkdApi(ApiState(runtime, token=None)), listener, drain_secs=1)
     serving = asyncio.create_task(server.run_until_stopped())
@@ -179,21 +180,83 @@ async def test_idle_connections_keep_nobody_out(
 async def test_what_is_being_served_is_not_cut_for_a_new_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("barkd_py.api.server.CONNECTIONS_MAX", 1)
+    backend = _SlowBackend()
+    async with _server(tmp_path, backend) as server:
+        url = f"http://127.0.0.1:{_port(server)}"
+        async with httpx.AsyncClient(timeout=60.0) as client, asyncio.timeout(60):
+            body = {
+                "network": "regtest",
+                "ark_server": "http://127.0.0.1:1",
+                "chain_source": {"esplora": {"url": "http://127.0.0.1:1"}},
+            }
+            creation = asyncio.create_task(client.post(f"{url}/api/v1/wallet/create", json=body))
+            await backend.is_creating.wait()
+            async with httpx.AsyncClient() as other:
+                assert (await other.get(f"{url}/ping")).status_code == 503
+            backend.may_create.set()
+            assert (await creation).status_code == 200
+
+
+class _SlowBackend(FakeBackend):
+    """Wallets are created when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_creating = asyncio.Event()
+        self.may_create = asyncio.Event()
+
+    async def create(self, datadir: Path, new: NewWallet) -> None:
+        self.is_creating.set()
+        await self.may_create.wait()
+        await super().create(datadir, new)
+
+
+def _connect_deaf(port: int, request: bytes) -> socket.socket:
+    """A client that sends and never reads, with as little as possible between it and the server."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.connect(("127.0.0.1", port))
+    client.sendall(request)
+    return client
+
+
+def _open_files() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+@pytest.mark.parametrize("count", [2, 5])
+async def test_clients_that_do_not_read_keep_nobody_out_and_cost_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
     monkeypatch.setattr("barkd_py.api.server.CONNECTIONS_MAX", 20)
-    unfinished = b"POST /nope HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n"
+    request = b"GET /swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nhost: a\r\n\r\n" * count
+    async with _server(tmp_path) as server, httpx.AsyncClient(timeout=60.0) as client:
+        before = _open_files()
+        deaf = []
+        for _ in range(100):
+            deaf.append(_connect_deaf(_port(server), request))
+            await asyncio.sleep(0.01)
+        assert (await client.get(f"http://127.0.0.1:{_port(server)}/ping")).text == "pong"
+        assert _open_files() - before - len(deaf) <= 25
+        for each in deaf:
+            each.close()
+
+
+async def test_what_nobody_reads_is_not_kept_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("barkd_py.api.server.READ_SECS", 0.1)
     async with _server(tmp_path) as server:
-        busy = [await _connect(_port(server), unfinished) for _ in range(20)]
+        client = _connect_deaf(
+            _port(server), b"GET /swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nhost: a\r\n\r\n" * 5
+        )
         async with asyncio.timeout(60):
-            while sum(not each.is_idle for each in server.server_state.connections) < 20:  # type: ignore[union-attr]
+            while not server.server_state.connections:
                 await asyncio.sleep(0.001)
-            reader, writer = await _connect(_port(server), b"GET /ping HTTP/1.1\r\nhost: a\r\n\r\n")
-            with contextlib.suppress(ConnectionError):
-                assert (await reader.read()).startswith(b"HTTP/1.1 503")
-            writer.close()
-            busy[0][1].write(b"1234567890")
-            assert (await busy[0][0].readline()).startswith(b"HTTP/1.1 404")
-        for _, writer in busy:
-            writer.close()
+            while server.server_state.connections:
+                await asyncio.sleep(0.001)
+        client.close()
 
 
 def test_connections_leave_files_for_the_wallet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -318,3 +318,17 @@ async def test_an_answer_without_end_is_cut_by_its_time(monkeypatch: pytest.Monk
     monkeypatch.setattr("barkd_py.chain.esplora.MAX_ANSWER_BYTES", 10**12)
     with pytest.raises(ChainUnavailable, match="takes too long"):
         await source(Server(httpx.Response(200, stream=Drip()))).get_tx(TXID)
+
+
+async def test_the_words_of_a_refusal_are_bounded() -> None:
+    source = EsploraSource(
+        "http://esplora",
+        fallback_fee_rate=FeeRate(250),
+        transport=httpx.MockTransport(lambda _: httpx.Response(400, content=b"A\n" * 10_000_000)),
+    )
+    tx = Tx(2, (TxIn(OutPoint(Txid(bytes(32)), 0)),), (TxOut(1, b"\x51"),))
+    with pytest.raises(BroadcastError) as refused:
+        await source.broadcast(tx)
+    await source.close()
+    assert len(str(refused.value)) < 10_000
+    assert "\n" not in str(refused.value)

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncTransaction
 
 from barkd_py.errors import StoreError
 from barkd_py.wallet.listings import HistoryListing, VtxoListing, render_by_method
@@ -255,3 +257,24 @@ async def test_a_change_that_could_not_be_read_is_read_later(sqlite_store: Store
     sqlite_store._reader = reader
 
     assert await shown(every) == await vtxos(sqlite_store, EVERY)
+
+
+async def test_a_commit_whose_answer_was_lost_is_shown(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = HistoryListing(sqlite_store)
+    await shown(listing)
+    commit = AsyncTransaction.commit
+
+    async def commit_and_lose_the_answer(unit: AsyncTransaction) -> None:
+        await commit(unit)
+        raise DBAPIError("COMMIT", None, Exception("connection was closed in the middle of operation"))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(AsyncTransaction, "commit", commit_and_lose_the_answer)
+        with pytest.raises(StoreError):
+            async with sqlite_store.transaction() as tx:
+                await tx.movements.create(BOARD, MovementUpdate(offchain_fee_sat=1))
+    in_database = await history(sqlite_store)
+    assert in_database != b""
+    assert await shown(listing) == in_database

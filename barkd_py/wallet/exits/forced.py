@@ -23,6 +23,7 @@ Upstream looks at a VTXO's own transaction only. Source: sheet 06 §2.7 (auto-st
 
 import asyncio
 import enum
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,9 +32,12 @@ from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import Txid
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.source import ChainSource, Confirmed
+from barkd_py.errors import ChainError, chain_text
 from barkd_py.wallet.exits.observe import ChainMemory, Look
 from barkd_py.wallet.exits.rivals import Rival, arkoor_pubkeys, rivals_of
 from barkd_py.wallet.store import Store
+
+log = logging.getLogger(__name__)
 
 _BATCH = 10
 """VTXOs that are decoded before others have their turn."""
@@ -181,12 +185,16 @@ class OnChainWatch:
             return False
         watched = {txid for way in self._ways.values() for txid in way.txids}
         found: dict[Txid, BlockRef] = {}
-        for height in range(since.height + 1, tip.height + 1):
-            block_hash = tip.hash if height == tip.height else await self._chain.block_hash(height)
-            txids = None if block_hash is None else await self._chain.block_txids(block_hash)
-            if block_hash is None or txids is None:
-                return False
-            found.update(dict.fromkeys(watched & txids, BlockRef(height, block_hash)))
+        try:
+            for height in range(since.height + 1, tip.height + 1):
+                block_hash = tip.hash if height == tip.height else await self._chain.block_hash(height)
+                txids = None if block_hash is None else await self._chain.block_txids(block_hash)
+                if block_hash is None or txids is None:
+                    return False
+                found.update(dict.fromkeys(watched & txids, BlockRef(height, block_hash)))
+        except ChainError as error:  # a source that has no such lists can still be asked for each
+            log.warning("the transactions of new blocks cannot be listed: %s", chain_text(error))
+            return False
         self._memory.confirmed.update(found)
         return True
 

@@ -187,9 +187,13 @@ class Exits:
 
         Raises ExitError or ChainError if the chain source is away; the next tick makes up for it.
         """
-        await self.notice_forced()
+        await self._go_on()  # first: they have deadlines, and no trouble with what follows may hold them up
+        if await self.notice_forced():
+            await self._go_on()
         assert self._watched_at is not None
         await self._aftercare.look(self._watched_at)
+
+    async def _go_on(self) -> None:
         async with self._store.read() as tx:
             is_any_live = await tx.exits.has_live()
         if is_any_live:
@@ -204,15 +208,16 @@ class Exits:
                 self._aftercare.note(exit_.state)
         return looked
 
-    async def notice_forced(self) -> None:
-        """Start the exits that what others have put on the chain makes necessary. Looks once per tip.
+    async def notice_forced(self) -> bool:
+        """Start the exits that what others have put on the chain makes necessary; whether there were any.
 
-        Raises ExitError or ChainError if the chain source is away.
+        Looks once per tip. Raises ExitError or ChainError if the chain source is away.
         """
         async with self._watching:
             tip = await fetch_tip(self._chain)
             if tip == self._watched_at:
-                return
+                return False
+            forced: Sequence[Forced] = ()
             async with self._store.read() as tx:
                 unspent = await tx.vtxos.unspent_ids()
                 exiting = {row.vtxo_id for row in await tx.exits.list(only_live=True)}
@@ -221,6 +226,7 @@ class Exits:
                 forced = await self._watch.find(watched, tip)
                 await self._starts.start_forced(forced, self._watch.confirmed, tip)
             self._watched_at = tip
+            return bool(forced)
 
     def _progress_of(self, looked: Looked) -> ExitProgress:
         listed = sorted(

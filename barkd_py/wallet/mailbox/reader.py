@@ -62,8 +62,11 @@ log = logging.getLogger(__name__)
 
 SUBSCRIBE_AUTHORIZATION_SECONDS = 10
 # A payment whose anchor the chain source does not know may be one that it will know soon. After this many
-# readings it no longer blocks the messages behind it, and is left for the recovery to ask again.
-MAX_ANCHOR_MISSES = 20
+# readings it no longer blocks the messages behind it, and is left for the recovery to ask again: anybody can
+# post a VTXO with an anchor that he has made up.
+MAX_ANCHOR_MISSES = 3
+MAX_DELIVERED_VTXOS = 1_000
+"""In one message. A payment has as many as it has inputs, or somewhat more."""
 
 Handle = Callable[[bytes], Awaitable[None]]
 
@@ -230,6 +233,9 @@ class Mailbox:
 
         What a recovery has yet to find out about is left to it.
         """
+        if len(blobs) > MAX_DELIVERED_VTXOS:
+            log.error("dropping a payment from the mailbox: it has %d VTXOs", len(blobs))
+            return []
         decoded: dict[VtxoId, Vtxo] = {}
         for blob in blobs:
             try:
@@ -267,30 +273,34 @@ class Mailbox:
 
         Raises ChainError: nothing is known, the whole message waits.
         """
-        anchors: dict[Txid, Tx] = {}
-        accepted: list[Vtxo] = []
-        deferred: list[VtxoId] = []
+        anchors: dict[Txid, Tx | None] = {}
         for vtxo in vtxos:
-            txid = vtxo.anchor_point.txid
-            if txid not in anchors:
-                anchor = await self._chain.get_tx(txid)
-                if anchor is None:
-                    self._anchor_misses[vtxo.id] += 1
-                    if self._anchor_misses[vtxo.id] < MAX_ANCHOR_MISSES:
-                        raise AnchorNotFound(txid)
-                    log.error(
-                        "VTXO %s: its anchor %s is still not found; leaving it to recovery", vtxo.id, txid
-                    )
-                    deferred.append(vtxo.id)
-                    continue
-                anchors[txid] = anchor
+            if (txid := vtxo.anchor_point.txid) not in anchors:
+                anchors[txid] = await self._chain.get_tx(txid)
+        deferred = self._hopeless([vtxo for vtxo in vtxos if anchors[vtxo.anchor_point.txid] is None])
+        accepted: list[Vtxo] = []
+        for vtxo in vtxos:
+            anchor = anchors[vtxo.anchor_point.txid]
+            if anchor is None:
+                continue
             try:
-                validate(vtxo, anchors[txid])
+                validate(vtxo, anchor)
             except VtxoInvalid as error:
                 log.error("dropping VTXO %s: %s", vtxo.id, chain_text(error))
                 continue
             accepted.append(vtxo)
         return accepted, deferred
+
+    def _hopeless(self, unknown: Sequence[Vtxo]) -> list[VtxoId]:
+        """Those whose anchor was not found often enough. Raises AnchorNotFound if that is not so of all."""
+        self._anchor_misses.update([vtxo.id for vtxo in unknown])
+        for vtxo in unknown:
+            if self._anchor_misses[vtxo.id] < MAX_ANCHOR_MISSES:
+                raise AnchorNotFound(vtxo.anchor_point.txid)
+        for vtxo in unknown:
+            del self._anchor_misses[vtxo.id]
+            log.error("VTXO %s: its anchor is still not found; leaving it to recovery", vtxo.id)
+        return [vtxo.id for vtxo in unknown]
 
     async def _register(self, vtxos: Sequence[Vtxo]) -> None:
         """Best effort; the catch-up tries again."""

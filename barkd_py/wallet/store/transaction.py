@@ -134,6 +134,7 @@ class Store:
         self._writing_task: asyncio.Task[object] | None = None
         self._listeners: list[CommitListener] = []
         self._vtxo_listeners: list[VtxoListener] = []
+        self._doubt_listeners: list[Callable[[], None]] = []
         self._revision = 0
         self._lease = None if writer.dialect.name == "sqlite" else Lease(writer, reader)
 
@@ -260,15 +261,24 @@ class Store:
         self._vtxo_listeners.append(listener)
         return lambda: self._vtxo_listeners.remove(listener)
 
+    def on_doubt(self, listener: Callable[[], None]) -> None:
+        """Call the listener when a commit has failed: whether it is in the database, only reading it tells.
+
+        It must neither block nor raise.
+        """
+        self._doubt_listeners.append(listener)
+
     async def _commit(self, connection: AsyncConnection, unit: AsyncTransaction, tx: Transaction) -> None:
         try:
             await unit.commit()
         except DBAPIError:
+            # With its connection, the answer "done" may have been lost.
+            for doubt_listener in tuple(self._doubt_listeners):
+                doubt_listener()
             # A commit that SQLite refuses leaves the transaction open, which SQLAlchemy does not know.
             await connection.run_sync(lambda sync: sync.connection.rollback())
             raise
         finally:
-            # Grows even if the commit failed: with its connection, the answer "done" may have been lost.
             self._revision += 1
         if tx.changed_vtxos:
             for vtxo_listener in tuple(self._vtxo_listeners):

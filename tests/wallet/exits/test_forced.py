@@ -18,6 +18,7 @@ from barkd_py.bitcoin.tx import Tx, TxOut
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind
 from barkd_py.errors import ChainUnavailable
+from barkd_py.wallet.exits.errors import TransactionRetrievalFailure
 from barkd_py.wallet.exits.forced import OnChainWatch, patience_blocks
 from barkd_py.wallet.exits.rivals import Rival, arkoor_pubkeys, rivals_of
 from barkd_py.wallet.exits.states import Canceled, Claimed, ExitFilter, VtxoSwept
@@ -341,19 +342,38 @@ async def test_a_block_that_could_not_be_read_is_read_later(world: World, strang
     await world.exits.tick()
 
     def closed(name: str, when: str) -> None:
-        if name == "block_txids":
+        if name in {"block_txids", "tx_status"}:
             raise ChainUnavailable("no answer")
 
     world.chain.gate = closed
     other = await stranger.board()
     await publish(world, *spent.exit_transactions(), *other.exit_transactions())
     await stranger.pay(other, 100_000)
-    with pytest.raises(ChainUnavailable):
+    with pytest.raises(TransactionRetrievalFailure):
         await world.exits.notice_forced()
     world.chain.gate = None
     await world.mine(PATIENCE)
     await world.exits.notice_forced()
     assert len(await exiting(world)) == 2
+
+
+async def test_a_source_without_lists_of_blocks_is_asked_for_each_transaction(
+    world: World, stranger: Stranger
+) -> None:
+    use(world, 0)
+    spent = await stranger.board()
+    await stranger.pay(spent, 100_000)
+    await world.exits.notice_forced()
+
+    def closed(name: str, when: str) -> None:
+        if name == "block_txids":
+            raise ChainUnavailable("esplora answered with HTTP status 403")
+
+    world.chain.gate = closed
+    await publish(world, *spent.exit_transactions())
+    await world.mine(PATIENCE)
+    assert await world.exits.notice_forced()
+    assert len(await exiting(world)) == 1
 
 
 # --- what it costs

@@ -8,6 +8,8 @@ from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.script import p2tr_script
 from barkd_py.bitcoin.tx import Tx, Txid, TxOut
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind
+from barkd_py.daemon.loops import Daemon
+from barkd_py.errors import ChainUnavailable
 from barkd_py.wallet.exits.states import ExitFilter, VtxoSwept
 from barkd_py.wallet.movements import EXIT_START, MovementStatus
 from barkd_py.wallet.rounds.service import NothingToRefresh
@@ -158,3 +160,42 @@ async def test_an_honest_server_spares_the_payee_the_exit(net: Net, alice: Owner
     assert bobs.state.kind is StateKind.SPENDABLE
     await deliver(net, bob, alice, 40_000)
     assert await bob.spendable_sat() == 60_000
+
+
+async def test_trouble_with_watching_does_not_hold_up_the_exits_under_way(
+    net: Net, alice: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        await alice.fund_onchain(30_000)
+    (vtxo,) = await alice.wallet.list_vtxos(include_all=False)
+    await alice.wallet.exits.start([vtxo.id])
+
+    async def trouble(*_: object) -> None:
+        raise ChainUnavailable("esplora answered with HTTP status 403")
+
+    monkeypatch.setattr(alice.wallet.exits, "notice_forced", trouble)
+    for _ in range(4):
+        await net.mine()
+        with pytest.raises(ChainUnavailable):
+            await alice.wallet.exits.tick()
+    (status,) = await alice.wallet.exits.statuses(ExitFilter.ALL)
+    assert status.state.type != "start"
+
+
+async def test_a_board_that_the_server_did_not_take_exits_while_it_is_away(net: Net, alice: Owner) -> None:
+    await alice.fund_onchain(150_000)
+    await alice.fund_onchain(50_000)
+    net.fault("RegisterBoardVtxo", kind="error", code="INTERNAL", client="barkd", count=None)
+    pending = await alice.wallet.board_amount(100_000)
+    await net.mine()
+    await alice.wallet.boards.drive_all()
+    (vtxo_id,) = pending.vtxo_ids
+    expiry_height = (await alice.wallet.get_vtxo(vtxo_id)).expiry_height
+    await net.devnet.ark_server.stop()
+    daemon = Daemon(alice.wallet)
+    tip_height = (await alice.wallet.chain.fetch_tip()).height
+    await net.mine(expiry_height - 5 - tip_height)
+    await alice.wallet.chain.fetch_tip()
+    assert not daemon.connected
+    await daemon.sync_once()
+    assert vtxo_id in [status.vtxo_id for status in await alice.wallet.exits.statuses(ExitFilter.ALL)]

@@ -9,7 +9,7 @@ import pytest
 from barkd_py.ark.mailbox import MailboxAuthorization
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import PublicKey
-from barkd_py.bitcoin.tx import Tx, Txid
+from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.errors import BarkdError, ChainUnavailable, ServerUnavailable
 from barkd_py.server_rpc.api import (
@@ -386,6 +386,35 @@ async def test_an_anchor_that_stays_unknown_blocks_for_a_while_only(alice: Owner
     assert await box.sync() == 8
     async with bob.wallet.store.read() as tx:
         assert await tx.recovery.pending_ids() == (first.id,)  # not forgotten
+
+
+async def test_anchors_that_a_payer_has_made_up_block_no_longer_for_being_many(
+    alice: Owner, bob: Owner
+) -> None:
+    await pay(alice, bob, 1_000, 2_000, 3_000)
+    chain = Chain(bob.wallet.chain)
+    made_up = []
+    for number, blob in enumerate(await delivered(bob)):
+        vtxo = Vtxo.decode(blob)
+        anchor_point = OutPoint(Txid(bytes([number]) * 32), 0)
+        made_up.append(dataclasses.replace(vtxo, anchor_point=anchor_point))
+    message = ArkoorDelivery(tuple(vtxo.encode() for vtxo in made_up))
+    server = MailboxServer(bob.wallet.server, (7, message), (8, UnknownMessage()))
+    box = mailbox(bob.wallet, server, chain)
+    for _ in range(MAX_ANCHOR_MISSES - 1):
+        with pytest.raises(AnchorNotFound):
+            await box.sync()
+    assert await box.sync() == 8
+
+
+async def test_a_payment_of_too_many_vtxos_is_dropped_unread(
+    bob: Owner, caplog: pytest.LogCaptureFixture
+) -> None:
+    flood = ArkoorDelivery((b"",) * 300_000)
+    server = MailboxServer(bob.wallet.server, (7, flood), (8, UnknownMessage()), row_limit=400_000)
+    assert await mailbox(bob.wallet, server).sync() == 8
+    assert "300000 VTXOs" in caplog.text
+    assert caplog.text.count("undecodable") == 0
 
 
 async def test_registration_is_best_effort(net: Net, alice: Owner, bob: Owner) -> None:
