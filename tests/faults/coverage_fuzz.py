@@ -53,8 +53,12 @@ def _stands(decoder: Decoder, seconds: int, findings: Path) -> bool:
             with said.open("wb") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-            _fuzz(decoder, seconds, findings, Path(directory) / "corpus")
-            os._exit(0)
+            status = 1
+            try:
+                _fuzz(decoder, seconds, findings, Path(directory) / "corpus")
+                status = 0
+            finally:  # what is after this belongs to the parent
+                os._exit(status)
         _, status = os.waitpid(child, 0)
         text = said.read_text(errors="replace")
     done = [line for line in text.splitlines() if line.startswith("Done ")]
