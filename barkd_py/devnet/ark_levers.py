@@ -68,7 +68,7 @@ class _Levers:
         return JSONResponse({})
 
     async def round(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, ("go_on",))
         if body.get("go_on"):
             self._server.rounds.go_on()
         else:
@@ -88,7 +88,7 @@ class _Levers:
         )
 
     async def fee_rate(self, request: Request) -> Response:
-        rate = number(await json_body(request), "sat_per_vb")
+        rate = number(await json_body(request, ("sat_per_vb",)), "sat_per_vb")
         try:
             self._server.fee_rates.set_regular(FeeRate.from_sat_per_vb(rate))
         except ValueError as error:
@@ -96,7 +96,7 @@ class _Levers:
         return JSONResponse({})
 
     async def ban(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, ("vtxo_id", "blocks"))
         vtxo_id = VtxoId.parse(text(body, "vtxo_id"))
         try:
             if body.get("blocks") == 0:
@@ -109,7 +109,7 @@ class _Levers:
 
     async def double_spend(self, request: Request) -> Response:
         try:
-            txid = Txid.from_hex(text(await json_body(request), "txid"))
+            txid = Txid.from_hex(text(await json_body(request, ("txid",)), "txid"))
         except ValueError as error:
             raise InvalidInput("txid must be 64 hex digits") from error
         return JSONResponse({"transaction": (await self._server.double_spend(txid)).serialize().hex()})

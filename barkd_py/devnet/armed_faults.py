@@ -3,10 +3,14 @@
 In memory only: a restarted devnet is honest.
 """
 
+import enum
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Generic, Protocol, TypeVar
+
+from barkd_py.devnet.request_body import refuse_unknown
+from barkd_py.errors import InvalidInput
 
 
 class Describable(Protocol):
@@ -22,6 +26,45 @@ class Describable(Protocol):
 
 
 F = TypeVar("F", bound=Describable)
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "skip": (int,),
+    "count": (int, type(None)),
+    "code": (int, str),
+    "seconds": (int, float),
+    "identifiers": (str, type(None)),
+    "value": (str, int, type(None)),
+}
+"""Of the fields of a fault; others are texts."""
+
+
+def read_fault(
+    description: Mapping[str, Any], fault: type[Any], stage: type[enum.Enum], kind: type[enum.Enum]
+) -> dict[str, Any]:
+    """The arguments for a fault's class, from JSON with the names of its fields. Raises InvalidInput."""
+    known = {field.name: field.default is MISSING for field in fields(fault)}
+    refuse_unknown(description, known)
+    for name, is_needed in known.items():
+        if is_needed and name not in description and name != "stage":
+            raise InvalidInput(f"{name} is missing")
+    read: dict[str, Any] = {}
+    for name, value in {"stage": "before", **description}.items():
+        if name in ("stage", "kind"):
+            read[name] = _one_of(stage if name == "stage" else kind, name, value)
+            continue
+        wanted = _TYPES.get(name, (str,))
+        if not isinstance(value, wanted) or (isinstance(value, bool) and name != "value"):
+            raise InvalidInput(f"{name} has the wrong type: {value!r}")
+        read[name] = value
+    return read
+
+
+def _one_of(choices: type[enum.Enum], name: str, value: object) -> enum.Enum:
+    try:
+        return choices(value)
+    except ValueError:
+        there = ", ".join(str(choice.value) for choice in choices)
+        raise InvalidInput(f"unknown {name} {value!r}; there are: {there}") from None
 
 
 @dataclass(slots=True)

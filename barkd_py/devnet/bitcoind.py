@@ -11,12 +11,14 @@ import asyncio
 import itertools
 import json
 import logging
+import os
 import secrets
 import socket
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -41,6 +43,7 @@ _START_TIMEOUT_S = 60.0
 _START_POLL_S = 0.1
 _RPC_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 60.0
+_LAST_WORDS_MAX = 500
 
 #: Blocks fetched by one batch of RPC calls.
 _BATCH = 200
@@ -118,26 +121,26 @@ class BitcoindProcess:
         cookie_file = _prepare(datadir)
         port = free_port() if rpc_port is None else rpc_port
         version = await _version(executable)
-        process = await asyncio.create_subprocess_exec(
-            executable,
-            *_arguments(datadir, port, is_knots="Knots" in version),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            # Ctrl-C reaches the whole foreground group; the node is to stop when we say so, after its users.
-            start_new_session=True,
-        )
-        rpc = BitcoindRpc(f"http://127.0.0.1:{port}", cookie_file)
-        running = cls(process, rpc, version)
-        try:
-            await asyncio.wait_for(running._ready(), _START_TIMEOUT_S)
-        except (TimeoutError, ChainUnavailable) as error:
-            await running.stop()
-            raise ChainUnavailable(
-                f"{executable} did not start: {_last_line(datadir / 'regtest' / 'debug.log')}"
-            ) from error
-        except BaseException:
-            await running.stop()
-            raise
+        with tempfile.TemporaryFile() as errors:
+            process = await asyncio.create_subprocess_exec(
+                executable,
+                *_arguments(datadir, port, is_knots="Knots" in version),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=errors,
+                # Ctrl-C reaches the whole foreground group; the node stops when we say so, after its users.
+                start_new_session=True,
+            )
+            rpc = BitcoindRpc(f"http://127.0.0.1:{port}", cookie_file)
+            running = cls(process, rpc, version)
+            try:
+                await asyncio.wait_for(running._ready(), _START_TIMEOUT_S)
+            except (TimeoutError, ChainUnavailable) as error:
+                await running.stop()
+                said = _end(errors) or _last_line(datadir / "regtest" / "debug.log")
+                raise ChainUnavailable(f"{executable} did not start: {said}") from error
+            except BaseException:
+                await running.stop()
+                raise
         return running
 
     async def _ready(self) -> None:
@@ -203,12 +206,25 @@ async def _version(executable: Path) -> str:
             executable,
             "--version",
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
         )
-        output, _ = await process.communicate()
+        output, errors = await process.communicate()
     except OSError as error:
         raise ChainUnavailable(f"{executable} cannot be run: {error.strerror}") from error
+    if process.returncode != 0:
+        said = _last_words(errors) or f"it ended with code {process.returncode}"
+        raise ChainUnavailable(f"{executable} --version failed: {said}")
     return output.decode(errors="replace").partition("\n")[0]
+
+
+def _end(stream: IO[bytes]) -> str:
+    stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LAST_WORDS_MAX))
+    return _last_words(stream.read())
+
+
+def _last_words(output: bytes) -> str:
+    """The end of what a program wrote to its standard error, on one line."""
+    return " ".join(output[-_LAST_WORDS_MAX:].decode(errors="replace").split())
 
 
 def _last_line(path: Path) -> str:

@@ -148,7 +148,7 @@ class _Levers:
         )
 
     async def mine(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, ("blocks", "address", "transactions"))
         script = _script(body["address"]) if "address" in body else None
         if "transactions" in body:
             blocks: Sequence[BlockRef] = [
@@ -161,7 +161,7 @@ class _Levers:
         return JSONResponse({**_tip_json(self._node.index.tip.ref), "blocks": hashes})
 
     async def fund(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, ("address", "amount_sat", "mine"))
         amount_sat = integer(body, "amount_sat", maximum=MAX_MONEY_SAT)
         tx = await faucet.pay(self._node, [TxOut(amount_sat, _script(text(body, "address")))])
         if body.get("mine", True):
@@ -169,13 +169,13 @@ class _Levers:
         return JSONResponse({"txid": str(tx.txid), "vout": 0, **_tip_json(self._node.index.tip.ref)})
 
     async def reorg(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, ("depth", "transactions"))
         depth = integer(body, "depth", maximum=_MAX_BLOCKS)
         tip = await self._node.reorg(depth, transactions=_transactions(body))
         return JSONResponse(_tip_json(tip))
 
     async def cpfp(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, ("txid", "transaction", "sat_per_vb"))
         rate = FeeRate.from_sat_per_vb(number(body, "sat_per_vb") if "sat_per_vb" in body else 2)
         child = await faucet.pay_for(self._node, await self._parent(body), rate)
         return JSONResponse({"txid": str(child.txid)})
@@ -192,7 +192,7 @@ class _Levers:
         return known.tx
 
     async def evict(self, request: Request) -> Response:
-        await self._node.evict(_txid(await json_body(request)))
+        await self._node.evict(_txid(await json_body(request, ("txid",))))
         return JSONResponse({"mempool": [str(entry.txid) for entry in self._node.pool]})
 
     async def time(self, _request: Request) -> Response:
@@ -200,7 +200,7 @@ class _Levers:
         return JSONResponse({"now": clock(), "offset_seconds": clock.offset_seconds})
 
     async def set_time(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, ("offset_seconds", "advance_seconds"))
         clock = self._parts.clock
         if "advance_seconds" in body:
             clock.offset_seconds += number(body, "advance_seconds")
@@ -215,7 +215,7 @@ class _Levers:
         )
 
     async def set_auto_mine(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, ("interval_seconds", "on_transaction"))
         interval = body.get("interval_seconds")
         self._parts.auto_miner.configure(
             interval_seconds=None if interval is None else number(body, "interval_seconds"),

@@ -17,7 +17,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from barkd_py.devnet.armed_faults import ArmedFaults
+from barkd_py.devnet.armed_faults import ArmedFaults, read_fault
 from barkd_py.errors import InvalidInput
 
 
@@ -61,11 +61,9 @@ class HttpFault:
     @classmethod
     def from_json(cls, description: Mapping[str, Any]) -> "HttpFault":
         """From JSON with the names of the fields. Raises BadHttpFault."""
-        fields = dict(description)
         try:
-            stage, kind = HttpStage(fields.pop("stage", "before")), HttpKind(fields.pop("kind"))
-            return cls(stage=stage, kind=kind, **fields)
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(**read_fault(description, cls, HttpStage, HttpKind))
+        except InvalidInput as error:
             raise BadHttpFault(f"invalid fault: {error}") from error
 
     def to_json(self) -> dict[str, Any]:

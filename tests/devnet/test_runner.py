@@ -219,6 +219,20 @@ async def test_time_moves_blocks_and_nothing_else(running: Devnet, levers: httpx
         ("/time", {"advance_seconds": "x"}, "advance_seconds must be a number"),
         ("/faults", {"target": "moon"}, "no fault target 'moon'; there are: esplora, ark-server"),
         ("/faults", {"target": "esplora", "kind": "explode"}, "invalid fault"),
+        ("/faults", {"target": "esplora", "path": "/tx", "kind": "explode"}, "there are: error, drop, delay"),
+        (
+            "/faults",
+            {"target": "esplora", "path": "/tx", "kind": "drop", "colour": 1},
+            "unknown key 'colour'",
+        ),
+        ("/faults", {"target": "ark-server", "rpc": "GetVtox", "kind": "drop"}, "unknown rpc 'GetVtox'"),
+        ("/mine", {"block": 3}, "unknown key 'block'; there are: blocks, address, transactions"),
+        ("/fund", {"address": ADDRESS, "amount": 1000}, "unknown key 'amount'"),
+        ("/time", {"advance": 3}, "unknown key 'advance'"),
+        ("/round", {"go-on": True}, "unknown key 'go-on'"),
+        ("/lightning/invoice", {"amount": 3}, "unknown key 'amount'"),
+        ("/lightning/offer", {"amount_sat": 3, "held": True}, "unknown key 'held'"),
+        ("/lightning/address", {"name": "a", "min": 3}, "unknown key 'min'"),
     ],
 )
 async def test_wrong_requests_say_what_is_wrong(

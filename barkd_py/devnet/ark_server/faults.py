@@ -37,7 +37,8 @@ from google.protobuf.message import Message
 
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.devnet.ark_server.failures import RpcStatus
-from barkd_py.devnet.armed_faults import ArmedFaults
+from barkd_py.devnet.ark_server.fault_checks import check_message, check_mutation, check_rpc
+from barkd_py.devnet.armed_faults import ArmedFaults, read_fault
 from barkd_py.errors import InvalidInput
 
 log = logging.getLogger(__name__)
@@ -148,12 +149,17 @@ class Fault:
     @classmethod
     def from_json(cls, description: Mapping[str, Any]) -> "Fault":
         """From JSON with the names of the fields. Raises BadFault."""
-        fields = dict(description)
         try:
-            stage, kind = Stage(fields.pop("stage", "before")), Kind(fields.pop("kind"))
-            return cls(stage=stage, kind=kind, **fields)
-        except (KeyError, TypeError, ValueError) as error:
+            fields = read_fault(description, cls, Stage, Kind)
+            fault = cls(**fields)
+            if fault.stage is not Stage.ENGINE:
+                check_rpc(fault.rpc)
+                check_message(fault.rpc, fault.message)
+                if fault.kind is Kind.MUTATE:
+                    check_mutation(fault.rpc, fault.path, fault.mutation, fault.value)
+        except InvalidInput as error:
             raise BadFault(f"invalid fault: {error}") from error
+        return fault
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "stage": self.stage.value, "kind": self.kind.value}

@@ -44,6 +44,11 @@ from barkd_py.errors import InvalidInput
 _MAX_SECS = 10 * 365 * 24 * 3600
 _MAX_BLOCKS = 100_000
 
+_AMOUNT = ("amount_sat", "amount_msat")
+_BEHAVIOUR = tuple(Behaviour.__dataclass_fields__)
+_INVOICE = (*_AMOUNT, "description", "expiry_secs", "min_final_cltv_delta", "preimage", *_BEHAVIOUR)
+_OFFER = (*_AMOUNT, "description", "by_path", *_BEHAVIOUR)
+
 
 def lightning_routes(slot: ArkServerSlot, node: ServerNode, outside: Outside) -> Sequence[BaseRoute]:
     levers = _Levers(slot, node, outside)
@@ -67,7 +72,7 @@ class _Levers:
         self._outside = outside
 
     async def invoice(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, _INVOICE)
         terms = InvoiceTerms(
             amount_msat=amount_msat(body),
             description=text(body, "description") if "description" in body else "",
@@ -81,7 +86,7 @@ class _Levers:
         return JSONResponse({"invoice": invoice.text, "payment_hash": invoice.payment_hash.hex()})
 
     async def offer(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, _OFFER)
         terms = OfferTerms(
             amount_msat=amount_msat(body),
             description=text(body, "description") if "description" in body else "an offer",
@@ -91,7 +96,7 @@ class _Levers:
         return JSONResponse({"offer": offer.text})
 
     async def pay(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, (*_AMOUNT, "invoice", "extra_cltv", "wait"))
         extra_cltv = integer(body, "extra_cltv", maximum=_MAX_BLOCKS) if "extra_cltv" in body else 0
         payment = await self._outside.pay(
             text(body, "invoice"), amount_msat=amount_msat(body), extra_cltv=extra_cltv
@@ -101,12 +106,12 @@ class _Levers:
         return JSONResponse(_incoming_json(payment))
 
     async def settle(self, request: Request) -> Response:
-        payment_hash = _hash32(await json_body(request), "payment_hash")
+        payment_hash = _hash32(await json_body(request, ("payment_hash",)), "payment_hash")
         preimage = await self._outside.settle(payment_hash)
         return JSONResponse({"preimage": preimage.hex()})
 
     async def fail(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, ("payment_hash", "reason"))
         reason = text(body, "reason") if "reason" in body else "destination-rejected"
         if reason not in REASONS:
             raise InvalidInput(f"unknown reason {reason!r}; there are: {', '.join(REASONS)}")
@@ -114,7 +119,7 @@ class _Levers:
         return JSONResponse({})
 
     async def node(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, ("online",))
         self._node.is_online = bool(body.get("online", True))
         return JSONResponse({"online": self._node.is_online})
 

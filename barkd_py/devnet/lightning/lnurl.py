@@ -64,6 +64,9 @@ class AddressTerms:
         )
 
 
+_ADDRESS = ("name", *AddressTerms.__dataclass_fields__, *Behaviour.__dataclass_fields__)
+
+
 def lnurl_routes(outside: Outside) -> Sequence[BaseRoute]:
     service = _Service(outside)
     return (
@@ -81,7 +84,7 @@ class _Service:
         self._outside = outside
 
     async def configure(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, _ADDRESS)
         name = text(body, "name")
         if not name.isidentifier() or not name.islower():
             raise InvalidInput("name must be one lower-case word")

@@ -126,6 +126,39 @@ async def _post_ids(owner: Client, vtxo_id: VtxoId) -> None:
         {"rpc": "GetVtxo", "kind": "mutate", "stage": "reply"},
         {"rpc": "GetVtxo", "kind": "mutate", "stage": "reply", "path": "vtxo", "mutation": "rot13"},
         {"rpc": "GetVtxo", "kind": "error", "unknown": 1},
+        {"rpc": "GetVtox", "kind": "error"},
+        {"rpc": "GetVtxo", "kind": "error", "count": "3"},
+        {"rpc": "GetVtxo", "kind": "error", "skip": True},
+        {"rpc": "GetVtxo", "kind": "delay", "seconds": "1"},
+        {"rpc": "SubscribeRounds", "kind": "swallow", "stage": "stream", "message": "finish"},
+        *(
+            {"rpc": "RequestBoardCosign", "kind": "mutate", "stage": "reply", "path": path, **mutation}
+            for path, mutation in (
+                ("partial_sgi", {}),
+                ("partial_sig.inner", {}),
+                ("partial_sig", {"mutation": "set", "value": "xyz"}),
+                ("partial_sig", {"mutation": "set", "value": 7}),
+                ("partial_sig", {"mutation": "set"}),
+                ("partial_sig", {"mutation": "add", "value": 7}),
+            )
+        ),
+        {"rpc": "GetArkInfo", "kind": "mutate", "stage": "reply", "path": "network", "mutation": "flip"},
+        {
+            "rpc": "GetArkInfo",
+            "kind": "mutate",
+            "stage": "reply",
+            "path": "fees",
+            "mutation": "set",
+            "value": 1,
+        },
+        *(
+            {"rpc": "GetArkInfo", "kind": "mutate", "stage": "reply", "path": "vtxo_exit_delta", **mutation}
+            for mutation in (
+                {"mutation": "add", "value": "7"},
+                {"mutation": "set", "value": "7"},
+                {"mutation": "set"},
+            )
+        ),
     ],
 )
 def test_senseless_faults_are_refused(description: dict[str, Any]) -> None:
