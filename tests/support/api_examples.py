@@ -187,7 +187,9 @@ class Session:
         content = _json(answer.text)
         if example.path == "/notifications/ws/ticket":
             content = "5f" * 32
-        pretty = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False)
+        if not answer.headers["content-type"].startswith("application/json"):
+            return f"{text}\n\n```text\n{_shown(_without_times(answer.text))}\n```\n"
+        pretty = json.dumps(content, indent=2, ensure_ascii=False)
         return f"{text}\n\n```json\n{_shown(_without_times(pretty))}\n```\n"
 
     def _equip(self) -> None:

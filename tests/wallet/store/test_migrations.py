@@ -1,6 +1,9 @@
 """From an empty database to the newest schema, never backwards, wherever the program is installed."""
 
 import asyncio
+import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -106,7 +109,29 @@ async def test_schema_sql_is_that_of_the_newest_migration() -> None:
 def test_the_program_knows_its_newest_migration() -> None:
     config = Config()
     config.set_main_option("script_location", str(migrate.migrations_directory()))
-    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD], (
+        "name the newest migration in HEAD of barkd_py/wallet/store/migrate.py"
+    )
+
+
+def test_a_migration_is_written_by_the_command_in_alembic_ini(tmp_path: Path) -> None:
+    """What it finds to do is nothing: the tables are those of the newest migration."""
+    for name in ("alembic.ini", "alembic", "schema.sql"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    (words,) = re.findall(r"^#\s+\.venv/bin/alembic (.+)$", (ROOT / "alembic.ini").read_text(), re.M)
+    arguments = shlex.split(words)
+    next_number = f"{int(HEAD) + 1:04}"
+    assert arguments[arguments.index("--rev-id") + 1] == next_number
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "alembic.config", *arguments]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, timeout=120, capture_output=True)
+    (written,) = set((tmp_path / "alembic" / "versions").glob("*.py")) - {
+        tmp_path / path.relative_to(ROOT) for path in (ROOT / "alembic" / "versions").glob("*.py")
+    }
+    text = written.read_text()
+    assert f"revision = '{next_number}'" in text
+    assert "    op." not in text
 
 
 def test_developers_get_the_same_directory() -> None:
