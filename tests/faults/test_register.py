@@ -24,7 +24,6 @@ KNOBS_IN_PART = frozenset(
         "arkoor.2",
         "arkoor.5",
         "round.2",
-        "swap.3",
         "lightning-receive.6",
         "chain.1",
     }

@@ -13,10 +13,15 @@ import pytest
 
 from barkd_py.ark.policy import ServerOwnedPolicy
 from barkd_py.ark.vtxo import ServerVtxo
+from barkd_py.bitcoin.units import BlockRef
+from barkd_py.devnet.ark_server.chain import NodeChain
+from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.devnet.node import Node
 from barkd_py.errors import BarkdError, ServerRejected, chain_text
 from barkd_py.server_rpc.api import RoundParticipation
 from barkd_py.wallet.exits.states import ExitFilter
+from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.recovery.report import RecoveryOutcome
 from barkd_py.wallet.rounds.service import NotStored
 from barkd_py.wallet.rounds.states import Issued
@@ -25,7 +30,7 @@ from tests.faults.tcp import Wire, wire_to
 from tests.wallet.flows.conftest import ALICE, Net, Owner
 from tests.wallet.flows.liar import between
 from tests.wallet.flows.lightning import Outside
-from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, settle, stored_rounds
+from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, refreshes, settle, stored_rounds
 from tests.wallet.flows.test_arkoor_send import AMOUNT_SAT, assert_settled, impatient_sends, sends
 from tests.wallet.flows.test_hostile_recovery import Server, no_xpub, recovery_with, run
 from tests.wallet.flows.test_lightning_lies import assert_receives, hits
@@ -241,3 +246,70 @@ async def test_a_second_answer_about_a_round_changes_nothing(net: Net, alice: Ow
     await settle(net, alice)
     await assert_nothing_stuck(alice)
     assert {vtxo.id for vtxo in await alice.wallet.list_vtxos(include_all=False)} == first
+
+
+# --- a server that is elsewhere on the chain
+
+
+class Elsewhere(NodeChain):
+    """The chain as a server sees it whose height is wrong by some blocks."""
+
+    def __init__(self, node: Node, offset: int) -> None:
+        super().__init__(node)
+        self._offset = offset
+
+    async def tip(self) -> BlockRef:
+        await asyncio.sleep(0.01)  # the server's follower asks until it is there, which it never is
+        real = await super().tip()
+        return BlockRef(real.height + self._offset, real.hash)
+
+
+async def move_server(net: Net, offset: int) -> None:
+    """Restart the server with another height than the chain's."""
+    old = net.devnet.ark_server
+    await old.stop()
+    new = await ArkServer.start(
+        net.directory / "devnet" / "ark-server",
+        Elsewhere(net.devnet.node, offset),
+        settings=old.settings,
+        faults=old.faults,
+        address=f"127.0.0.1:{old.port}",
+        admin_address=f"127.0.0.1:{old.admin_port}",
+        clock=net.devnet.clock,
+    )
+    net.devnet = replace(net.devnet, ark_server=new)
+
+
+@pytest.mark.parametrize(("offset", "is_signed"), [(-10, False), (-3, True), (20, True)])
+async def test_a_server_that_is_not_at_our_height(
+    net: Net, alice: Owner, bob: Owner, offset: int, is_signed: bool
+) -> None:
+    """Payments do not mind. A round of a server far behind gives too short a life, and is not signed. One of
+    a server that is ahead cannot be confirmed yet, and nothing is forfeited for it before it is.
+    """
+    await move_server(net, offset)
+    await alice.wallet.send_arkoor(await bob.wallet.new_address(), AMOUNT_SAT)
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+    before_sat = await alice.spendable_sat()
+    liar = between(alice)
+    await alice.wallet.rounds.refresh_all()
+    await hold_round(net, alice)
+    assert (liar.calls["provide_vtxo_signatures"] > 0) == is_signed
+    if not is_signed:
+        assert await alice.spendable_sat() == before_sat
+        await net.restart_ark_server()
+        await hold_round(net, alice)
+    if offset > 0:
+        await settle(net, alice)
+        (state,) = await stored_rounds(alice)
+        assert isinstance(state, Issued)
+        assert liar.calls["forfeit_vtxos"] == 0
+        await net.mine(offset)
+        await alice.wallet.chain.fetch_tip()
+        await alice.wallet.rounds.sync()  # broadcasts
+    await settle(net, alice)
+    await assert_nothing_stuck(alice)
+    (movement,) = await refreshes(alice)
+    assert movement.status is MovementStatus.SUCCESSFUL
+    assert await alice.spendable_sat() == before_sat - movement.offchain_fee_sat
