@@ -9,6 +9,8 @@ confirmed, and what the deepest output there is:
   before that. An honest server sees to it itself, within a few blocks; so that is waited for a little.
 * One that the server alone can take, at the expiry: nothing, until the expiry is near. A checkpoint on the
   chain costs nobody an exit.
+* None: nothing either, until then. Refreshes have failed for long, or have not been wanted; from here on the
+  server has nothing to do but to stay silent.
 
 Only blocks count. What waits in a mempool may never get into one, and takes nothing before.
 
@@ -56,6 +58,7 @@ class Cause(enum.Enum):
     OWN_OUTPUT = "it is on the chain"
     RIVAL = "somebody else may take what it comes from"
     EXPIRY = "the server may soon take what it comes from"
+    NOT_REFRESHED = "it expires soon, and the server has not refreshed it"
     ROUND = "the server holds back what it was given up for, and time runs out"
 
 
@@ -145,11 +148,9 @@ class OnChainWatch:
             patience = patience_blocks(way.exit_delta)
             is_over = tip.height >= since_height + patience
             return Forced(vtxo_id, Cause.RIVAL, since_height) if is_over else None
-        if count == 0:
-            return None
         exit_by = way.expiry_height - self._exit_margin - (len(way.txids) - count)
         if exit_by <= tip.height < way.expiry_height:
-            return Forced(vtxo_id, Cause.EXPIRY, exit_by)
+            return Forced(vtxo_id, Cause.EXPIRY if count else Cause.NOT_REFRESHED, exit_by)
         return None
 
     # --- the VTXOs

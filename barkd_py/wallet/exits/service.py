@@ -90,7 +90,7 @@ class Exits:
         self._paths = ClaimPaths(store)
         self._driver = ExitDriver(store, chain, onchain, self._paths)
         self._watch = OnChainWatch(store, chain, exit_margin=exit_margin)
-        self._starts = Starts(store, chain, locks, network)
+        self._starts = Starts(store, chain, onchain, locks, network)
         self._claims = Claims(store, chain, onchain, keychain, locks, self._driver, self._paths)
         self._estimates = Estimates(store, chain, onchain, self._paths, self._driver.memory)
         self._aftercare = ClaimAftercare(store, chain)

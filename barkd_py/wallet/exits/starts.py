@@ -17,6 +17,7 @@ from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.bitcoin.units import DUST_SAT, BlockRef, Network
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError, chain_text
+from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.wallet.exits import payloads
 from barkd_py.wallet.exits.driver import MAX_AUTOMATIC_FEE_RATE
 from barkd_py.wallet.exits.errors import DustLimit, ExitError, InvalidWalletState, NonStandardExit
@@ -40,11 +41,19 @@ log = logging.getLogger(__name__)
 
 
 class Starts:
-    """Starts exits, whoever asks for it."""
+    """Starts exits, whoever asks for it. onchain: what pays for them; None: nothing does."""
 
-    def __init__(self, store: Store, chain: ChainSource, locks: NamedLocks, network: Network) -> None:
+    def __init__(
+        self,
+        store: Store,
+        chain: ChainSource,
+        onchain: OnchainWallet | None,
+        locks: NamedLocks,
+        network: Network,
+    ) -> None:
         self._store = store
         self._chain = chain
+        self._onchain = onchain
         self._locks = locks
         self._network = network
         self._complained: dict[VtxoId, str] = {}
@@ -136,6 +145,12 @@ class Starts:
 
         confirmed: the exit transactions that are on the chain. Raises ChainError.
         """
+        if not await self._can_pay():
+            # What nobody has touched may still be refreshed, as long as no exit has begun.
+            for each in forced:
+                if each.cause is Cause.NOT_REFRESHED:
+                    self._complain(each.vtxo_id, f"{each.cause.value}; no confirmed coins pay for its exit")
+            forced = [each for each in forced if each.cause is not Cause.NOT_REFRESHED]
         there = [each.vtxo_id for each in forced if each.cause is Cause.OWN_OUTPUT]
         in_danger = await self._wanted([each for each in forced if each.cause is not Cause.OWN_OUTPUT])
         if in_danger:
@@ -151,6 +166,9 @@ class Starts:
                 self._complain(each.vtxo_id, f"{each.cause.value}, and an exit costs more than it holds")
         await self.start_unchecked([*there, *worth], tip)
 
+    async def _can_pay(self) -> bool:
+        return self._onchain is not None and (await self._onchain.balance()).confirmed_sat > 0
+
     async def _wanted(self, forced: Sequence[Forced]) -> dict[VtxoId, Vtxo]:
         """Those whose exits can go on, and were not called off in full knowledge."""
         wanted: dict[VtxoId, Vtxo] = {}
@@ -158,6 +176,9 @@ class Starts:
             async with self._store.read() as tx:
                 row = await tx.exits.find(each.vtxo_id)
                 vtxo = await tx.vtxos.body(each.vtxo_id)
+                is_free = isinstance((await tx.vtxos.get(each.vtxo_id)).state, Spendable)
+            if each.cause is Cause.NOT_REFRESHED and not is_free:
+                continue  # what holds it knows when it has to leave
             match None if row is None else payloads.decode_state(row.state):
                 case VtxoSwept():
                     continue

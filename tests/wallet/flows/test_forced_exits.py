@@ -199,3 +199,39 @@ async def test_a_board_that_the_server_did_not_take_exits_while_it_is_away(net: 
     assert not daemon.connected
     await daemon.sync_once()
     assert vtxo_id in [status.vtxo_id for status in await alice.wallet.exits.statuses(ExitFilter.ALL)]
+
+
+async def until_expiry(net: Net, owner: Owner, vtxo: WalletVtxo) -> None:
+    """Blocks up to the VTXO's expiry, with what the daemon does at each of the last."""
+    await net.devnet.ark_server.stop()
+    tip_height = (await owner.wallet.chain.fetch_tip()).height
+    await net.mine(vtxo.expiry_height - 30 - tip_height)
+    for _ in range(30):
+        await net.mine()
+        await owner.wallet.chain.fetch_tip()
+        if owner.wallet.onchain is not None:
+            await owner.wallet.onchain.sync()
+        await owner.wallet.exits.tick()
+
+
+async def test_what_the_server_does_not_refresh_leaves_before_it_expires(net: Net, alice: Owner) -> None:
+    for _ in range(2):
+        await alice.fund_onchain(30_000)
+    (vtxo,) = await alice.wallet.list_vtxos(include_all=False)
+    await until_expiry(net, alice, vtxo)
+    (status,) = await alice.wallet.exits.statuses(ExitFilter.ALL)
+    assert status.vtxo_id == vtxo.id
+    exit_txids = [tx.txid for tx in (await body_of(alice, vtxo)).exit_transactions()]
+    assert all(height_of(net, txid) < vtxo.expiry_height for txid in exit_txids)
+
+
+async def test_without_coins_for_an_exit_nothing_begins_that_would_end_the_hope_for_a_refresh(
+    net: Net, bob: Owner, alice: Owner, caplog: pytest.LogCaptureFixture
+) -> None:
+    await deliver(net, alice, bob, 50_000)
+    (vtxo,) = await bob.wallet.list_vtxos(include_all=False)
+    await until_expiry(net, bob, vtxo)
+    assert not await bob.wallet.exits.statuses(ExitFilter.ALL)
+    (kept,) = await bob.wallet.list_vtxos(include_all=False)
+    assert kept.state.kind is StateKind.SPENDABLE
+    assert caplog.text.count("no confirmed coins pay for its exit") == 1
