@@ -77,7 +77,7 @@ class PayloadFormat(Generic[T]):
     def decode(self, text: str) -> T:
         """Raises PayloadTooNew, PayloadMalformed."""
         match from_json(text):
-            case {"version": int(version), "state": dict(state)}:
+            case {"version": int(version), "state": dict(state)} if version >= 1:
                 pass
             case _:
                 raise PayloadMalformed(self._name, "its envelope")

@@ -110,6 +110,7 @@ def test_a_newer_state_is_refused() -> None:
         "[]",
         "{}",
         '{"version":"1","state":{}}',
+        '{"version":0,"state":{"type":"waiting"}}',
         '{"version":1,"state":[]}',
         '{"version":1,"state":{}}',
         '{"version":1,"state":{"type":"other"}}',
