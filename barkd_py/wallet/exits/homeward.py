@@ -10,10 +10,11 @@ from barkd_py.ark.claim import claim_input
 from barkd_py.ark.vtxo import ServerVtxo, VtxoId
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.tx import Txid
-from barkd_py.bitcoin.units import Network
+from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.chain.source import ChainSource
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.wallet.exits.claim import build_claim, secrets_of
+from barkd_py.wallet.exits.driver import MAX_AUTOMATIC_FEE_RATE
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.keychain import Keychain
 
@@ -44,8 +45,7 @@ class HomewardClaims:
             log.error("the exits of %s have to be claimed", ", ".join(map(str, vtxo_ids)))
             return
         script = await self._next_script(self._onchain)
-        fee_rates = await self._chain.fee_rates()
-        await self._exits.claim(vtxo_ids, script, fee_rates.fast)
+        await self._exits.claim(vtxo_ids, script, await self._fee_rate())
         self._script = None
 
     async def claim_output(self, output: ServerVtxo) -> Txid | None:
@@ -58,11 +58,10 @@ class HomewardClaims:
             return None
         user_pubkey = output.policy.user_pubkey
         path = claim_input(output, is_ours=lambda key: key == user_pubkey, find_preimage=lambda _: None)
-        fee_rates = await self._chain.fee_rates()
         claim = build_claim(
             [path],
             await self._next_script(self._onchain),
-            fee_rates.fast,
+            await self._fee_rate(),
             tip_height=(await self._chain.tip()).height,
             find_secret=await secrets_of(self._keychain, [path]),
         )
@@ -70,6 +69,10 @@ class HomewardClaims:
         await self._onchain.record(claim.tx, foreign_outputs={path.outpoint: path.output})
         self._script = None
         return claim.tx.txid
+
+    async def _fee_rate(self) -> FeeRate:
+        """Bounded, as nobody looks at it: a chain source that exaggerates must not turn claims into fees."""
+        return min((await self._chain.fee_rates()).fast, MAX_AUTOMATIC_FEE_RATE)
 
     async def _next_script(self, onchain: OnchainWallet) -> bytes:
         """A claim that failed does not use up an address."""
