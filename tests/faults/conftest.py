@@ -100,6 +100,15 @@ async def alice(tmp_path_factory: pytest.TempPathFactory, running_devnet: Devnet
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def carol(tmp_path_factory: pytest.TempPathFactory, running_devnet: Devnet) -> AsyncIterator[Owner]:
+    """Has boarded."""
+    owner = await _new_owner(tmp_path_factory.mktemp("carol") / "datadir", running_devnet)
+    await owner.board(BOARD_SAT)
+    yield owner
+    await owner.daemon.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bob(tmp_path_factory: pytest.TempPathFactory, running_devnet: Devnet) -> AsyncIterator[Owner]:
     """Has no money to begin with."""
     owner = await _new_owner(tmp_path_factory.mktemp("bob") / "datadir", running_devnet)

@@ -259,13 +259,14 @@ async def test_a_server_that_is_no_longer_itself(
     await _restart(alice)
     before = await books(alice)
     assert await alice.daemon.get("/wallet/connected") == {"connected": False}
-    for path, body in (
-        ("/wallet/send", {"destination": address, "amount_sat": 1_000}),
-        ("/boards/board-amount", {"amount_sat": 20_000}),
-        ("/wallet/sync/mailbox", None),
+    for path, body, status in (
+        # Another server's address cannot be checked; bad terms come before that.
+        ("/wallet/send", {"destination": address, "amount_sat": 1_000}, 400 if "changed" in problem else 500),
+        ("/boards/board-amount", {"amount_sat": 20_000}, 500),
+        ("/wallet/sync/mailbox", None, 500),
     ):
         answer = await alice.refused("POST", path, body)
-        assert answer.status == 500
+        assert answer.status == status
         assert problem in answer.message
     # What needs no server goes on: looking, receiving on the pinned keys, and all that is on chain.
     for path in ("/wallet/balance", "/history", "/onchain/balance", "/exits/status/all"):

@@ -142,17 +142,17 @@ async def new_database(cluster: Cluster, name: str) -> str:
 
 @pytest.mark.timeout(900)
 async def test_a_wallet_moves_to_postgresql_by_a_backup_and_is_backed_up_there(
-    alice: Owner, bob: Owner, devnet: Devnet, cluster: Cluster, tmp_path: Path
+    carol: Owner, bob: Owner, devnet: Devnet, cluster: Cluster, tmp_path: Path
 ) -> None:
     """What is stale is refused there as well, and nothing shows the password of the database."""
     words = tmp_path / "words"
-    words.write_text(words_of(alice.daemon))
+    words.write_text(words_of(carol.daemon))
     first, second, home = tmp_path / "first", tmp_path / "second", tmp_path / "home"
-    await alice.daemon.post("/wallet/sync")
-    await barkd("--datadir", str(alice.daemon.datadir), "backup", str(first))
-    had = await alice.daemon.get("/wallet/balance")
-    history = await alice.daemon.get("/history")
-    alice.daemon.process.kill()
+    await carol.daemon.post("/wallet/sync")
+    await barkd("--datadir", str(carol.daemon.datadir), "backup", str(first))
+    had = await carol.daemon.get("/wallet/balance")
+    history = await carol.daemon.get("/history")
+    carol.daemon.process.kill()
 
     env = {"BARKD_DATABASE_URL": await new_database(cluster, "moved")}
     put_back = ("--datadir", str(home), "restore", str(first), "--mnemonic-file", str(words))
@@ -182,9 +182,9 @@ async def test_a_wallet_moves_to_postgresql_by_a_backup_and_is_backed_up_there(
     assert PASSWORD not in said
     assert words.read_text() not in said
     # Back to a file, and to the daemon that the other tests use.
-    for path in (*alice.daemon.datadir.glob("db.sqlite*"),):
+    for path in (*carol.daemon.datadir.glob("db.sqlite*"),):
         path.unlink()
-    await barkd("--datadir", str(alice.daemon.datadir), "restore", str(second), "--accept-stale")
-    await alice.daemon.start()
-    await report_of(alice.daemon)
-    assert await alice.spendable_sat() == had["spendable_sat"] - 5_000
+    await barkd("--datadir", str(carol.daemon.datadir), "restore", str(second), "--accept-stale")
+    await carol.daemon.start()
+    await report_of(carol.daemon)
+    assert await carol.spendable_sat() == had["spendable_sat"] - 5_000

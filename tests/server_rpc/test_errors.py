@@ -44,3 +44,12 @@ def test_every_status_has_its_words(code: grpc.StatusCode) -> None:
 def test_a_refusal_stays_one() -> None:
     error = translate(_failure(grpc.StatusCode.NOT_FOUND, "x"), "SomeCall")
     assert isinstance(error, ServerRejected)
+
+
+def test_a_preimage_that_the_server_says_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    preimage = "ab" * 32
+    failure = _failure(grpc.StatusCode.INVALID_ARGUMENT, f"this payment has completed. preimage: {preimage}")
+    assert preimage in str(translate(failure, "SomeCall"))  # it is a proof of payment, and read from there
+    assert "this payment has completed" in caplog.text
+    assert preimage not in caplog.text
