@@ -23,12 +23,13 @@ BLOCKS = [
 
 
 def _shell(script: str, home: Path) -> str:
-    """Run lines of the page with a home directory of their own, and our `barkd`."""
-    commands = home / "bin"
-    commands.mkdir(exist_ok=True)
-    barkd = commands / "barkd"
-    barkd.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m barkd_py.cli "$@"\n')
-    barkd.chmod(0o755)
+    """Run lines of the page with a home directory of their own, and our command installed where it says."""
+    commands = home / "barkd" / "bin"
+    commands.mkdir(exist_ok=True, parents=True)
+    for name in ("barkd", "barkd-py"):
+        command = commands / name
+        command.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m barkd_py.cli "$@"\n')
+        command.chmod(0o755)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=home,
@@ -90,7 +91,7 @@ async def test_a_wallet_moves_as_the_page_says(tmp_path: Path, devnet: Devnet, d
         real.kill()
 
     copy_token, start_daemon = start.strip().splitlines()
-    assert start_daemon == "barkd --datadir ~/.barkd-py"
+    assert start_daemon == "~/barkd/bin/barkd-py --datadir ~/.barkd-py"
     _shell(copy_token, tmp_path)
     token = (old_dir / "auth_token").read_text()
     new = Daemon(new_dir, token=token)
