@@ -145,12 +145,12 @@ class Starts:
 
         confirmed: the exit transactions that are on the chain. Raises ChainError.
         """
-        if not await self._can_pay():
-            # What nobody has touched may still be refreshed, as long as no exit has begun.
-            for each in forced:
-                if each.cause is Cause.NOT_REFRESHED:
-                    self._complain(each.vtxo_id, f"{each.cause.value}; no confirmed coins pay for its exit")
-            forced = [each for each in forced if each.cause is not Cause.NOT_REFRESHED]
+        untouched = [each for each in forced if each.cause is Cause.NOT_REFRESHED]
+        if untouched and not await self._can_pay():
+            # They may still be refreshed, as long as no exit has begun.
+            for each in untouched:
+                self._complain(each.vtxo_id, f"{each.cause.value}; no confirmed coins pay for its exit")
+            forced = [each for each in forced if each not in untouched]
         there = [each.vtxo_id for each in forced if each.cause is Cause.OWN_OUTPUT]
         in_danger = await self._wanted([each for each in forced if each.cause is not Cause.OWN_OUTPUT])
         if in_danger:
@@ -176,8 +176,8 @@ class Starts:
             async with self._store.read() as tx:
                 row = await tx.exits.find(each.vtxo_id)
                 vtxo = await tx.vtxos.body(each.vtxo_id)
-                is_free = isinstance((await tx.vtxos.get(each.vtxo_id)).state, Spendable)
-            if each.cause is Cause.NOT_REFRESHED and not is_free:
+                stored = await tx.vtxos.get(each.vtxo_id)
+            if each.cause is Cause.NOT_REFRESHED and not isinstance(stored.state, Spendable):
                 continue  # what holds it knows when it has to leave
             match None if row is None else payloads.decode_state(row.state):
                 case VtxoSwept():
