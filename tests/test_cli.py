@@ -343,22 +343,25 @@ class Daemon:
         return f"http://127.0.0.1:{self.port}{path}"
 
 
-def _heed_hangups() -> None:
-    """A run under nohup ignores them, and what it starts would too."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+_HEED_HANGUPS = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""A run under nohup ignores them, and what it starts would too. Not a `preexec_fn`: that forks this process,
+in which gRPC may run, and gRPC does not bear it."""
 
 
 @contextmanager
 def daemon(datadir: Path, *arguments: str, host: str = "127.0.0.1", **environment: str) -> Iterator[Daemon]:
     """A daemon that answers."""
     port = free_port()
-    command = _command(["--datadir", str(datadir), "--port", str(port), *arguments])
+    python, *command = _command(["--datadir", str(datadir), "--port", str(port), *arguments])
     process = subprocess.Popen(
-        command,
+        [python, "-c", _HEED_HANGUPS, *command],
         env=_environment(environment),
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_heed_hangups,
     )
     running = Daemon(process, port)
     try:
