@@ -217,6 +217,10 @@ class ServerNode:
 
     async def pay(self, order: PaymentOrder) -> None:
         self._check_online("no active cln node")
+        # Whoever asked may be gone before it is written; it is tried all the same.
+        await asyncio.shield(self._write_and_try(order))
+
+    async def _write_and_try(self, order: PaymentOrder) -> None:
         tip_height = (await self._chain.tip()).height
         now = self._clock()
 

@@ -1,13 +1,16 @@
 """The server is restarted in the middle of payments, and goes on where its books are."""
 
 import asyncio
+import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
+from barkd_py.devnet.lightning import rows
 from barkd_py.devnet.lightning.outside import Outside
 from barkd_py.devnet.lightning.server_node import ServerNode
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
@@ -137,6 +140,31 @@ async def test_payment_that_was_under_way_when_the_node_went_down(
     await alice.start_payment(invoice.text, invoice.payment_hash, PAID_SAT)
     assert (await alice.payment_status(invoice.payment_hash)).HasField("pending")
     await restarts.restart_with_node(server)
+    assert (await alice.payment_status(invoice.payment_hash, wait=True)).HasField("success")
+
+
+async def test_payment_whose_caller_died_while_it_was_written(
+    alice: LightningClient, outside: Outside, node: ServerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_written, may_go_on = threading.Event(), threading.Event()
+    insert = rows.insert_payment
+
+    def slowly(*args: Any) -> int:
+        number = insert(*args)
+        is_written.set()
+        assert may_go_on.wait(30)
+        return number
+
+    monkeypatch.setattr(rows, "insert_payment", slowly)
+    invoice = await ask(outside)
+    start = alice.start_payment(invoice.text, invoice.payment_hash, PAID_SAT)
+    caller = asyncio.create_task(start)
+    assert await asyncio.to_thread(is_written.wait, 30)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await alice.call(alice.ark.Handshake, pb.HandshakeRequest())  # by then the server has heard of it
+    may_go_on.set()
     assert (await alice.payment_status(invoice.payment_hash, wait=True)).HasField("success")
 
 
