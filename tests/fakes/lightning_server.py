@@ -64,9 +64,17 @@ class StillChain:
     async def tip(self) -> BlockRef:
         if self.is_away:
             raise ChainUnavailable("the chain source is away")
-        return BlockRef(self.height, BlockHash(self.height.to_bytes(32, "big")))
+        return BlockRef(self.height, self._hash(self.height))
 
     fetch_tip = tip
+
+    async def block_hash(self, height: int) -> BlockHash | None:
+        tip = await self.tip()
+        return self._hash(height) if height <= tip.height else None
+
+    @staticmethod
+    def _hash(height: int) -> BlockHash:
+        return BlockHash(height.to_bytes(32, "big"))
 
     async def get_tx(self, txid: Txid) -> Tx | None:
         await self.tip()

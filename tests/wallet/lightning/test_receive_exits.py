@@ -202,7 +202,11 @@ async def test_what_nobody_gives_back_is_lost_in_the_end(receiver: Receiver) -> 
     receiver.server.chain.height = 999
     await drive(receiver, payment_hash)
     assert await receiver.state(payment_hash) is not None
-    receiver.server.chain.height = 1_000
+    for height in (1_000, 1_005):
+        receiver.server.chain.height = height
+        await drive(receiver, payment_hash)
+        assert await receiver.state(payment_hash) is not None, "it must be certain"
+    receiver.server.chain.height = 1_006
     with pytest.raises(HtlcsLost):
         await receiver.drive(payment_hash)
     assert await receiver.state(payment_hash) is None
@@ -210,6 +214,41 @@ async def test_what_nobody_gives_back_is_lost_in_the_end(receiver: Receiver) -> 
     assert (movement.status, movement.effective_balance_sat) == (MovementStatus.FAILED, 0)
     assert await receiver.balance() == Balance()
     assert await receiver.vtxos(StateKind.LOCKED, StateKind.SPENDABLE) == ()
+
+
+@pytest.mark.parametrize("heights", [[5_000], [5_000, 5_000], [5_000, 200 + SLACK, 5_006]])
+async def test_a_tip_that_was_made_up_ends_nothing(receiver: Receiver, heights: list[int]) -> None:
+    """A chain source that says once, or now and then, that the tree below has expired."""
+    payment_hash = await cheated(receiver)
+    for height in heights:
+        receiver.server.chain.height = height
+        await drive(receiver, payment_hash)
+    receiver.server.chain.height = 200 + SLACK + 1
+    await drive(receiver, payment_hash)
+    assert len(receiver.exits.started) == 1
+    receiver.server.away.clear()
+    await receiver.drive(payment_hash)
+    await assert_paid(receiver, payment_hash, 10_000, FEE_SAT)
+
+
+async def test_a_tip_that_was_made_up_gives_up_no_part(sqlite_database: str, server: ReceiveServer) -> None:
+    """One is claimed on the chain, the other one not there yet."""
+    server.pieces = 2
+    async with open_receiver(sqlite_database, server) as receiver:
+        payment_hash = await cheated(receiver)
+        first, second = await receiver.vtxos(StateKind.LOCKED)
+        state = encode_state(Claimed(300, OUR_CLAIM.txid, BlockRef(300, BlockHash(bytes(32)))))
+        async with receiver.store.transaction() as tx:
+            movement = await tx.movements.create(EXIT_START)
+            await tx.exits.save(ExitRow(first.id, "claimed", state, "[]", movement.id))
+            await tx.exits.save_claim(OUR_CLAIM)
+            await tx.vtxos.mark_exited([first.id])
+        server.chain.height = 5_000
+        await drive(receiver, payment_hash)
+        assert isinstance(await receiver.state(payment_hash), PreimageRevealed)
+        server.chain.height = 200 + SLACK + 1
+        await drive(receiver, payment_hash)
+        assert receiver.exits.started == [second.id]
 
 
 async def test_an_exit_that_somebody_cut_off_is_a_loss(receiver: Receiver) -> None:

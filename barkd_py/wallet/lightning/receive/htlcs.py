@@ -47,10 +47,17 @@ class Htlc:
 
     def is_over(self, tip_height: int) -> bool:
         """Whether nothing will come of it any more, or everything has."""
-        if self.exit in _OVER or self.stored.state.kind is StateKind.SPENT:
-            return True
+        return self._has_ended or self.has_expired(tip_height)
+
+    @property
+    def _has_ended(self) -> bool:
+        return self.exit in _OVER or self.stored.state.kind is StateKind.SPENT
+
+    def has_expired(self, tip_height: int) -> bool:
+        """Whether the server may have taken it off the chain by now, and nothing else has ended it."""
         is_exiting = self.exit is not None and self.exit not in _NOT_EXITING
-        return not is_exiting and not self.is_on_chain and tip_height >= self.body.expiry_height
+        is_off_chain = not self._has_ended and not is_exiting and not self.is_on_chain
+        return is_off_chain and tip_height >= self.body.expiry_height
 
 
 class Htlcs:

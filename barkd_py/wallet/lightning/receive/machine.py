@@ -30,6 +30,7 @@ from typing import assert_never
 from barkd_py.ark.address import ArkAddress
 from barkd_py.ark.lightning_receive import ClaimWindow, Preimage
 from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import (
     BarkdError,
@@ -45,6 +46,7 @@ from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
 from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park
 from barkd_py.wallet.actions.failures import is_final
 from barkd_py.wallet.arkoor.package import cosign_package
+from barkd_py.wallet.conflicts import FINAL_CONFIRMATIONS
 from barkd_py.wallet.keychain import Keychain, UnknownKey
 from barkd_py.wallet.lightning.receive.errors import (
     AlreadySettled,
@@ -298,10 +300,11 @@ class LightningReceiveMachine:
             state = replace(state, claim_attempts=attempts)
         try:
             tip = await self._chain.tip()
+            state, is_certain = await self._confirm_expiry(state, htlcs, tip)
         except ChainError as trouble:
             log.warning("lightning receive %s: %s", payment, chain_text(trouble))
         else:
-            if all(htlc.is_over(tip.height) for htlc in htlcs):
+            if all(htlc.is_over(tip.height) for htlc in htlcs) and is_certain:
                 lost = HtlcsLost(state.terms.payment_hash)
                 lost.__cause__ = error
                 return Failed(lost, write_exited(action_id, state, (), 0, lost=taken_by_others(htlcs, ())))
@@ -315,6 +318,21 @@ class LightningReceiveMachine:
             exhausted.__cause__ = error
             return Park(state, error=exhausted)
         return Park(state, RETRY_SECS, error)
+
+    async def _confirm_expiry(
+        self, state: PreimageRevealed, htlcs: Sequence[Htlc], tip: BlockRef
+    ) -> tuple[PreimageRevealed, bool]:
+        """Whether it is certain which of them have expired, for that may end the payment for good.
+
+        No single look at the chain makes it so: the block at which it was first seen must be that deep in the
+        chain. Raises ChainError.
+        """
+        if not any(htlc.has_expired(tip.height) for htlc in htlcs):
+            return replace(state, expired_since=None), True
+        since = state.expired_since
+        if since is None or await self._chain.block_hash(since.height) != since.hash:
+            return replace(state, expired_since=tip), False
+        return state, tip.height >= since.height + FINAL_CONFIRMATIONS
 
     async def _start_exits(self, state: PreimageRevealed, htlcs: Sequence[Htlc], tip_height: int) -> bool:
         """Whether any is under way now. Where an exit cannot win any more it would only cost."""
@@ -370,7 +388,9 @@ class LightningReceiveMachine:
         """Some are on the chain, so the server cannot cosign them any more: take all of them there."""
         state = replace(state, is_exiting=True)
         tip = await self._chain.tip()
-        if all(htlc.is_over(tip.height) or not (htlc.is_on_chain or htlc.can_exit) for htlc in htlcs):
+        state, is_certain = await self._confirm_expiry(state, htlcs, tip)
+        is_over = all(htlc.is_over(tip.height) or not (htlc.is_on_chain or htlc.can_exit) for htlc in htlcs)
+        if is_over and is_certain:
             taken = [
                 htlc.stored for htlc in htlcs if await self._htlcs.is_taken_by_us(htlc, state.terms.preimage)
             ]

@@ -14,7 +14,14 @@ from barkd_py.ark.arkoor import ArkoorDestination
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
-from barkd_py.wallet.store.payloads import PayloadFormat, PreimageHex, PublicKeyHex, VtxoHex, VtxoIdText
+from barkd_py.wallet.store.payloads import (
+    BlockRefJson,
+    PayloadFormat,
+    PreimageHex,
+    PublicKeyHex,
+    VtxoHex,
+    VtxoIdText,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,8 @@ class PreimageRevealed:
 
     claim_attempts: how often a claim failed without a refusal. is_exiting: exits of the HTLC VTXOs were
     started, or they are on the chain. is_sent: False as long as the preimage is certainly still ours, because
-    the HTLC VTXOs were on the chain before it was sent to anybody.
+    the HTLC VTXOs were on the chain before it was sent to anybody. expired_since: the tip at which some of
+    them were first seen to have expired, as long as that holds.
     """
 
     terms: ReceiveTerms
@@ -84,6 +92,7 @@ class PreimageRevealed:
     claim_attempts: int = 0
     is_exiting: bool = False
     is_sent: bool = True
+    expired_since: BlockRefJson | None = None
     type: Literal["preimage-revealed"] = "preimage-revealed"
 
 
