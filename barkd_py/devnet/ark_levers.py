@@ -11,9 +11,9 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import Txid
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.devnet.ark_server.failures import Failure
-from barkd_py.devnet.ark_server.participation_rows import Participation
 from barkd_py.devnet.ark_server.server import ArkServer
-from barkd_py.devnet.ark_server.watchman import Push, Reaction
+from barkd_py.devnet.ark_server.store.participation_rows import Participation
+from barkd_py.devnet.ark_server.watch.watchman import Push, Reaction
 from barkd_py.devnet.ark_server_slot import ArkServerSlot
 from barkd_py.devnet.request_body import integer, json_body, number, text
 from barkd_py.errors import InvalidInput, NotFound, chain_text

@@ -24,7 +24,7 @@ from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import Network
 from barkd_py.devnet import faucet
 from barkd_py.devnet.ark_server.faults import Fault
-from barkd_py.devnet.ark_server.round_events import RoundFinished
+from barkd_py.devnet.ark_server.rounds.events import RoundFinished
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
 from tests.bench.daemons import Subject, cpu_ms, find_subjects, post_nothing

@@ -20,42 +20,42 @@ from sqlalchemy import Connection
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import Tx, Txid
-from barkd_py.devnet.ark_server import lightning_rows, participation_rows, vtxo_rows
-from barkd_py.devnet.ark_server.admin_service import RoundAdminService
-from barkd_py.devnet.ark_server.ark_service import ArkService, part_requests
-from barkd_py.devnet.ark_server.arkoor import Arkoor
-from barkd_py.devnet.ark_server.boards import Boards
 from barkd_py.devnet.ark_server.chain import ServerChain
-from barkd_py.devnet.ark_server.delegated import DelegatedParticipations
 from barkd_py.devnet.ark_server.faults import Faults
-from barkd_py.devnet.ark_server.fee_rates import FeeRates
-from barkd_py.devnet.ark_server.flux import FluxLocks
-from barkd_py.devnet.ark_server.follower import ChainFollower
-from barkd_py.devnet.ark_server.forfeits import Forfeits
-from barkd_py.devnet.ark_server.health import HealthHandler
-from barkd_py.devnet.ark_server.interceptor import Interceptor
-from barkd_py.devnet.ark_server.lightning_chain import PreimageFinder
-from barkd_py.devnet.ark_server.lightning_engine import LightningEngine
-from barkd_py.devnet.ark_server.lightning_node import LightningNode, NoNode
-from barkd_py.devnet.ark_server.lightning_parts import LightningParts
-from barkd_py.devnet.ark_server.lightning_receive import LightningReceives
-from barkd_py.devnet.ark_server.lightning_send import LightningSends
-from barkd_py.devnet.ark_server.lightning_service import LightningRpcs
-from barkd_py.devnet.ark_server.mailbox_service import MailboxService
-from barkd_py.devnet.ark_server.mailboxes import Mailboxes
-from barkd_py.devnet.ark_server.offboard_service import OffboardRpcs
-from barkd_py.devnet.ark_server.offboards import OffboardParts, Offboards
-from barkd_py.devnet.ark_server.participation_rows import Participation
-from barkd_py.devnet.ark_server.round_engine import RoundEngine, RoundParts
-from barkd_py.devnet.ark_server.round_service import RoundRpcs
+from barkd_py.devnet.ark_server.funds.fee_rates import FeeRates
+from barkd_py.devnet.ark_server.funds.offboards import OffboardParts, Offboards
+from barkd_py.devnet.ark_server.funds.treasury import Treasury
+from barkd_py.devnet.ark_server.funds.vtxo_pool import VtxoPool
+from barkd_py.devnet.ark_server.lightning.engine import LightningEngine
+from barkd_py.devnet.ark_server.lightning.node import LightningNode, NoNode
+from barkd_py.devnet.ark_server.lightning.parts import LightningParts
+from barkd_py.devnet.ark_server.lightning.receive import LightningReceives
+from barkd_py.devnet.ark_server.lightning.send import LightningSends
+from barkd_py.devnet.ark_server.rounds.delegated import DelegatedParticipations
+from barkd_py.devnet.ark_server.rounds.engine import RoundEngine, RoundParts
+from barkd_py.devnet.ark_server.rounds.forfeits import Forfeits
+from barkd_py.devnet.ark_server.rpc.admin_service import RoundAdminService
+from barkd_py.devnet.ark_server.rpc.ark_service import ArkService, part_requests
+from barkd_py.devnet.ark_server.rpc.health import HealthHandler
+from barkd_py.devnet.ark_server.rpc.interceptor import Interceptor
+from barkd_py.devnet.ark_server.rpc.lightning_rpcs import LightningRpcs
+from barkd_py.devnet.ark_server.rpc.mailbox_service import MailboxService
+from barkd_py.devnet.ark_server.rpc.offboard_rpcs import OffboardRpcs
+from barkd_py.devnet.ark_server.rpc.round_rpcs import RoundRpcs
 from barkd_py.devnet.ark_server.server_keys import ServerKeys, load_or_create_seed
 from barkd_py.devnet.ark_server.settings import MAX_REQUEST_BYTES, ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
-from barkd_py.devnet.ark_server.store import Store
-from barkd_py.devnet.ark_server.treasury import Treasury
-from barkd_py.devnet.ark_server.vtxo_pool import VtxoPool
-from barkd_py.devnet.ark_server.watchman import Push, Watchman
-from barkd_py.devnet.ark_server.xpub_search import XpubSearches
+from barkd_py.devnet.ark_server.store import lightning_rows, participation_rows, vtxo_rows
+from barkd_py.devnet.ark_server.store.database import Store
+from barkd_py.devnet.ark_server.store.participation_rows import Participation
+from barkd_py.devnet.ark_server.vtxos.arkoor import Arkoor
+from barkd_py.devnet.ark_server.vtxos.boards import Boards
+from barkd_py.devnet.ark_server.vtxos.flux import FluxLocks
+from barkd_py.devnet.ark_server.vtxos.mailboxes import Mailboxes
+from barkd_py.devnet.ark_server.vtxos.xpub_search import XpubSearches
+from barkd_py.devnet.ark_server.watch.follower import ChainFollower
+from barkd_py.devnet.ark_server.watch.preimages import PreimageFinder
+from barkd_py.devnet.ark_server.watch.watchman import Push, Watchman
 from barkd_py.errors import NotFound
 from barkd_py.server_rpc.protos.bark_server_pb2_grpc import (
     add_ArkServiceServicer_to_server,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from barkd_py.devnet.ark_server.lightning_rows import FailureReason
+from barkd_py.devnet.ark_server.store.lightning_rows import FailureReason
 from barkd_py.errors import InvalidInput
 
 REASONS = {reason.name.lower().replace("_", "-"): reason for reason in FailureReason}

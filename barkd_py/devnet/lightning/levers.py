@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from barkd_py.bitcoin.units import MAX_MONEY_SAT
-from barkd_py.devnet.ark_server.lightning_rows import Attempt, FailureReason, Subscription
+from barkd_py.devnet.ark_server.store.lightning_rows import Attempt, FailureReason, Subscription
 from barkd_py.devnet.ark_server_slot import ArkServerSlot
 from barkd_py.devnet.lightning import rows
 from barkd_py.devnet.lightning.behaviour import REASONS, Behaviour

@@ -16,7 +16,7 @@ from barkd_py.bitcoin.bolt12_signature import merkle_root, signature_digest
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.tlv import read_tlv_stream, tlv_record, truncated_u64
 from barkd_py.bitcoin.units import Network
-from barkd_py.devnet.ark_server.lightning_invoice import read_offer
+from barkd_py.devnet.ark_server.lightning.invoice import read_offer
 
 _CHAINS = 2
 _AMOUNT = 8

@@ -14,8 +14,8 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.devnet.ark_server.chain import ServerChain
-from barkd_py.devnet.ark_server.lightning_rows import FailureReason
-from barkd_py.devnet.ark_server.store import Store
+from barkd_py.devnet.ark_server.store.database import Store
+from barkd_py.devnet.ark_server.store.lightning_rows import FailureReason
 from barkd_py.devnet.lightning import rows
 from barkd_py.devnet.lightning.behaviour import Behaviour
 from barkd_py.devnet.lightning.offers import OfferTerms, write_offer

@@ -8,9 +8,9 @@ from sqlalchemy import Connection, Row, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from barkd_py.bitcoin.keys import SecretKey
-from barkd_py.devnet.ark_server.lightning_node import PaymentOrder
-from barkd_py.devnet.ark_server.lightning_rows import FailureReason
-from barkd_py.devnet.ark_server.store import inserted_id
+from barkd_py.devnet.ark_server.lightning.node import PaymentOrder
+from barkd_py.devnet.ark_server.store.database import inserted_id
+from barkd_py.devnet.ark_server.store.lightning_rows import FailureReason
 from barkd_py.devnet.lightning.behaviour import Behaviour
 from barkd_py.devnet.lightning.tables import (
     address,

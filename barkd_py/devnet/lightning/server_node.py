@@ -24,8 +24,8 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.devnet.ark_server.chain import ServerChain
 from barkd_py.devnet.ark_server.failures import Failure
-from barkd_py.devnet.ark_server.lightning_invoice import read_offer
-from barkd_py.devnet.ark_server.lightning_node import (
+from barkd_py.devnet.ark_server.lightning.invoice import read_offer
+from barkd_py.devnet.ark_server.lightning.node import (
     Failed,
     HeldPayment,
     HoldInvoiceTerms,
@@ -35,8 +35,8 @@ from barkd_py.devnet.ark_server.lightning_node import (
     Pending,
     Succeeded,
 )
-from barkd_py.devnet.ark_server.lightning_rows import FailureReason
-from barkd_py.devnet.ark_server.store import Store
+from barkd_py.devnet.ark_server.store.database import Store
+from barkd_py.devnet.ark_server.store.lightning_rows import FailureReason
 from barkd_py.devnet.lightning import rows
 from barkd_py.devnet.lightning.offers import Bolt12Terms, write_invoice
 from barkd_py.devnet.lightning.rows import HoldInvoice, Incoming, OutsideInvoice, Payment

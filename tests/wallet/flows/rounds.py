@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
-from barkd_py.devnet.ark_server import round_events
+from barkd_py.devnet.ark_server.rounds.events import AttemptStarted, TreeProposed
 from barkd_py.server_rpc.api import RoundAttempt, RoundEvent, RoundFailed, RoundFinished, VtxoProposal
 from barkd_py.server_rpc.client import ArkServer
 from barkd_py.server_rpc.connection import ConnectionSettings
@@ -122,7 +122,7 @@ async def let_round_end(net: Net) -> None:
     """End the round that is being held, if there is one, however many attempts it takes."""
     engine = net.devnet.ark_server.rounds
     async with asyncio.timeout(60):
-        while isinstance(engine.events.last, round_events.AttemptStarted | round_events.TreeProposed):
+        while isinstance(engine.events.last, AttemptStarted | TreeProposed):
             engine.go_on()
             await asyncio.sleep(0.001)
 

@@ -7,7 +7,7 @@ from barkd_py.ark.policy import ServerHtlcReceivePolicy, ServerHtlcSendPolicy
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.tx import Tx, TxOut
 from barkd_py.devnet.ark_server.server import ArkServer
-from barkd_py.devnet.ark_server.watchman import Patrol, Watchman
+from barkd_py.devnet.ark_server.watch.watchman import Patrol, Watchman
 from barkd_py.devnet.lightning.behaviour import Behaviour
 from barkd_py.devnet.lightning.outside import InvoiceTerms, Outside
 from tests.devnet.ark_server.lightning.client import LightningClient

@@ -16,9 +16,9 @@ from barkd_py.bitcoin.bolt11 import Bolt11Invoice, Currency
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.devnet.ark_server.faults import Fault, Kind, Stage
-from barkd_py.devnet.ark_server.lightning_rows import FailureReason
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.devnet.ark_server.store.lightning_rows import FailureReason
 from barkd_py.devnet.lightning.outside import Outside
 from barkd_py.devnet.lightning.rows import Incoming
 from barkd_py.devnet.lightning.server_node import ServerNode

@@ -15,7 +15,7 @@ from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.tx import Tx
 from barkd_py.devnet.ark_server.faults import Fault, Kind, Stage
-from barkd_py.devnet.ark_server.round_events import AttemptStarted, RoundEvents, RoundFailed
+from barkd_py.devnet.ark_server.rounds.events import AttemptStarted, RoundEvents, RoundFailed
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.errors import ChainError

@@ -1,0 +1,1 @@
+"""The server's own money, and what leaves it: the treasury, the pool for Lightning, offboards, fee rates."""

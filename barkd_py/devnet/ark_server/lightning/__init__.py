@@ -1,0 +1,1 @@
+"""Lightning for users: being paid, paying, and the node that the server does both with."""

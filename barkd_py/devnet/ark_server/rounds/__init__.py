@@ -1,0 +1,1 @@
+"""Rounds: the engine that holds them, participations in person and delegated, forfeits for the new coins."""

@@ -1,0 +1,1 @@
+"""The gRPC services: messages in and out, the checks of their fields, and what happens around every call."""

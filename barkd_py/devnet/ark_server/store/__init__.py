@@ -1,0 +1,1 @@
+"""The server's books: one SQLite database, and the rows of each kind of thing in it."""

@@ -1,0 +1,1 @@
+"""What users ask about single VTXOs: boards, out-of-round payments, registering, looking up, mailboxes."""
