@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +23,12 @@ T = TypeVar("T")
 
 START_DEADLINE_SECS = 120.0
 _PORTS = (10_000, 32_000)
+_reserved: list[int] = []
+"""Open files, each locked: the ports that this process was given."""
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now.
+    """A loopback port that nobody listens on now, and that no other test gets while this process lives.
 
     Not one of those that the system gives to outgoing connections: who dies and comes back must find it free.
     """
@@ -32,7 +36,21 @@ def free_port() -> int:
         port = random.SystemRandom().randrange(*_PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _reserve(port)
             return port
+
+
+def _reserve(port: int) -> None:
+    """Raises OSError if somebody has it."""
+    directory = Path(tempfile.gettempdir(), f"barkd-py-test-ports-{os.getuid()}")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    file = os.open(directory / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        raise
+    _reserved.append(file)
 
 
 async def eventually(
