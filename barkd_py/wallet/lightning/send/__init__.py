@@ -5,7 +5,6 @@
     on_chain      what became of HTLCs that exit
     writes        what is stored together with a state
     terms         pure: what it costs
-    terms         pure: what it costs
     change_queue  payments that wait for the change of others
     adoption      HTLCs of an earlier life of this wallet, which a recovery finds
     invoices      from a destination to an invoice; lnurl: the services that give one
