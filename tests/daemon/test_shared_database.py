@@ -1,11 +1,13 @@
 """Two daemons on one PostgreSQL database: one runs the wallet, the other stands by and takes over."""
 
+import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ import pytest
 import pytest_asyncio
 
 from barkd_py.errors import StoreError
-from barkd_py.wallet.store import Store
+from barkd_py.wallet.store import Store, lease
 from barkd_py.wallet.store.lease import TakenOver
+from tests.faults.tcp import Wire, wire_to
 from tests.support.postgres import Cluster, require_binaries, run_cluster
 from tests.support.processes import Daemon, Devnet, esplora, eventually, start_devnet
 
@@ -57,10 +60,22 @@ async def url(cluster: Cluster) -> str:
 
 
 @pytest_asyncio.fixture
-async def daemons(tmp_path: Path, url: str, devnet: Devnet) -> AsyncIterator[tuple[Daemon, Daemon]]:
+async def wire(cluster: Cluster) -> AsyncIterator[Wire]:
+    """Between the first daemon and the database."""
+    async with wire_to(f"127.0.0.1:{cluster.port}") as wire:
+        yield wire
+
+
+@pytest_asyncio.fixture
+async def daemons(
+    tmp_path: Path, url: str, cluster: Cluster, wire: Wire, devnet: Devnet
+) -> AsyncIterator[tuple[Daemon, Daemon]]:
     """The first has a wallet with money; the second has the same mnemonic and settings, elsewhere."""
-    environment = {"BARKD_DATABASE_URL": url}
-    first, second = (Daemon(tmp_path / name / "datadir", env=environment) for name in ("first", "second"))
+    over_the_wire = url.replace(f":{cluster.port}/", f":{wire.port}/")
+    first, second = (
+        Daemon(tmp_path / name / "datadir", env={"BARKD_DATABASE_URL": its_url})
+        for name, its_url in (("first", over_the_wire), ("second", url))
+    )
     try:
         for daemon in (first, second):
             daemon.datadir.parent.mkdir()
@@ -89,8 +104,8 @@ async def runs(daemon: Daemon) -> bool:
     return (await answer(daemon))[0] == 200
 
 
-async def taken_over(first: Daemon, second: Daemon) -> None:
-    """SIGKILL for the first; the second has the wallet within the time of the design.
+async def taken_over(first: Daemon, second: Daemon, fail: Callable[[], None] | None = None) -> None:
+    """The first fails, by SIGKILL unless told how; the second has the wallet within the time of the design.
 
     On a busy machine that is so much longer as a start takes longer there.
     """
@@ -100,7 +115,7 @@ async def taken_over(first: Daemon, second: Daemon) -> None:
     slowness = max(1.0, (time.monotonic() - began) / QUIET_START_SECS)
     await other.close()
     began = time.monotonic()
-    first.process.kill()
+    (fail or first.process.kill)()
     await eventually(lambda: runs(second), bool, within_secs=TAKEOVER_SECS * slowness)
     print(f"taken over after {time.monotonic() - began:.1f} s, on a machine {slowness:.1f} times too slow")
 
@@ -244,6 +259,72 @@ async def test_a_daemon_that_was_replaced_stands_by(
     assert await runs(second)
     second.process.kill()
     await eventually(lambda: runs(first), bool)
+
+
+@pytest.mark.parametrize("how", ["frozen", "unheard"])
+async def test_a_daemon_that_vanishes_without_a_word_is_replaced_and_does_nothing_when_it_is_back(
+    daemons: tuple[Daemon, Daemon], wire: Wire, devnet: Devnet, how: str
+) -> None:
+    """Its connection lives on, so PostgreSQL itself would wait for it for ever.
+
+    frozen: the process is stopped, as with the virtual machine around it. unheard: it runs, and nothing of
+    what it says to the database arrives.
+    """
+    first, second = daemons
+    before = await first.get("/wallet/balance")
+
+    def vanish() -> None:
+        if how == "frozen":
+            os.kill(first.process.pid, signal.SIGSTOP)
+        else:
+            wire.hush()
+
+    def come_back() -> None:
+        if how == "frozen":
+            os.kill(first.process.pid, signal.SIGCONT)
+        else:
+            wire.speak()
+
+    try:
+        await taken_over(first, second, vanish)
+        assert await second.get("/wallet/balance") == before
+        # What the second does meanwhile, the first must neither undo nor do again.
+        await devnet.mine()
+        await second.post("/wallet/sync")
+        await eventually(lambda: second.get("/wallet/balance"), lambda now: now["pending_board_sat"] == 0)
+        address = (await second.post("/wallet/addresses/next"))["address"]
+        await second.post("/wallet/send", {"destination": address, "amount_sat": 1_000})
+        await second.post("/wallet/sync/mailbox")
+        history = await eventually(lambda: second.get("/history"), lambda now: len(now) == 3)
+        balance = await second.get("/wallet/balance")
+    finally:
+        come_back()
+    _, body = await eventually(lambda: answer(first), lambda got: got[0] == 422)
+    assert "another daemon" in body["message"]
+    assert "Another daemon has taken the wallet over" in first.process.log.read_text()
+    assert await second.get("/history") == history
+    assert await second.get("/wallet/balance") == balance
+
+    second.process.kill()  # and what the first knows then is what the second has done
+    await eventually(lambda: runs(first), bool)
+    assert await first.get("/wallet/balance") == balance
+    assert await first.get("/history") == history
+
+
+async def test_a_daemon_that_is_idle_for_long_is_not_taken_for_silent(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asks it anything, and still it is heard by those who would like to have its wallet."""
+    monkeypatch.setattr(lease, "_TRIES", 1)
+    first = await Store.open(url)
+    began = time.monotonic()
+    while time.monotonic() - began < lease.SILENT_SECS + 2 * lease.CHECK_SECS:
+        with pytest.raises(lease.DatabaseInUse):
+            await Store.open(url)
+        await asyncio.sleep(0.5)
+    async with first.transaction() as tx:
+        await tx.mailbox.advance(5)
+    await first.close()
 
 
 async def test_who_lost_the_lease_never_writes_again(url: str) -> None:

@@ -1,4 +1,5 @@
-"""A wire that can be cut: a port that passes everything on to another one, or refuses connections."""
+"""A wire that can be cut, or go silent: a port that passes everything on to another one, refuses connections,
+or keeps them and carries nothing, as when a machine is frozen or a network fails without a word."""
 
 import asyncio
 import contextlib
@@ -18,6 +19,16 @@ class Wire:
         self._server: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._carries = asyncio.Event()
+        self._carries.set()
+
+    def hush(self) -> None:
+        """Keep every connection, and carry neither data nor their ends; new ones are taken, and as silent."""
+        self._carries.clear()
+
+    def speak(self) -> None:
+        """Carry what was held back, and everything else from now on."""
+        self._carries.set()
 
     @property
     def url(self) -> str:
@@ -53,8 +64,10 @@ class Wire:
         try:
             with contextlib.suppress(OSError):
                 while data := await source.read(65536):
+                    await self._carries.wait()
                     sink.write(data)
                     await sink.drain()
+                await self._carries.wait()
         finally:
             sink.transport.abort()
             self._ends.discard(sink)

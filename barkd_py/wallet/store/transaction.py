@@ -137,6 +137,7 @@ class Store:
         self._doubt_listeners: list[Callable[[], None]] = []
         self._revision = 0
         self._lease = None if writer.dialect.name == "sqlite" else Lease(writer, reader)
+        self._lease_keeper: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, url: str | URL, *, clock: Clock = system_clock, make: bool = True) -> "Store":
@@ -158,6 +159,8 @@ class Store:
                 if store._lease is not None:
                     async with store._writer.begin() as connection:
                         await store._lease.begin(connection)
+                    keeping = store._keep_lease(store._lease)
+                    store._lease_keeper = asyncio.create_task(keeping, name="lease of the database")
         except BaseException:
             await store.close()
             raise
@@ -192,6 +195,9 @@ class Store:
 
     async def close(self) -> None:
         """Close every connection, after the transaction in hand."""
+        if self._lease_keeper is not None:
+            self._lease_keeper.cancel()
+            await asyncio.gather(self._lease_keeper, return_exceptions=True)
         async with self._write_lock:
             await self._reader.dispose()
             await self._writer.dispose()
@@ -200,13 +206,17 @@ class Store:
         """Return when another process has taken the database over; with SQLite that never happens."""
         if self._lease is None:
             await asyncio.Event().wait()
-            return
-        while not self._lease.is_lost:
+        else:
+            await self._lease.lost.wait()
+
+    async def _keep_lease(self, lease: Lease) -> None:
+        """Say every few seconds that somebody is here, and hear whether somebody else was."""
+        while not lease.lost.is_set():
             await asyncio.sleep(CHECK_SECS)
             try:
                 async with self._write_lock:
                     with _translated():
-                        await _uninterrupted(self._lease.verify())
+                        await _uninterrupted(lease.verify())
             except StoreError as error:
                 log.warning("the lease of the database: %s", error)
 
