@@ -242,11 +242,15 @@ CREATE TABLE vtxo (
     CONSTRAINT fk_vtxo_lock_movement_id FOREIGN KEY(lock_movement_id) REFERENCES movement (id) DEFERRABLE INITIALLY DEFERRED
 );
 
+CREATE INDEX ix_vtxo_expiry_height ON vtxo (expiry_height, amount_sat DESC, id);
+
 CREATE INDEX ix_vtxo_lock_action_id ON vtxo (lock_action_id);
 
 CREATE INDEX ix_vtxo_lock_movement_id ON vtxo (lock_movement_id);
 
-CREATE INDEX ix_vtxo_state_kind ON vtxo (state_kind, expiry_height, amount_sat, exit_depth);
+CREATE INDEX ix_vtxo_state_kind ON vtxo (state_kind, expiry_height, exit_depth DESC, amount_sat DESC, id);
+
+CREATE INDEX ix_vtxo_unregistered ON vtxo (created_at, id) WHERE registered = 0 AND state_kind != 'Spent';
 
 CREATE INDEX ix_vtxo_unspent ON vtxo (expiry_height, amount_sat DESC, id) WHERE state_kind != 'Spent' AND state_kind != 'Exited';
 

@@ -31,6 +31,7 @@ from barkd_py.wallet.arkoor.states import Cosigning, State
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.vtxo_states import ActionHolder, Locked
+from barkd_py.wallet.vtxos.inputs import choose
 from barkd_py.wallet.vtxos.selection import SelectionLimits, select
 
 log = logging.getLogger(__name__)
@@ -149,8 +150,11 @@ class ArkoorSends:
         The change key is taken only once there is something to send. Raises NotEnoughVtxos,
         ChangeToDestination.
         """
-        spendable = await tx.vtxos.payable()
-        inputs = select(spendable, amount_sat, limits)
+        inputs = await choose(
+            tx,
+            lambda payable: select(payable, amount_sat, limits),
+            expires_after_height=limits.expires_after_height,
+        )
         change_key = await self._keychain.peek_in(tx)
         if change_key.public_key == address.user_pubkey:
             raise ChangeToDestination

@@ -48,6 +48,7 @@ from barkd_py.wallet.offboards.terms import (
 )
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.vtxo_states import ActionHolder, WalletVtxo
+from barkd_py.wallet.vtxos.inputs import choose
 from barkd_py.wallet.vtxos.selection import FeeSelection
 
 # How long a caller waits. The offboard goes on by itself.
@@ -113,7 +114,7 @@ class Offboards:
         action_id = secrets.token_hex(16)
 
         async def prepare(tx: Transaction) -> State:
-            selection = terms.select(await tx.vtxos.payable(), amount_sat)
+            selection = await _select(tx, terms, amount_sat)
             state = await self._plan_split(tx, target, terms, amount_sat, selection)
             await _lock(tx, state.payment.input_ids, action_id)
             return state
@@ -219,13 +220,19 @@ class Offboards:
         """What `send` would cost; where it cannot be paid, what it costs at most."""
         terms = await self._terms(script_pubkey)
         async with self._store.read() as tx:
-            spendable = await tx.vtxos.payable()
-        try:
-            selection = terms.select(spendable, amount_sat)
-            fee_sat, spent = selection.fee_sat, tuple(vtxo.id for vtxo in selection.vtxos)
-        except BarkdError:
-            fee_sat, spent = terms.fee_sat(amount_sat, [VtxoFeeInfo.fresh(amount_sat)]), ()
+            try:
+                selection = await _select(tx, terms, amount_sat)
+                fee_sat, spent = selection.fee_sat, tuple(vtxo.id for vtxo in selection.vtxos)
+            except BarkdError:
+                fee_sat, spent = terms.fee_sat(amount_sat, [VtxoFeeInfo.fresh(amount_sat)]), ()
         return OffboardEstimate(amount_sat + fee_sat, fee_sat, amount_sat, spent)
+
+
+async def _select(tx: Transaction, terms: OffboardTerms, amount_sat: int) -> FeeSelection[WalletVtxo]:
+    """Raises CannotCoverPaymentAndFees."""
+    return await choose(
+        tx, lambda payable: terms.select(payable, amount_sat), expires_after_height=terms.tip_height
+    )
 
 
 async def _lock(tx: Transaction, vtxo_ids: Sequence[VtxoId], action_id: str) -> None:

@@ -59,15 +59,15 @@ class OffboardTerms:
     def whole_fee_sat(self, vtxos: Sequence[WalletVtxo]) -> int:
         return self.fee_sat(sum(vtxo.amount_sat for vtxo in vtxos), fee_infos(vtxos, self.tip_height))
 
-    def select(self, spendable: Sequence[WalletVtxo], amount_sat: int) -> FeeSelection[WalletVtxo]:
-        """Raises CannotCoverPaymentAndFees."""
+    def select(self, payable: Sequence[WalletVtxo], amount_sat: int) -> FeeSelection[WalletVtxo]:
+        """Inputs that expire above the tip. Raises CannotCoverPaymentAndFees."""
         # Expired ones are refused as inputs of the split by newer servers.
         limits = SelectionLimits(
             max_exit_depth=self.info.max_vtxo_exit_depth,
             expires_after_height=self.tip_height,
             max_inputs=self.info.max_offboard_inputs,
         )
-        return select_with_fee(spendable, amount_sat, self.fee_sat, tip_height=self.tip_height, limits=limits)
+        return select_with_fee(payable, amount_sat, self.fee_sat, tip_height=self.tip_height, limits=limits)
 
 
 def min_output_sat(script_pubkey: bytes) -> int:

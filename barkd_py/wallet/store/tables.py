@@ -150,9 +150,21 @@ vtxo = sa.Table(
         " AND (lock_movement_id IS NULL OR lock_action_id IS NULL))",
         name="lock_holder",
     ),
-    # Answers the balance without touching the table.
-    sa.Index("ix_vtxo_state_kind", "state_kind", "expiry_height", "amount_sat", "exit_depth"),
 )
+
+# Answers the balance without touching the table, and yields spendable VTXOs in the order in which they are
+# spent.
+sa.Index(
+    "ix_vtxo_state_kind",
+    vtxo.c.state_kind,
+    vtxo.c.expiry_height,
+    vtxo.c.exit_depth.desc(),
+    vtxo.c.amount_sat.desc(),
+    vtxo.c.id,
+)
+
+# Yields the list of all, a page at a time.
+sa.Index("ix_vtxo_expiry_height", vtxo.c.expiry_height, vtxo.c.amount_sat.desc(), vtxo.c.id)
 
 # Said by what it is not: SQLite would rather search `ix_vtxo_state_kind` for two equal values, and then sort.
 IS_UNSPENT = sa.and_(
@@ -162,6 +174,11 @@ IS_UNSPENT = sa.and_(
 # Yields lists in their order, a page at a time, however many VTXOs were ever spent: it holds those that are
 # `IS_UNSPENT`, and a query uses it if it has that condition to the letter.
 sa.Index("ix_vtxo_unspent", vtxo.c.expiry_height, vtxo.c.amount_sat.desc(), vtxo.c.id)
+
+IS_UNREGISTERED = sa.and_(sa.not_(vtxo.c.registered), vtxo.c.state_kind != sa.literal_column("'Spent'"))
+
+# Holds those that are `IS_UNREGISTERED`, to the letter: few, or none.
+sa.Index("ix_vtxo_unregistered", vtxo.c.created_at, vtxo.c.id)
 
 # Apart from `vtxo`, because lists and balances never read it and it is by far the larger part.
 vtxo_body = sa.Table(

@@ -15,7 +15,7 @@ from barkd_py.bitcoin.tx import OutPoint
 from barkd_py.bitcoin.units import MAX_MONEY_SAT
 from barkd_py.errors import ProtocolViolation, StoreError
 from barkd_py.wallet.store.rows import chunks, from_json, to_json
-from barkd_py.wallet.store.tables import IS_UNSPENT, exit_state, vtxo_body, vtxo_state
+from barkd_py.wallet.store.tables import IS_UNREGISTERED, IS_UNSPENT, exit_state, vtxo_body, vtxo_state
 from barkd_py.wallet.store.tables import vtxo as t
 from barkd_py.wallet.vtxo_states import (
     UNSPENT,
@@ -48,10 +48,16 @@ _V = TypeVar("_V")
 _TURN = 1_000
 
 _ORDER = (t.c.expiry_height, t.c.amount_sat.desc(), t.c.id)
+_SPENDING_ORDER = (t.c.expiry_height, t.c.exit_depth.desc(), t.c.amount_sat.desc(), t.c.id)
 
 _IS_SWEPT = sa.exists().where(exit_state.c.vtxo_id == t.c.id, exit_state.c.kind == "vtxo-swept")
-_PAYABLE = (
-    sa.select(t).where(t.c.state_kind == StateKind.SPENDABLE.value, sa.not_(_IS_SWEPT)).order_by(*_ORDER)
+_IS_PAYABLE = sa.and_(t.c.state_kind == StateKind.SPENDABLE.value, sa.not_(_IS_SWEPT))
+_PAYABLE = sa.select(t).where(_IS_PAYABLE).order_by(*_ORDER)
+_FIRST_PAYABLE = (
+    sa.select(t)
+    .where(_IS_PAYABLE, t.c.expiry_height > sa.bindparam("after_height", type_=sa.BigInteger))
+    .order_by(*_SPENDING_ORDER)
+    .limit(sa.bindparam("count", type_=sa.Integer))
 )
 _REFRESHABLE = (
     sa.select(t)
@@ -79,11 +85,8 @@ _STATES_FOR_UPDATE = (
     .order_by(t.c.id)
     .with_for_update()
 )
-_UNREGISTERED = (
-    sa.select(t.c.id)
-    .where(sa.not_(t.c.registered), t.c.state_kind != StateKind.SPENT.value)
-    .order_by(t.c.created_at, t.c.id)
-)
+_UNREGISTERED = sa.select(t.c.id).where(IS_UNREGISTERED).order_by(t.c.created_at, t.c.id)
+_UNSPENT_IDS = sa.select(t.c.id).where(IS_UNSPENT).order_by(*_ORDER)  # the order is that of the right index
 
 
 class AmountOutOfRange(ProtocolViolation):
@@ -156,7 +159,7 @@ class VtxoRepository:
     async def unspent_ids(self) -> Sequence[VtxoId]:
         """Ids of all that is neither spent nor exited. Others have their turn while they are read."""
         found: list[VtxoId] = []
-        rows = (await self._connection.execute(sa.select(t.c.id).where(IS_UNSPENT))).scalars().all()
+        rows = (await self._connection.execute(_UNSPENT_IDS)).scalars().all()
         for start in range(0, len(rows), _TURN):
             found += map(VtxoId.parse, rows[start : start + _TURN])
             await asyncio.sleep(0)
@@ -200,7 +203,7 @@ class VtxoRepository:
         query = sa.select(t).order_by(*_ORDER).limit(limit)
         if kinds is not None and set(kinds) == UNSPENT:
             query = query.where(IS_UNSPENT)
-        elif kinds is not None:
+        elif kinds is not None and set(kinds) != set(StateKind):
             query = query.where(t.c.state_kind.in_([kind.value for kind in kinds]))
         if after is not None:
             last = await self.get(after)
@@ -226,6 +229,16 @@ class VtxoRepository:
         """
         query = _PAYABLE if limit is None else _PAYABLE.limit(limit)
         return tuple(map(_vtxo, await self._connection.execute(query)))
+
+    async def first_payable(
+        self, count: int, *, expires_after_height: int | None = None
+    ) -> tuple[WalletVtxo, ...]:
+        """So many as are spent first of those that are `payable`: by expiry height, falling depth, falling
+        amount, then by id. expires_after_height: None for any.
+        """
+        after_height = -1 if expires_after_height is None else expires_after_height
+        rows = await self._connection.execute(_FIRST_PAYABLE, {"after_height": after_height, "count": count})
+        return tuple(map(_vtxo, rows))
 
     async def refreshable(self, tip_height: int) -> tuple[WalletVtxo, ...]:
         """As `payable`, and those that have expired: the server may refresh what it has swept itself."""

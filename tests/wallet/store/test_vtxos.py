@@ -92,10 +92,11 @@ async def test_what_was_swept_is_chosen_for_nothing_but_a_refresh_once_it_has_ex
         async with store.transaction() as tx:
             await tx.exits.save(ExitRow(swept.id, kind, "{}", "[]", None))
             chosen = [vtxo.id for vtxo in await tx.vtxos.payable()]
+            first = [vtxo.id for vtxo in await tx.vtxos.first_payable(2)]
             before = [vtxo.id for vtxo in await tx.vtxos.refreshable(swept.expiry_height - 1)]
             after = [vtxo.id for vtxo in await tx.vtxos.refreshable(swept.expiry_height)]
             spendable = [vtxo.id for vtxo in await tx.vtxos.list([StateKind.SPENDABLE])]
-        assert chosen == before == ([other.id] if kind == "vtxo-swept" else spendable)
+        assert chosen == first == before == ([other.id] if kind == "vtxo-swept" else spendable)
         assert after == spendable
         assert set(spendable) == {swept.id, other.id}
     async with store.read() as tx:

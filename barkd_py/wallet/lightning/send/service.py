@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from barkd_py.ark.arkoor import ArkoorDestination, plan_outputs
+from barkd_py.ark.fees import VtxoFeeInfo
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import Network
@@ -51,12 +52,18 @@ from barkd_py.wallet.lightning.send.states import (
     exit_by,
     htlc_policy,
 )
-from barkd_py.wallet.lightning.send.terms import PayEstimate, PayTerms
+from barkd_py.wallet.lightning.send.terms import (
+    CannotCoverLightningPayment,
+    PayEstimate,
+    PayTerms,
+)
 from barkd_py.wallet.locks import LockBusy
 from barkd_py.wallet.movements import LIGHTNING_SEND, MovementDestination, MovementUpdate
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionCheckpoint
-from barkd_py.wallet.vtxo_states import ActionHolder
+from barkd_py.wallet.vtxo_states import ActionHolder, WalletVtxo
+from barkd_py.wallet.vtxos.inputs import choose
+from barkd_py.wallet.vtxos.selection import CannotCoverPaymentAndFees, FeeSelection
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +278,7 @@ class LightningSends:
         terms: PayTerms,
     ) -> Payment:
         """Choose, reserve and write down everything, once there is something to pay with."""
-        selection = terms.select(await tx.vtxos.payable(), amount_sat)
+        selection = await _select(tx, terms, amount_sat)
         terms.check_fee(selection.fee_sat, amount_sat)
         input_ids = tuple(vtxo.id for vtxo in selection.vtxos)
         htlc_key = (await self._keychain.reserve_in(tx)).public_key
@@ -341,8 +348,12 @@ class LightningSends:
         tip = await self._chain.tip()
         terms = PayTerms(info, tip.height, self._rules.exit_margin)
         async with self._store.read() as tx:
-            spendable = await tx.vtxos.payable()
-        return terms.estimate(spendable, amount_sat)
+            try:
+                selection = await _select(tx, terms, amount_sat)
+                fee_sat, spent = selection.fee_sat, tuple(vtxo.id for vtxo in selection.vtxos)
+            except BarkdError:
+                fee_sat, spent = terms.fee_sat(amount_sat, [VtxoFeeInfo.fresh(amount_sat)]), ()
+        return PayEstimate(amount_sat + fee_sat, fee_sat, amount_sat, spent)
 
     # --- driving
 
@@ -379,6 +390,29 @@ class LightningSends:
             return STUCK_LOOK_SECS
         age = self._now() - row.created_at.timestamp()
         return min(MAX_PENDING_LOOK_SECS, age / LOOKS_PER_AGE)
+
+
+async def _select(tx: Transaction, terms: PayTerms, amount_sat: int) -> FeeSelection[WalletVtxo]:
+    """Inputs whose trees outlive the HTLCs, if there are enough of these; else any that have not expired.
+
+    Raises CannotCoverLightningPayment.
+    """
+
+    async def of_those_after(height: int) -> FeeSelection[WalletVtxo]:
+        return await choose(
+            tx,
+            lambda payable: terms.select(payable, amount_sat, expires_after_height=height),
+            expires_after_height=height,
+        )
+
+    try:
+        return await of_those_after(terms.outlives_height)
+    except CannotCoverPaymentAndFees:
+        pass
+    try:
+        return await of_those_after(terms.tip_height)
+    except CannotCoverPaymentAndFees as error:
+        raise CannotCoverLightningPayment from error
 
 
 async def _check_not_paid(tx: Transaction, payment_hash: bytes) -> None:

@@ -16,12 +16,7 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import format_btc
 from barkd_py.errors import BarkdError, InsufficientFunds
 from barkd_py.wallet.vtxo_states import WalletVtxo
-from barkd_py.wallet.vtxos.selection import (
-    CannotCoverPaymentAndFees,
-    FeeSelection,
-    SelectionLimits,
-    select_with_fee,
-)
+from barkd_py.wallet.vtxos.selection import FeeSelection, SelectionLimits, select_with_fee
 
 # No schedule that anybody would agree to takes more than the payment itself and this.
 FEE_ALLOWANCE_SAT = 10_000
@@ -72,39 +67,24 @@ class PayTerms:
         before = [replace(info, expiry_blocks=info.expiry_blocks + 1) for info in infos]
         return max(lightning_send_fee(self.info.fees, amount_sat, each) for each in (infos, before))
 
-    def select(self, spendable: Sequence[WalletVtxo], amount_sat: int) -> FeeSelection[WalletVtxo]:
-        """Inputs whose trees outlive the HTLCs, if there are enough of these; else any.
+    @property
+    def outlives_height(self) -> int:
+        """Where inputs are to be taken that expire above it, if there are enough of these.
 
-        A tree that expires first forces stuck HTLCs on the chain early. Raises CannotCoverLightningPayment.
+        A tree that expires before its HTLCs are dealt with forces stuck ones on the chain early.
         """
-        outlives = self.htlc_expiry_height + 2 * self.info.vtxo_exit_delta + self.exit_margin
-        try:
-            return self._select(spendable, amount_sat, outlives)
-        except CannotCoverPaymentAndFees:
-            pass
-        try:
-            return self._select(spendable, amount_sat, self.tip_height)
-        except CannotCoverPaymentAndFees as error:
-            raise CannotCoverLightningPayment from error
+        return self.htlc_expiry_height + 2 * self.info.vtxo_exit_delta + self.exit_margin
 
-    def _select(
-        self, spendable: Sequence[WalletVtxo], amount_sat: int, expires_after_height: int
+    def select(
+        self, payable: Sequence[WalletVtxo], amount_sat: int, *, expires_after_height: int
     ) -> FeeSelection[WalletVtxo]:
+        """Raises CannotCoverPaymentAndFees."""
         limits = SelectionLimits(
             max_exit_depth=self.info.max_vtxo_exit_depth, expires_after_height=expires_after_height
         )
-        return select_with_fee(spendable, amount_sat, self.fee_sat, tip_height=self.tip_height, limits=limits)
+        return select_with_fee(payable, amount_sat, self.fee_sat, tip_height=self.tip_height, limits=limits)
 
     def check_fee(self, fee_sat: int, amount_sat: int) -> None:
         """Raises AbsurdFee."""
         if fee_sat > amount_sat + FEE_ALLOWANCE_SAT:
             raise AbsurdFee(fee_sat, amount_sat)
-
-    def estimate(self, spendable: Sequence[WalletVtxo], amount_sat: int) -> PayEstimate:
-        """What a payment would cost; where it cannot be paid, what it costs at most."""
-        try:
-            selection = self.select(spendable, amount_sat)
-            fee_sat, spent = selection.fee_sat, tuple(vtxo.id for vtxo in selection.vtxos)
-        except BarkdError:
-            fee_sat, spent = self.fee_sat(amount_sat, [VtxoFeeInfo.fresh(amount_sat)]), ()
-        return PayEstimate(amount_sat + fee_sat, fee_sat, amount_sat, spent)
