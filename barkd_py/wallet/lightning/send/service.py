@@ -22,6 +22,7 @@ from barkd_py.ark.arkoor import ArkoorDestination, plan_outputs
 from barkd_py.ark.fees import VtxoFeeInfo
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
+from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.units import Network
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError
@@ -365,7 +366,9 @@ class LightningSends:
         if row is None:
             log.info("no lightning send is pending for payment hash %s", payment_hash.hex())
             return
-        if preimage is not None:
+        if preimage is not None and sha256(preimage) != payment_hash:
+            log.error("the server's notice has a preimage for %s that is none", payment_hash.hex())
+        elif preimage is not None:
             self._machine.note_preimage(payment_hash, preimage)
         self.poller.drive_now(action_id)
 
