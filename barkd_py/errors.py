@@ -9,8 +9,14 @@ causes joined by ``": "`` (`chain_text`).
 from collections.abc import Iterator, Sequence
 
 
-class BarkdError(Exception):
-    """Base of every error that this package raises on purpose."""
+class KnownError(Exception):
+    """Base of every error that this package raises on purpose. Caught where the worst that can follow is that
+    something is tried again: by loops, and at the program's rim.
+    """
+
+
+class BarkdError(KnownError):
+    """Everything that work on money may be prepared for; a `StoreError` is not of this kind."""
 
 
 class InvalidInput(BarkdError):
@@ -83,10 +89,11 @@ class StateConflict(BarkdError):
     """The object is not in a state from which the operation may start. Nothing was changed."""
 
 
-class StoreError(BarkdError):
+class StoreError(KnownError):
     """The database failed, or holds something this program cannot read.
 
-    Never taken for trouble of the world outside: who cannot read what is true must not decide anything.
+    Never taken for trouble of the world outside: who cannot read what is true must not decide anything. So no
+    `except BarkdError` catches it.
     """
 
 
@@ -108,7 +115,7 @@ def messages(error: BaseException) -> list[str]:
     texts: list[str] = []
     for cause in causes(error):
         text = str(cause)
-        if isinstance(cause, BarkdError) or text not in texts[-1:]:
+        if isinstance(cause, KnownError) or text not in texts[-1:]:
             texts.append(text)
     return texts
 

@@ -21,6 +21,7 @@ from barkd_py.errors import (
     AuthError,
     BarkdError,
     InvalidInput,
+    KnownError,
     NotFound,
     WalletNotLoaded,
     causes,
@@ -52,7 +53,7 @@ class Missing(NotFound):
         super().__init__(f"not found [resources={','.join(resources)}]: {context}", resources)
 
 
-_STATUS: Final[Sequence[tuple[type[BarkdError], int]]] = (
+_STATUS: Final[Sequence[tuple[type[KnownError], int]]] = (
     (Failure, 500),
     (NotFound, 404),
     (AuthError, 401),
@@ -67,7 +68,7 @@ def failing(context: str) -> Iterator[None]:
     """Any error of the domain in the block is a failure of the operation: `context: reason`, status 500."""
     try:
         yield
-    except BarkdError as error:
+    except KnownError as error:
         raise Failure(context) from error
 
 
@@ -81,7 +82,7 @@ def status_of(error: BaseException) -> int:
 
 def error_reply(error: Exception, method: str, path: str) -> Reply:
     """The answer to a request that ended in this error. A 5xx is logged; the trace only of a bug."""
-    if not isinstance(error, BarkdError):
+    if not isinstance(error, KnownError):
         log.error("%s %s failed", method, path, exc_info=error)
         return message_reply(500, "internal error")
     status = status_of(error)

@@ -20,7 +20,7 @@ import click
 
 from barkd_py.cli.commands import barkd, unknown_command
 from barkd_py.cli.flags import USAGE, ClapError
-from barkd_py.errors import BarkdError, messages
+from barkd_py.errors import KnownError, messages
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -43,13 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BarkdError as error:
+    except KnownError as error:
         print(error_report(error), file=sys.stderr)
         sys.exit(1)
     sys.exit(result if isinstance(result, int) else 0)
 
 
-def error_report(error: BarkdError) -> str:
+def error_report(error: KnownError) -> str:
     """The error and what caused it, for people."""
     outermost, *reasons = messages(error)
     report = f"Error: {outermost}"

@@ -33,7 +33,7 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.config import load_config
 from barkd_py.daemon.backend import is_elsewhere
 from barkd_py.datadir import Datadir, DatadirError, write_private
-from barkd_py.errors import BarkdError
+from barkd_py.errors import BarkdError, KnownError
 from barkd_py.wallet.recovery.freshness import Staleness
 from barkd_py.wallet.store import Store, snapshot
 from barkd_py.wallet.wallet import Wallet
@@ -338,7 +338,7 @@ async def _check_fresh(
     staleness: Staleness | None = None
     try:
         staleness = await _staleness(backup, database, seed, datadir, environment)
-    except BarkdError as error:
+    except KnownError as error:
         unchecked = UncheckedBackup()
         unchecked.__cause__ = error
         object_(unchecked)

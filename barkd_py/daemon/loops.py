@@ -26,7 +26,7 @@ from contextlib import aclosing
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.tip_watcher import watch_tip, watch_tip_announced
 from barkd_py.daemon.supervisor import Loop, Shutdown, Supervisor
-from barkd_py.errors import BarkdError, chain_text
+from barkd_py.errors import KnownError, chain_text
 from barkd_py.server_rpc.api import MailboxMessage
 from barkd_py.server_rpc.errors import ConnectFailed
 from barkd_py.server_rpc.streams import Backoff, mailbox_wakeups, round_events
@@ -92,7 +92,7 @@ class Daemon:
         """Handshake, terms and keys anew; `connected` if all is well, which is returned."""
         try:
             await self._wallet.server.refresh()
-        except BarkdError as error:
+        except KnownError as error:
             log.warning("%s: %s", complaint, chain_text(error))
             return False
         self.connected = True
@@ -180,7 +180,7 @@ class Daemon:
     async def _attempt(self, what: str, work: Callable[[], Awaitable[object]]) -> None:
         try:
             await work()
-        except BarkdError as error:
+        except KnownError as error:
             log.warning("%s: %s", what, chain_text(error))
 
     async def _mailbox(self, shutdown: Shutdown) -> None:
@@ -188,7 +188,7 @@ class Daemon:
             if self.connected:
                 try:
                     await self.run_mailbox()
-                except BarkdError as error:
+                except KnownError as error:
                     log.warning("mailbox: %s", chain_text(error))
                     self.connected = False
             await shutdown.sleep(self._interval_secs, wake=self._reconnected)
@@ -221,6 +221,6 @@ class Daemon:
                 return
             except ConnectFailed:
                 raise
-            except BarkdError as error:
+            except KnownError as error:
                 log.warning("mailbox: %s", chain_text(error))
             await backoff.wait()

@@ -34,7 +34,7 @@ from barkd_py.daemon.new_wallet import CreateWallet, check_birthday, check_mnemo
 from barkd_py.daemon.standby import Standby
 from barkd_py.daemon.wallet_api import NewWallet, WalletApi, WalletBackend
 from barkd_py.datadir import Datadir, WalletLock
-from barkd_py.errors import BarkdError, WalletNotLoaded, chain_text
+from barkd_py.errors import KnownError, WalletNotLoaded, chain_text
 from barkd_py.wallet.store.lease import DatabaseInUse
 
 log = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ class Runtime:
                 await self._make(request, config_existed=config_existed)
             except BaseException as error:
                 self._clean_up(config_existed=config_existed)
-                if isinstance(error, BarkdError):
+                if isinstance(error, KnownError):
                     raise CreationFailed from error
                 raise
             fingerprint = await self._open()
@@ -195,7 +195,7 @@ class Runtime:
             await asyncio.wait_for(self._loaded.wallet.recovery.resume(), RECOVERY_WAIT_SECS)
         except TimeoutError:
             log.warning("the recovery takes long, and goes on in the background")
-        except BarkdError as error:
+        except KnownError as error:
             log.warning("%s", chain_text(error))
 
     async def _make(self, request: CreateWallet, *, config_existed: bool) -> None:
@@ -238,7 +238,7 @@ class Runtime:
             else:
                 self._datadir.wipe_wallet()
                 self._datadir.remove_if_empty()
-        except (BarkdError, OSError) as error:
+        except (KnownError, OSError) as error:
             log.warning("Error cleaning datadir after failure: %s", chain_text(error))
 
     # --- open, delete
@@ -289,7 +289,7 @@ class Runtime:
             try:
                 await self._backend.erase()
                 self._datadir.wipe_wallet()  # last, so that the mnemonic goes with the rest or not at all
-            except BarkdError as error:
+            except KnownError as error:
                 raise DeletionFailed from error
         if loaded is None:
             return DeleteOutcome(

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 
 from barkd_py.daemon.wallet_api import WalletApi
-from barkd_py.errors import BarkdError, chain_text
+from barkd_py.errors import KnownError, chain_text
 from barkd_py.wallet.store.lease import DatabaseInUse
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Standby:
                         await self._open_wallet()
                     except DatabaseInUse:
                         continue
-                    except BarkdError as error:
+                    except KnownError as error:
                         log.error("Cannot take the wallet over: %s", chain_text(error))
                         continue
                     log.warning("Wallet taken over")

@@ -17,7 +17,7 @@ import click
 import httpx
 
 from barkd_py.devnet.state_dir import STATE_FILE, read_state
-from barkd_py.errors import BarkdError, chain_text
+from barkd_py.errors import KnownError, chain_text
 
 if TYPE_CHECKING:
     from barkd_py.devnet.runner import Devnet, DevnetOptions
@@ -142,7 +142,7 @@ def devnet(context: click.Context, /, directory: Path, **options: Any) -> None:
     )
     try:
         asyncio.run(_run(asked, as_json=options["as_json"]))
-    except BarkdError as error:
+    except KnownError as error:
         raise click.ClickException(chain_text(error)) from error
 
 

@@ -27,7 +27,7 @@ from barkd_py.ark.rounds import HarkForfeit, unlock_vtxos
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.tx import OutPoint, Txid
 from barkd_py.chain.source import ChainSource, Confirmed, Spend
-from barkd_py.errors import BarkdError, ChainUnavailable, StateConflict, StoreError, chain_text
+from barkd_py.errors import BarkdError, ChainUnavailable, StateConflict, chain_text
 from barkd_py.wallet.conflicts import FINAL_CONFIRMATIONS
 from barkd_py.wallet.exits.homeward import HomewardClaims
 from barkd_py.wallet.exits.payloads import decode_state
@@ -108,8 +108,6 @@ class RoundRescue(Rescue):
             }
             if due:
                 await self._exits.start_given_up(due)
-        except StoreError:
-            raise
         except BarkdError as error:
             log.warning("inputs of a round cannot exit now: %s", chain_text(error))
 
@@ -119,7 +117,7 @@ class RoundRescue(Rescue):
             return None
         try:
             return await self._look_at(round_, exited)
-        except (StoreError, InputsOnTheirWay):
+        except InputsOnTheirWay:
             raise
         except BarkdError as error:
             log.warning("what became of a round's inputs on the chain is not known: %s", chain_text(error))
@@ -206,7 +204,5 @@ class RoundRescue(Rescue):
             for vtxo in left:
                 txid = await self._claims.claim_output(HarkForfeit(vtxo, unlock_hash).server_vtxo(_SIGNATURE))
                 log.warning("the server left the forfeit of %s lying: it is claimed in %s", vtxo.id, txid)
-        except StoreError:
-            raise
         except BarkdError as error:
             log.error("inputs of a round cannot be claimed now: %s", chain_text(error))

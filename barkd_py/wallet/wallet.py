@@ -33,7 +33,7 @@ from barkd_py.bitcoin.message import sign_message
 from barkd_py.bitcoin.units import BlockRef, Network
 from barkd_py.chain.source import ChainSource, FeeRates
 from barkd_py.config import WalletConfig
-from barkd_py.errors import BarkdError, ChainError, StoreError, chain_text
+from barkd_py.errors import ChainError, KnownError, StoreError, chain_text
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.server_rpc.client import ArkServer
@@ -556,7 +556,7 @@ class Wallet:
     async def _run_step(self, step: SyncStep) -> None:
         try:
             await step.run()
-        except BarkdError as error:
+        except KnownError as error:
             log.warning("sync: %s: %s", step.name, chain_text(error))
 
     async def sync_mailbox(self) -> int:

@@ -13,7 +13,7 @@ from barkd_py.api.schemas import bip321 as schemas
 from barkd_py.ark.address import ArkAddress
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.units import Network
-from barkd_py.errors import BarkdError
+from barkd_py.errors import KnownError
 from barkd_py.wallet.payments.bip321 import ArkInstruction, Bip321Uri, NotUpperCase
 
 router = new_router("/wallet", "wallet")
@@ -61,5 +61,5 @@ async def bip321_uri(
 async def _or_failure(work: Awaitable[str], step: str) -> str:
     try:
         return await work
-    except BarkdError as error:
+    except KnownError as error:
         raise Failure(f"{_FAILED}: {step}") from error

@@ -8,7 +8,7 @@ from barkd_py.api.routing import new_router
 from barkd_py.api.schemas import boards as schemas
 from barkd_py.bitcoin.units import format_btc
 from barkd_py.daemon.wallet_api import PendingBoard, WalletApi
-from barkd_py.errors import BarkdError, chain_text
+from barkd_py.errors import KnownError, chain_text
 
 router = new_router("/boards", "boards")
 
@@ -48,7 +48,7 @@ async def _board(wallet: WalletApi, amount_sat: int | None) -> PendingBoard:
         if amount_sat is None:
             return await wallet.board_all()
         return await wallet.board_amount(amount_sat)
-    except BarkdError as error:
+    except KnownError as error:
         raise Failure(chain_text(error)) from None
     except OverflowError:
         balance = await wallet.onchain.balance()

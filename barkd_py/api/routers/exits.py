@@ -24,7 +24,7 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import Txid
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.daemon.wallet_api import WalletApi
-from barkd_py.errors import BarkdError, ChainError, InvalidInput, NotFound
+from barkd_py.errors import ChainError, InvalidInput, KnownError, NotFound
 from barkd_py.wallet.exits.errors import (
     CannotCancelExit,
     ExitTxAlreadyBroadcast,
@@ -96,7 +96,7 @@ async def exit_cancel(vtxo_id: str, wallet: Wallet) -> object:
         raise InvalidInput(
             f"Exit can no longer be canceled (final exit tx {error.txid} has already been broadcast)"
         ) from None
-    except BarkdError as error:
+    except KnownError as error:
         raise Failure("Failed to cancel exit") from error
     return {"message": "Exit canceled successfully"}
 
@@ -117,7 +117,7 @@ async def exit_progress(
         progress = await wallet.exits.progress(fee_rate)
     except OnchainSyncFailure:
         raise
-    except BarkdError as error:
+    except KnownError as error:
         raise Failure("error making progress on exit process") from error
     rates = await wallet.fee_rates()
     return render.exit_progress(progress, contract.on_old_path(), fee_rate or rates.fast)
@@ -289,7 +289,7 @@ async def _claim(
         raise InvalidInput(f"Unspendable VTXO provided: {error.vtxo}") from None
     except ChainError as error:
         raise Failure("Failed to broadcast transaction") from error
-    except BarkdError as error:
+    except KnownError as error:
         raise Failure("Failed to drain exits") from error
 
 
@@ -325,7 +325,7 @@ async def emergency_exit_fee(
             f"An intermediate output of VTXO {error.vtxo} has been swept and the exit cannot be completed. "
             "You can still attempt to do a refresh and get a fresh VTXO"
         ) from None
-    except BarkdError as error:
+    except KnownError as error:
         raise Failure("Failed to estimate emergency exit fee") from error
     return render.exit_fee_estimate(estimate)
 

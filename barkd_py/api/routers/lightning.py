@@ -8,7 +8,7 @@ from barkd_py.api.routing import new_router
 from barkd_py.api.schemas import lightning as schemas
 from barkd_py.api.values import payment_hash_of
 from barkd_py.daemon.wallet_api import WalletApi
-from barkd_py.errors import BarkdError, InvalidInput, chain_text
+from barkd_py.errors import InvalidInput, KnownError, chain_text
 from barkd_py.wallet.lightning.send.invoices import LightningDestination
 from barkd_py.wallet.payments.request import (
     InvoiceDestination,
@@ -74,5 +74,5 @@ async def pay_over_lightning(
         return await wallet.lightning.pay(
             destination, amount_sat, comment=comment, retry_for_secs=retry_for_secs
         )
-    except BarkdError as error:
+    except KnownError as error:
         raise Failure(chain_text(error)) from None

@@ -10,7 +10,7 @@ from barkd_py.api.values import payment_hash_of
 from barkd_py.ark.address import ArkAddress, InvalidArkAddress
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.daemon.wallet_api import WalletApi
-from barkd_py.errors import BarkdError, InvalidInput, NotFound
+from barkd_py.errors import InvalidInput, KnownError, NotFound
 from barkd_py.wallet.lightning.receive.service import LightningReceive
 
 router = new_router("/lightning/receives", "lightning")
@@ -44,7 +44,7 @@ async def generate_invoice_for_address(
         await wallet.lightning.check_invoice_address(address)
     except InvalidInput as error:
         raise BadRequest("invalid arkoor address") from error
-    except BarkdError as error:
+    except KnownError as error:
         raise Failure("Failed to create invoice for address") from error
     with failing("Failed to create invoice for address"):
         invoice = await wallet.lightning.create_invoice_for(

@@ -10,7 +10,7 @@ from barkd_py.api.deps import Wallet
 from barkd_py.api.responses import FAILED, NOT_FOUND
 from barkd_py.api.routing import new_router
 from barkd_py.api.schemas import recovery as schemas
-from barkd_py.errors import BarkdError
+from barkd_py.errors import KnownError
 
 router = new_router("/wallet", "wallet")
 
@@ -35,6 +35,6 @@ async def recovery(wallet: Wallet) -> object:
     summary="Look for VTXOs of the mnemonic again",
 )
 async def recover(wallet: Wallet) -> object:
-    with contextlib.suppress(TimeoutError, BarkdError):  # it goes on; the report says what is the matter
+    with contextlib.suppress(TimeoutError, KnownError):  # it goes on; the report says what is the matter
         await asyncio.wait_for(wallet.recovery.start(), WAIT_SECS)
     return render.recovery_report(await wallet.recovery.report())

@@ -34,6 +34,7 @@ from barkd_py.errors import (
     BarkdError,
     InsufficientFunds,
     InvalidInput,
+    KnownError,
     NotFound,
     StateConflict,
     chain_text,
@@ -250,7 +251,7 @@ async def import_vtxo(body: schemas.ImportVtxoRequest, wallet: Wallet, contract:
         raise
     except StateConflict as error:
         raise Unprocessable(chain_text(error)) from None
-    except BarkdError as error:
+    except KnownError as error:
         raise Failure("Failed to import VTXOs: unexpected error") from error
     return [render.vtxo(vtxo, contract) for vtxo in imported]
 

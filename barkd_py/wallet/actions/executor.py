@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, assert_never
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.errors import BarkdError, ServerError, StoreError, causes, chain_text
+from barkd_py.errors import BarkdError, KnownError, ServerError, causes, chain_text
 from barkd_py.wallet.locks import LockBusy, NamedLocks
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
@@ -119,8 +119,6 @@ async def step_once(machine: Machine[S], action_id: str, state: S) -> Outcome[S]
     """One step, with its outcome if it raised. Nothing is stored."""
     try:
         return await machine.step(action_id, state)
-    except StoreError:
-        raise
     except BarkdError as error:
         return Retry(error)
 
@@ -186,7 +184,7 @@ class ActionExecutor:
         for checkpoint in pending:
             try:
                 await self.drive(machine, checkpoint.id)
-            except BarkdError as error:
+            except KnownError as error:
                 log.warning("%s %s did not finish: %s", machine.kind, checkpoint.id, chain_text(error))
 
     async def _drive(self, machine: Machine[S], action_id: str, until: Until) -> None:

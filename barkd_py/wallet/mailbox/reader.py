@@ -31,7 +31,7 @@ from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, ChainError, StateConflict, chain_text
+from barkd_py.errors import BarkdError, ChainError, KnownError, StateConflict, chain_text
 from barkd_py.server_rpc.api import (
     ArkoorDelivery,
     ArkServerApi,
@@ -184,7 +184,7 @@ class Mailbox:
         """As `_hand_over`, for messages that are hints: the message is acknowledged whatever happens."""
         try:
             await self._hand_over(handler, hash32, what)
-        except BarkdError as error:
+        except KnownError as error:
             log.warning("%s after a mailbox message: %s", what, chain_text(error))
 
     async def _lightning_send_finished(self, payment_hash: bytes, preimage: bytes | None) -> None:
@@ -193,7 +193,7 @@ class Mailbox:
             return
         try:
             await handler(payment_hash, preimage)
-        except BarkdError as error:
+        except KnownError as error:
             log.warning("Lightning send after a mailbox message: %s", chain_text(error))
 
     # --- receiving

@@ -24,7 +24,7 @@ from typing import assert_never
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import Network
-from barkd_py.errors import BarkdError, NotFound, ProtocolViolation, chain_text
+from barkd_py.errors import BarkdError, KnownError, NotFound, ProtocolViolation, chain_text
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.mailbox.pages import MailboxReader
@@ -239,7 +239,7 @@ class Recovery:
                 while progress.phase is not Phase.DONE:
                     progress = await self._advance(progress)
                 await self._finish(progress)
-            except BarkdError as error:
+            except KnownError as error:
                 await self._note_error(error)
                 raise RecoveryInterrupted from error
         if was_blocked:
@@ -299,7 +299,7 @@ class Recovery:
             await tx.recovery.save(FORMAT.encode(progress))
         return progress
 
-    async def _note_error(self, error: BarkdError) -> None:
+    async def _note_error(self, error: KnownError) -> None:
         async with self._store.transaction() as tx:
             run = await tx.recovery.run()
             if run is not None:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, StoreError, chain_text
+from barkd_py.errors import BarkdError, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, RoundAttempt
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import ROUND_TIMEOUT_SECONDS, NamedLocks, round_lock_name
@@ -101,8 +101,6 @@ class RoundDriver:
                 return None
             try:
                 record = await self._sync(record)
-            except StoreError:
-                raise
             except BarkdError as error:
                 log.warning("round state %d: %s", round_id, chain_text(error))
                 latest = await self._load(round_id) or record
@@ -142,8 +140,6 @@ class RoundDriver:
         seen = await self._rescue.look(record.round)
         try:
             record = await self._drive(record, seen or machine.SyncDue())
-        except StoreError:
-            raise
         except BarkdError:
             await self._rescue.exit_in_time((await self._load(record.id) or record).round)
             raise

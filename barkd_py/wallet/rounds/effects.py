@@ -20,14 +20,7 @@ from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.tx import Tx
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import (
-    BarkdError,
-    InsufficientFunds,
-    ProtocolViolation,
-    ServerRejected,
-    StoreError,
-    chain_text,
-)
+from barkd_py.errors import BarkdError, InsufficientFunds, ProtocolViolation, ServerRejected, chain_text
 from barkd_py.server_rpc.api import (
     ArkServerApi,
     RoundFinished,
@@ -209,8 +202,6 @@ class RoundEffects:
             unlock_hash = await self._server.submit_payment(
                 proofs, requests, mailbox_id=self._keychain.mailbox_key.public_key
             )
-        except StoreError:
-            raise
         except BarkdError as error:
             return await self._not_registered(round_, error)
         self.drop_ticket(record.id)
@@ -254,8 +245,6 @@ class RoundEffects:
             ticket.partials = await asyncio.to_thread(
                 sign_tree, proposal, record.round.outputs, signers, state.unlock_hash, terms
             )
-        except StoreError:
-            raise
         except (BarkdError, ValueError) as error:
             log.warning("refusing to sign round %d: %s", state.round_seq, chain_text(error))
             return machine.TreeRefused(chain_text(error))
@@ -344,8 +333,6 @@ class RoundEffects:
                 mailbox_id=self._keychain.mailbox_key.public_key,
                 scheduled_height=round_.scheduled_height,
             )
-        except StoreError:
-            raise
         except BarkdError as error:
             return await self._not_registered(round_, error)
         return machine.Accepted(unlock_hash)

@@ -16,7 +16,7 @@ from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, NotFound, StateConflict, StoreError, chain_text
+from barkd_py.errors import BarkdError, KnownError, NotFound, StateConflict, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, RoundAttempt, RoundEvent
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import NamedLocks
@@ -223,8 +223,6 @@ class Rounds:
                 inputs = await _inputs(tx, vtxo_ids)
                 amount_sat = output_amount_sat(inputs, info, height)
                 check_asked_fee(inputs, amount_sat)
-            except StoreError:
-                raise
             except BarkdError as error:
                 raise NotBuilt from error
             for vtxo in inputs:
@@ -450,7 +448,7 @@ def _info(record: Record) -> RoundInfo:
 
 def _log_failure(what: str, outcome: object) -> None:
     match outcome:
-        case BarkdError():
+        case KnownError():
             log.warning("%s: %s", what, chain_text(outcome))
         case Exception():
             log.error("%s failed", what, exc_info=outcome)

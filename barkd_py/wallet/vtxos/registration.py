@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 
 from barkd_py.ark.mailbox import MailboxAuthorization
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.errors import BarkdError, chain_text
+from barkd_py.errors import BarkdError, KnownError, chain_text
 from barkd_py.server_rpc.api import MAX_RECOVERY_IDS_PER_POST, ArkServerApi
 from barkd_py.server_rpc.errors import ConnectFailed
 from barkd_py.wallet.keychain import Keychain
@@ -93,7 +93,7 @@ class Registration:
             self._again = False
             try:
                 await self.catch_up()
-            except BarkdError as error:
+            except KnownError as error:
                 log.warning("recovery catch-up failed: %s", chain_text(error))
             if not self._again:
                 return

@@ -21,7 +21,7 @@ from barkd_py.bitcoin.units import FeeRate
 from barkd_py.devnet.chain import LocalNode
 from barkd_py.errors import StoreError
 from barkd_py.wallet.exits.errors import NotExiting
-from barkd_py.wallet.exits.states import Claimable, Claimed
+from barkd_py.wallet.exits.states import Claimable, Claimed, Processing
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.store import Transaction
 from barkd_py.wallet.store.tables import exit_claim
@@ -37,13 +37,14 @@ MAX_BLOCKS = 40
 
 
 class FullDisk(CrashingStore):
-    """One commit in two fails and leaves nothing behind; the process goes on."""
+    """One commit in two fails and leaves nothing behind; the process goes on. odds: of a failure."""
 
     dice = Random(4)
     failures = 0
+    odds = 0.5
 
     async def _commit(self, connection: AsyncConnection, unit: AsyncTransaction, tx: Transaction) -> None:
-        if self.dice.random() < 0.5:
+        if self.dice.random() < self.odds:
             self.failures += 1
             raise StoreError("the database or disk is full")
         await super()._commit(connection, unit, tx)
@@ -268,4 +269,22 @@ async def test_a_disk_that_is_full_now_and_then(prepared: Path, tmp_path: Path) 
         else:
             raise AssertionError("it never was claimed")
         assert store.failures >= 8
+        store.odds = 0.0
         await verify(world)
+
+
+async def test_a_disk_that_is_full_is_no_trouble_of_the_exit(prepared: Path, tmp_path: Path) -> None:
+    """Who cannot store a child does not go on as if there were none."""
+    async with opened(copy(prepared, tmp_path), FullDisk) as world:
+        store = world.store
+        assert isinstance(store, FullDisk)
+        store.odds = 0.0
+        vtxo_id = await the_vtxo(world)
+        await world.exits.start([vtxo_id])
+        await world.onchain.sync()
+        await world.exits._driver.look()
+        assert isinstance(await world.state(vtxo_id), Processing), "what follows is to pay"
+        store.odds = 1.0
+        with pytest.raises(StoreError):
+            await world.exits.tick()
+        assert (await world.exits.status(vtxo_id)).error is None

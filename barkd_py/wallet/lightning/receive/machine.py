@@ -39,7 +39,6 @@ from barkd_py.errors import (
     ProtocolViolation,
     ServerRejected,
     ServerUnavailable,
-    StoreError,
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
@@ -260,8 +259,6 @@ class LightningReceiveMachine:
                 vtxos = await self._request_claim(state, htlcs)
         except TimeoutError:
             return await self._after_failed_claim(action_id, state, htlcs, ClaimTimeout())
-        except StoreError:
-            raise
         except BarkdError as error:  # whatever it is: in time, they go on the chain
             return await self._after_failed_claim(
                 action_id, state, htlcs, _without_preimage(error, state.terms.preimage)
@@ -349,8 +346,6 @@ class LightningReceiveMachine:
             try:
                 await self._exits.start(htlc.stored.id)
                 is_any = True
-            except StoreError:
-                raise
             except BarkdError as error:
                 self._complain(state, f"no exit: {chain_text(error)}")
         if is_any:
@@ -404,8 +399,6 @@ class LightningReceiveMachine:
         if claimable:
             try:
                 await self._exits.claim(claimable)
-            except StoreError:
-                raise
             except BarkdError as error:
                 return Park(state, EXIT_LOOK_SECS, error)
         return Park(state, EXIT_LOOK_SECS)

@@ -29,7 +29,6 @@ from barkd_py.errors import (
     OutsideError,
     ProtocolViolation,
     ServerRejected,
-    StoreError,
     causes,
     chain_text,
 )
@@ -314,8 +313,6 @@ class LightningSendMachine:
                 request=self._server.request_lightning_pay_htlc_revocation,
             )
             await self._anchors.validate(revoked)
-        except StoreError:
-            raise
         except BarkdError as error:  # whatever it is: in time, they go on the chain
             preimage = _preimage_in(error, payment)
             if preimage is not None:
@@ -350,8 +347,6 @@ class LightningSendMachine:
         for htlc_id in state.htlc_ids:
             try:
                 await self._start_exit(htlc_id)
-            except StoreError:
-                raise
             except BarkdError as error:
                 log.error("HTLC %s cannot exit: %s", htlc_id, chain_text(error))
                 trouble = error
