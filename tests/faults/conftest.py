@@ -70,8 +70,11 @@ def refusal(answer: httpx.Response) -> Refusal:
 
 
 @pytest.fixture(scope="module")
-def running_devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
-    running = start_devnet(tmp_path_factory.mktemp("devnet"))
+def running_devnet(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Devnet]:
+    options = getattr(request.module, "DEVNET_OPTIONS", ())
+    running = start_devnet(tmp_path_factory.mktemp("devnet"), *options)
     yield running
     running.process.kill()
 

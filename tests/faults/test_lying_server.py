@@ -72,7 +72,7 @@ async def test_a_server_that_signs_for_another_fee(devnet: Devnet, alice: Owner)
     """It announced another schedule than the one it computes with: its signature is for another VTXO."""
     await lie(devnet, "GetArkInfo", "fees.board.base_fee_sat", "add", value=-100)
     await lie(devnet, "GetArkInfo", "fees.board.min_fee_sat", "set", value=0)
-    await _restart(alice)
+    await restart(alice)
     await alice.fund_onchain(60_000)
     before = await books(alice)
     answer = await alice.refused("POST", "/boards/board-amount", {"amount_sat": 50_000})
@@ -81,7 +81,7 @@ async def test_a_server_that_signs_for_another_fee(devnet: Devnet, alice: Owner)
     )
     assert await books(alice) == before
     await devnet.clear_faults()
-    await _restart(alice)
+    await restart(alice)
 
 
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "INTERNAL"])
@@ -256,7 +256,7 @@ async def test_a_server_that_is_no_longer_itself(
 ) -> None:
     address = await bob.address()
     await lie(devnet, "GetArkInfo", field, "set", value=value)
-    await _restart(alice)
+    await restart(alice)
     before = await books(alice)
     assert await alice.daemon.get("/wallet/connected") == {"connected": False}
     for path, body, status in (
@@ -274,7 +274,7 @@ async def test_a_server_that_is_no_longer_itself(
     assert (await alice.address()).startswith("tark1p")
     assert await books(alice) == before
     await devnet.clear_faults()
-    await _restart(alice)
+    await restart(alice)
     await alice.send(address, 1_000)
 
 
@@ -305,7 +305,7 @@ async def test_no_wallet_with_such_a_server(
         await daemon.close()
 
 
-async def _restart(owner: Owner) -> None:
+async def restart(owner: Owner) -> None:
     """What the server said before is kept for ten minutes, unless the daemon starts anew."""
     assert owner.daemon.process.terminate() == 0
     await owner.daemon.start()
