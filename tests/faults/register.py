@@ -51,6 +51,7 @@ _SEND_LIES = "wallet/lightning/test_send_lies.py::"
 _LIGHTNING_LIES = "wallet/flows/test_lightning_lies.py::"
 _LNURL = "wallet/lightning/test_lnurl.py::"
 _GREEDY = "wallet/flows/test_greedy_server.py::"
+_LIGHTNING = "faults/test_lightning.py::"
 _BOLT12 = "bitcoin/test_bolt12_invoice.py::"
 
 _NEWCOMER = (
@@ -236,6 +237,8 @@ REGISTER: dict[str, Line] = {
         (
             _SEND_LIES + "test_a_wrong_preimage_in_the_mailbox_settles_nothing",
             _RECEIVE_LIES + "test_a_payment_that_we_never_released_cannot_be_settled",
+            _LIGHTNING + "test_a_wrong_preimage_in_a_notice_settles_nothing",
+            _LIGHTNING + "test_a_payment_that_we_never_released_is_not_called_settled",
         ),
     ),
     "02.9": Line(
@@ -244,6 +247,7 @@ REGISTER: dict[str, Line] = {
             *_BOLT12_OF_THE_OFFER,
             _LNURL + "test_another_amount_is_refused",
             _LNURL + "test_no_amount_is_refused",
+            _LIGHTNING + "test_a_service_that_asks_for_another_amount_is_not_paid",
         ),
     ),
     "02.10": Line(
@@ -406,7 +410,11 @@ REGISTER: dict[str, Line] = {
     ),
     "05.2": Line(
         "an LNURL's invoice is over the amount",
-        (_LNURL + "test_another_amount_is_refused", _LNURL + "test_no_amount_is_refused"),
+        (
+            _LNURL + "test_another_amount_is_refused",
+            _LNURL + "test_no_amount_is_refused",
+            _LIGHTNING + "test_a_service_that_asks_for_another_amount_is_not_paid",
+        ),
     ),
     "05.3": Line(
         "HTLCs and change are as we built them",
@@ -423,6 +431,7 @@ REGISTER: dict[str, Line] = {
             _SEND_LIES + "test_a_wrong_preimage_settles_nothing",
             _SEND_LIES + "test_a_wrong_preimage_in_the_mailbox_settles_nothing",
             _SENDING + "test_success_without_a_preimage_is_none",
+            _LIGHTNING + "test_a_wrong_preimage_in_a_notice_settles_nothing",
         ),
     ),
     "05.5": Line(
@@ -430,6 +439,7 @@ REGISTER: dict[str, Line] = {
         (
             _SENDING + "test_an_absurd_fee_is_not_paid",
             _SEND_LIES + "test_the_fee_is_what_the_schedule_said_when_it_began",
+            _LIGHTNING + "test_a_fee_that_nobody_would_pay_is_not_paid",
         ),
     ),
     "05.6": Line(
@@ -437,6 +447,7 @@ REGISTER: dict[str, Line] = {
         (
             "wallet/store/test_repositories.py::test_payments_are_permanent_and_the_first_record_wins",
             _SENDING + "test_what_is_paid_is_not_paid_again",
+            _LIGHTNING + "test_what_was_paid_is_not_paid_again_whatever_the_server_forgets",
         ),
     ),
     "05.7": Line(
@@ -444,6 +455,7 @@ REGISTER: dict[str, Line] = {
         (
             _SENDING + "test_inputs_that_outlive_the_htlcs_are_preferred",
             _SENDING + "test_htlcs_exit_before_the_tree_below_them_expires",
+            _LIGHTNING + "test_inputs_outlive_the_htlcs_that_they_become",
         ),
     ),
     "05.8": Line("the invoice is over what we asked", _BAD_INVOICE),
@@ -453,6 +465,7 @@ REGISTER: dict[str, Line] = {
         (
             _RECEIVE + "test_a_grant_that_came_too_late_is_abandoned",
             _RECEIVE + "test_nothing_is_revealed_while_the_height_is_not_known",
+            _LIGHTNING + "test_the_preimage_is_kept_when_the_time_to_use_it_has_passed",
         ),
     ),
     "05.11": Line(
@@ -460,6 +473,7 @@ REGISTER: dict[str, Line] = {
         (
             _RECEIVE_LIES + "test_the_preimage_is_shown_nowhere",
             _RECEIVE_LIES + "test_a_server_that_shouts_the_preimage_is_not_repeated",
+            _LIGHTNING + "test_the_preimage_stays_where_it_is_until_the_grant_is_there",
         ),
     ),
     "05.12": Line(
@@ -470,7 +484,11 @@ REGISTER: dict[str, Line] = {
         ),
     ),
     "05.13": Line(
-        "a fee that makes no sense", (_RECEIVE_LIES + "test_an_amount_that_does_not_add_up_is_passed_over",)
+        "a fee that makes no sense",
+        (
+            _RECEIVE_LIES + "test_an_amount_that_does_not_add_up_is_passed_over",
+            _LIGHTNING + "test_a_fee_that_makes_no_sense_is_not_in_the_history",
+        ),
     ),
     # --- 06: exits, on chain
     "06.1": Line(

@@ -1,5 +1,5 @@
-"""Lightning with an Ark server or a payee that lies, all of it as it runs in the field: a daemon that is asked
-over HTTP, and a devnet that does not tell it the truth.
+"""Lightning with an Ark server or a payee that lies, all of it as it runs in the field: a daemon asked over
+HTTP, and a devnet that does not tell it the truth.
 
 What the machines make of finer lies is in `tests/wallet/lightning`; here is what the owner of the money sees.
 """
@@ -219,8 +219,8 @@ async def test_a_payment_that_we_never_released_is_not_called_settled(devnet: De
 
 
 async def test_the_preimage_stays_where_it_is_until_the_grant_is_there(devnet: Devnet, bob: Owner) -> None:
-    """The sender has paid, the server has nothing to grant yet: until then the preimage is with its owner, who
-    is shown it on demand, and nowhere else.
+    """The sender has paid, the server has nothing to grant yet: until then the preimage is with its owner,
+    who sees it on demand, and nowhere else.
     """
     empty = {"kind": "error", "code": "INTERNAL", "text": "vtxopool error: vtxo pool is empty", "count": None}
     number = (await devnet.pull("/faults", target="ark-server", rpc="PrepareLightningReceiveClaim", **empty))[
