@@ -16,7 +16,6 @@ from typing import Protocol
 from barkd_py.ark.policy import Policy, encode_policy
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin import encode
-from barkd_py.bitcoin.encode import Reader
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import PublicKey, SecretKey, verify_schnorr
 
@@ -50,14 +49,6 @@ def is_attested(message: bytes, user_pubkey: PublicKey, attestation: bytes) -> b
 def attestation_digest(message: bytes) -> bytes:
     """32 bytes."""
     return sha256(message)
-
-
-def decode_attestation(data: bytes) -> bytes:
-    """Check the length, 64 bytes; the content is checked by verifying. Raises DecodeError."""
-    reader = Reader(data)
-    attestation = reader.signature()
-    reader.finish()
-    return attestation
 
 
 def round_attempt_message(

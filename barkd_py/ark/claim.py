@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from barkd_py.ark.clause import Clause, HashSign
-from barkd_py.ark.vtxo import ServerVtxo, Vtxo, VtxoData, VtxoId
+from barkd_py.ark.vtxo import Vtxo, VtxoData, VtxoId
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.sighash import taproot_script_spend_sighash
@@ -142,9 +142,3 @@ def has_counterparty_risk(
     """
     strangers = any(not any(map(is_ours, pubkeys)) for pubkeys in vtxo.past_arkoor_pubkeys)
     return strangers or find_clause(vtxo, is_ours=is_ours, find_preimage=find_preimage) is None
-
-
-def is_uneconomical_to_exit(vtxo: ServerVtxo, *, sat_per_kwu: int) -> bool:
-    """Whether an exit costs more than half the coin. Source: sheet 01 §14."""
-    fee_sat = -(-sat_per_kwu * vtxo.exit_tx_weight_wu // 1000)
-    return vtxo.amount_sat < 2 * fee_sat

@@ -197,11 +197,6 @@ def refresh_fee(schedule: FeeSchedule, vtxos: Iterable[VtxoFeeInfo]) -> int:
     return _u64(fees.base_fee_sat + ppm_expiry_fee(fees.ppm_expiry_table, vtxos))
 
 
-def refresh_fee_without_base(schedule: FeeSchedule, vtxos: Iterable[VtxoFeeInfo]) -> int:
-    """What these VTXOs add to the fee of a refresh that happens anyway."""
-    return ppm_expiry_fee(schedule.refresh.ppm_expiry_table, vtxos)
-
-
 def offboard_fee(
     schedule: FeeSchedule,
     amount_sat: int,

@@ -43,25 +43,13 @@ class BlindingFailed(ProtocolViolation):
 
 
 class MailboxType(enum.IntEnum):
-    """The kinds of mailbox messages, by the number and the name that servers store."""
+    """The kinds of mailbox messages, by the number that servers store."""
 
     ARKOOR_RECEIVE = 0
     ROUND_PARTICIPATION_COMPLETED = 1
     LN_RECV_PENDING = 2
     RECOVERY_VTXO_ID = 3
     LN_SEND_FINISHED = 4
-
-    @property
-    def text(self) -> str:
-        return self.name.lower().replace("_", "-")
-
-    @classmethod
-    def from_number(cls, number: int) -> "MailboxType":
-        """Raises ProtocolViolation for a number without a meaning."""
-        try:
-            return cls(number)
-        except ValueError:
-            raise ProtocolViolation("invalid mailbox type") from None
 
 
 def decode_mailbox_id(data: bytes) -> PublicKey:

@@ -34,21 +34,12 @@ from barkd_py.bitcoin.encode import DecodeError, Reader, u16, u32
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.musig import combine
 from barkd_py.bitcoin.taproot import TaprootOutput
-from barkd_py.errors import InvalidInput
 
 MAX_DELTA = 16_383
 """Four deltas add up to at most 65 535, the largest relative lock."""
 
 MAX_HEIGHT = 499_934_467
 """A height and four deltas stay below 500 000 000, where locktimes become timestamps."""
-
-
-class UnknownPolicyKind(InvalidInput):
-    """A text that names no policy."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(f"unknown VtxoPolicyKind: {text}")
-        self.text = text
 
 
 class _Policy:
@@ -67,16 +58,6 @@ class _Policy:
     def kind(self) -> str:
         """The name in JSON."""
         return self.KIND
-
-    @property
-    def is_arkoor_compatible(self) -> bool:
-        """Whether a VTXO with this policy may be an input of an ordinary out-of-round payment."""
-        return False
-
-    @property
-    def arkoor_pubkey(self) -> PublicKey | None:
-        """The key that out-of-round payments are made to, for policies that allow them."""
-        return None
 
     def clauses(self, server_pubkey: PublicKey, exit_delta: int, expiry_height: int) -> tuple[Clause, ...]:
         """The script leaves, in the order in which signers try them; leaf i of the taproot is clause i."""
@@ -111,14 +92,6 @@ class PubkeyPolicy(_UserKeyPolicy):
 
     TAG = 0x00
     KIND = "pubkey"
-
-    @property
-    def is_arkoor_compatible(self) -> bool:
-        return True
-
-    @property
-    def arkoor_pubkey(self) -> PublicKey:
-        return self.user_pubkey
 
     def clauses(self, server_pubkey: PublicKey, exit_delta: int, expiry_height: int) -> tuple[Clause, ...]:
         return (DelayedSign(self.user_pubkey, exit_delta),)
@@ -194,10 +167,6 @@ class CheckpointPolicy(_UserKeyPolicy):
 
     TAG = 0x03
     KIND = "checkpoint"
-
-    @property
-    def is_arkoor_compatible(self) -> bool:
-        return True
 
     def clauses(self, server_pubkey: PublicKey, exit_delta: int, expiry_height: int) -> tuple[Clause, ...]:
         return (TimelockSign(server_pubkey, expiry_height),)
@@ -304,30 +273,6 @@ ServerPolicy = (
     Policy | CheckpointPolicy | ExpiryPolicy | HarkLeafPolicy | HarkForfeitPolicy | ServerOwnedPolicy
 )
 """What any output in an exit chain, or in the server's books, can be."""
-
-POLICY_KINDS = frozenset(
-    (
-        "pubkey",
-        "server-htlc-send",
-        "server-htlc-receive",
-        "checkpoint",
-        "expiry",
-        "hark-leaf",
-        "hark-forfeit",
-        "server-owned",
-        "server-htlc-receive-v1",
-        "server-htlc-send-v1",
-        "hark-leaf-v1",
-        "hark-forfeit-v1",
-    )
-)
-
-
-def parse_policy_kind(text: str) -> str:
-    """Check that a text names a policy. Raises UnknownPolicyKind."""
-    if text not in POLICY_KINDS:
-        raise UnknownPolicyKind(text)
-    return text
 
 
 def encode_policy(policy: ServerPolicy) -> bytes:

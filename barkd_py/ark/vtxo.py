@@ -467,16 +467,6 @@ class Vtxo(ServerVtxo):
             point=self.point,
         )
 
-    @staticmethod
-    def decode_bare(data: bytes) -> BareVtxo:
-        """From a bare or a full encoding; the same as `BareVtxo.decode`."""
-        return BareVtxo.decode(data)
-
-    @staticmethod
-    def decode_server(data: bytes) -> ServerVtxo:
-        """From a full encoding with any policy; the same as `ServerVtxo.decode`."""
-        return ServerVtxo.decode(data)
-
     @classmethod
     def join(cls, bare: bytes, genesis: bytes) -> Self:
         """From `encode_bare` and `encode_genesis`, the inverse of splitting. Raises DecodeError.

@@ -185,16 +185,6 @@ class Reader:
     def hash32(self) -> bytes:
         return self.take(32)
 
-    def optional_hash32(self) -> bytes | None:
-        """A byte 0 for none, or a byte 1 and 32 bytes."""
-        match self.u8():
-            case 0:
-                return None
-            case 1:
-                return self.take(32)
-            case _:
-                raise DecodeError.invalid("invalid optional hash prefix byte")
-
     def tap_tweak(self) -> bytes:
         """32 bytes; whether they are a scalar is the business of what they are for."""
         if self.remaining < 32:
@@ -210,7 +200,7 @@ class Reader:
 
     def public_nonce(self) -> bytes:
         """A MuSig2 public nonce: two points, neither of them infinity."""
-        data = self.take(66)
+        data = self.take(musig.PUBLIC_NONCE_BYTES)
         if not musig.is_public_nonce(data):
             raise DecodeError.invalid("invalid musig public nonce", "Malformed parse argument")
         return data
@@ -307,7 +297,3 @@ def optional_public_key(key: PublicKey | None) -> bytes:
 
 def optional_signature(signature: bytes | None) -> bytes:
     return bytes(64) if signature is None else signature
-
-
-def optional_hash32(value: bytes | None) -> bytes:
-    return b"\x00" if value is None else b"\x01" + value

@@ -51,16 +51,6 @@ class Network(enum.Enum):
             case _:
                 return "tb"
 
-    @property
-    def ark_hrp(self) -> str:
-        """The human readable part of Ark addresses."""
-        return "ark" if self.is_mainnet else "tark"
-
-    @property
-    def coin_type(self) -> int:
-        """The coin type of BIP-44 paths."""
-        return 0 if self.is_mainnet else 1
-
     @classmethod
     def from_bitcoin_name(cls, name: str) -> "Network":
         """The network of a bitcoin name (``bitcoin``, ``signet``, …). Raises ValueError for any other."""
@@ -135,11 +125,3 @@ def format_btc(amount_sat: int) -> str:
     sign = "-" if amount_sat < 0 else ""
     whole_btc, rest_sat = divmod(abs(amount_sat), SAT_PER_BTC)
     return f"{sign}{whole_btc}.{rest_sat:08} BTC" if rest_sat else f"{sign}{whole_btc} BTC"
-
-
-def msat_to_sat_ceil(amount_msat: int) -> int:
-    return (amount_msat + 999) // 1000
-
-
-def msat_to_sat_floor(amount_msat: int) -> int:
-    return amount_msat // 1000

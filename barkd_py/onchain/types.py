@@ -32,13 +32,12 @@ class OnchainBalance:
 class OnchainUtxo:
     """An unspent output of the wallet.
 
-    confirmation_height: None while unconfirmed. address_index: which of our addresses it pays.
+    confirmation_height: None while unconfirmed.
     """
 
     outpoint: OutPoint
     output: TxOut
     confirmation_height: int | None
-    address_index: int
 
     @property
     def amount_sat(self) -> int:
@@ -78,10 +77,6 @@ class SignedTx:
     tx: Tx
     psbt: bytes
     fee_sat: int
-
-    @property
-    def psbt_hex(self) -> str:
-        return self.psbt.hex()
 
     @property
     def unsigned_tx(self) -> Tx:

@@ -80,7 +80,6 @@ class BdkView:
                 outpoint=_outpoint(coin.outpoint),
                 output=TxOut(coin.txout.value.to_sat(), coin.txout.script_pubkey.to_bytes()),
                 confirmation_height=None if (block := _block(coin.chain_position)) is None else block.height,
-                address_index=coin.derivation_index,
             )
             for coin in self._wallet.list_unspent()
         ]

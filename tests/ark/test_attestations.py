@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from barkd_py.ark.attestations import (
     arkoor_cosign_message,
     attest,
     attestation_digest,
-    decode_attestation,
     delegated_participation_message,
     is_attested,
     lightning_receive_message,
@@ -20,10 +17,8 @@ from barkd_py.ark.attestations import (
 )
 from barkd_py.ark.policy import Policy, PubkeyPolicy, decode_policy
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
-from barkd_py.errors import chain_text
 from tests.support.vectors import Case, cases, params
 
 
@@ -162,30 +157,3 @@ def test_a_proof_by_another_key_proves_nothing() -> None:
 def test_a_challenge_of_another_length_is_not_signed(length: int) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         round_attempt_message(bytes(length), VTXO_ID, [])
-
-
-@given(st.binary(max_size=130))
-def test_only_the_length_of_an_attestation_is_checked_when_it_is_decoded(data: bytes) -> None:
-    if len(data) == 64:
-        assert decode_attestation(data) == data
-    else:
-        with pytest.raises(DecodeError):
-            decode_attestation(data)
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        case
-        for kind in ("round-attempt", "vtxo-status", "arkoor-cosign")
-        for case in params("invalid", decoder=f"{kind}-attestation")
-    ],
-)
-def test_malformed_attestations_are_refused_with_upstreams_text(case: Case) -> None:
-    data, result = bytes.fromhex(case["hex"]), case["result"]
-    if result["ok"]:
-        assert decode_attestation(data).hex() == result["reencoded"]
-    else:
-        with pytest.raises(DecodeError) as refused:
-            decode_attestation(data)
-        assert chain_text(refused.value) == result["error_chain"]

@@ -11,7 +11,6 @@ from barkd_py.ark.claim import (
     extract_preimage,
     find_clause,
     has_counterparty_risk,
-    is_uneconomical_to_exit,
     sign_claim_tx,
 )
 from barkd_py.ark.policy import HarkLeafPolicy
@@ -134,10 +133,6 @@ def test_preimages_are_found_wherever_they_are(case: Case) -> None:
 def test_weights_of_exit_chains_are_upstream_s(case: Case) -> None:
     vtxo = Vtxo.decode_hex(case["vtxo_hex"])
     assert [tx.weight_wu for tx in vtxo.exit_transactions()] == case["tx_weights"]
-    # Worth the threshold, an exit still pays; one satoshi less, and it does not.
-    threshold = case["uneconomical_threshold_at_2500_kwu"]
-    assert 2 * -(-2500 * vtxo.exit_tx_weight_wu // 1000) == threshold
-    assert is_uneconomical_to_exit(vtxo, sat_per_kwu=2500) is (vtxo.amount_sat < threshold)
 
 
 def test_a_coin_whose_history_others_signed_is_at_risk() -> None:

@@ -28,7 +28,6 @@ from barkd_py.ark.fees import (
     offboard_fee,
     ppm_expiry_fee,
     refresh_fee,
-    refresh_fee_without_base,
     subtract_fee,
     subtract_fee_above_dust,
     validate_schedule,
@@ -103,9 +102,8 @@ def test_lightning_send_fees_match_upstream(case: Case) -> None:
 @pytest.mark.parametrize("case", params("fees", kind="refresh"))
 def test_refresh_fees_match_upstream(case: Case) -> None:
     schedule = SCHEDULES[case["schedule"]]
-    for vtxos, fee, without_base in case["rows"]:
+    for vtxos, fee, _ in case["rows"]:
         expect_fee(fee, lambda v=vtxos: refresh_fee(schedule, infos(v)))
-        expect_fee(without_base, lambda v=vtxos: refresh_fee_without_base(schedule, infos(v)))
 
 
 @pytest.mark.parametrize("case", params("fees", kind="offboard"))

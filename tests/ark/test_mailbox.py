@@ -11,7 +11,6 @@ from barkd_py.ark.mailbox import (
     MIN_TIMESTAMP,
     BlindingFailed,
     MailboxAuthorization,
-    MailboxType,
     XpubRecoveryAuthorization,
     blind,
     decode_blinded_id,
@@ -22,7 +21,7 @@ from barkd_py.ark.mailbox import (
 )
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.keys import PublicKey, SecretKey, shared_point
-from barkd_py.errors import ProtocolViolation, chain_text
+from barkd_py.errors import chain_text
 from tests.support.vectors import Case, params
 
 DECODERS: dict[str, Callable[[bytes], bytes]] = {
@@ -173,12 +172,3 @@ def test_malformed_encodings_are_refused_with_upstreams_text(case: Case) -> None
             decode(data)
         assert chain_text(refused.value) == result["error_chain"]
         assert refused.value.kind.value == result["variant"]
-
-
-@pytest.mark.parametrize("case", params("mailbox", kind="mailbox-type"))
-def test_mailbox_types_have_upstreams_numbers_and_names(case: Case) -> None:
-    if "name" in case["result"]:
-        assert MailboxType.from_number(case["number"]).text == case["result"]["name"]
-    else:
-        with pytest.raises(ProtocolViolation, match=f"^{case['result']['error']}$"):
-            MailboxType.from_number(case["number"])

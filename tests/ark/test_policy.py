@@ -17,11 +17,9 @@ from barkd_py.ark.policy import (
     ServerHtlcSendPolicy,
     ServerOwnedPolicy,
     ServerPolicy,
-    UnknownPolicyKind,
     decode_policy,
     decode_server_policy,
     encode_policy,
-    parse_policy_kind,
 )
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.keys import PublicKey
@@ -53,8 +51,6 @@ def test_policies_match_upstream(case: Case) -> None:
     assert encode_policy(policy) == encoded
     assert policy.kind == case["policy_type"]
     assert _hex(policy.user_pubkey) == case["policy_user_pubkey"]
-    assert _hex(policy.arkoor_pubkey) == case["arkoor_pubkey"]
-    assert policy.is_arkoor_compatible is case["is_arkoor_compatible"]
 
     server = PublicKey.from_hex(case["server_pubkey"])
     taproot = policy.taproot(server, case["exit_delta"], case["expiry_height"])
@@ -196,16 +192,6 @@ def _check_decoder(case: Case, decode: strategies.Reencode) -> None:
     assert str(caught.value) == expected["error"]
     assert chain_text(caught.value) == expected["error_chain"]
     assert caught.value.kind.value == expected["variant"]
-
-
-@pytest.mark.parametrize("case", params("invalid", decoder="policy-kind-text"))
-def test_kind_texts(case: Case) -> None:
-    if case["result"]["ok"]:
-        assert parse_policy_kind(case["text"]) == case["result"]["text"]
-        return
-    with pytest.raises(UnknownPolicyKind) as caught:
-        parse_policy_kind(case["text"])
-    assert str(caught.value) == case["result"]["error"]
 
 
 @given(strategies.server_policies)

@@ -143,7 +143,7 @@ def test_version_1_is_read_and_written_back_as_version_2(case: Case) -> None:
 @pytest.mark.parametrize("case", params("vtxo", kind="user") + params("vtxo", kind="user-version1"))
 def test_splitting_and_joining_gives_the_same_bytes(case: Case) -> None:
     vtxo = Vtxo.decode_hex(case["full_hex"])
-    bare = Vtxo.decode_bare(vtxo.encode_bare())
+    bare = BareVtxo.decode(vtxo.encode_bare())
     assert bare == vtxo.bare == BareVtxo.decode(vtxo.encode())
     assert bare.encode_bare() == vtxo.encode_bare()
     assert bare.output == vtxo.output

@@ -19,7 +19,6 @@ DECODERS: dict[str, Callable[[Reader], bytes]] = {
     "public-key": lambda reader: reader.public_key().data,
     "optional-public-key": lambda reader: encode.optional_public_key(reader.optional_public_key()),
     "x-only-public-key": lambda reader: reader.x_only_public_key(),
-    "optional-sha256": lambda reader: encode.optional_hash32(reader.optional_hash32()),
     "sha256": lambda reader: reader.hash32(),
     "schnorr-signature": lambda reader: reader.signature(),
     "optional-schnorr-signature": lambda reader: encode.optional_signature(reader.optional_signature()),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from barkd_py.bitcoin.tx import BlockHash
-from barkd_py.bitcoin.units import BlockRef, FeeRate, Network, format_btc, msat_to_sat_ceil, msat_to_sat_floor
+from barkd_py.bitcoin.units import BlockRef, FeeRate, Network, format_btc
 
 
 # Source: sheet 03 §0; sheet 07 §14.
@@ -65,26 +65,18 @@ def test_shown_rates_are_rounded_up(sat_per_kwu: int, shown: int) -> None:
     assert FeeRate(sat_per_kwu).sat_per_vb_ceil == shown
 
 
-def test_millisatoshis() -> None:
-    assert [msat_to_sat_ceil(msat) for msat in (0, 1, 999, 1_000, 1_001)] == [0, 1, 1, 1, 2]
-    assert [msat_to_sat_floor(msat) for msat in (0, 1, 999, 1_000, 1_999)] == [0, 0, 0, 1, 1]
-
-
 # Source: sheet 02 §1.4.
 @pytest.mark.parametrize(
-    ("network", "bitcoin_name", "ark_hrp", "onchain_hrp", "coin_type"),
+    ("network", "bitcoin_name", "onchain_hrp"),
     [
-        (Network.MAINNET, "bitcoin", "ark", "bc", 0),
-        (Network.SIGNET, "signet", "tark", "tb", 1),
-        (Network.MUTINYNET, "signet", "tark", "tb", 1),
-        (Network.REGTEST, "regtest", "tark", "bcrt", 1),
+        (Network.MAINNET, "bitcoin", "bc"),
+        (Network.SIGNET, "signet", "tb"),
+        (Network.MUTINYNET, "signet", "tb"),
+        (Network.REGTEST, "regtest", "bcrt"),
     ],
 )
-def test_networks(
-    network: Network, bitcoin_name: str, ark_hrp: str, onchain_hrp: str, coin_type: int
-) -> None:
-    found = (network.bitcoin_name, network.ark_hrp, network.onchain_hrp, network.coin_type)
-    assert found == (bitcoin_name, ark_hrp, onchain_hrp, coin_type)
+def test_networks(network: Network, bitcoin_name: str, onchain_hrp: str) -> None:
+    assert (network.bitcoin_name, network.onchain_hrp) == (bitcoin_name, onchain_hrp)
     assert Network.from_bitcoin_name(bitcoin_name).bitcoin_name == bitcoin_name
 
 

@@ -37,12 +37,11 @@ from barkd_py.api.params import (
 from barkd_py.api.schemas.notifications import WaitQuery
 from barkd_py.api.schemas.wallet import CreateWalletRequest
 from barkd_py.api.values import parse_destination_script
-from barkd_py.ark import attestations, mailbox, policy
+from barkd_py.ark import mailbox, policy
 from barkd_py.ark.address import ArkAddress
-from barkd_py.ark.policy import parse_policy_kind
 from barkd_py.ark.rounds import ForfeitBundle
 from barkd_py.ark.tree import SignedTreeSpec, TreeSpec
-from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.ark.vtxo import BareVtxo, ServerVtxo, Vtxo, VtxoId
 from barkd_py.bitcoin.address import bech32_encode, parse_address, to_5_bits
 from barkd_py.bitcoin.bip32 import ExtendedPublicKey, parse_mnemonic
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
@@ -109,14 +108,13 @@ def _messages(kind: type[Message]) -> tuple[bytes, ...]:
 
 BINARY = (
     Decoder("VTXO", Vtxo.decode, _hex("vtxo", "full_hex", kind="user")),
-    Decoder("VTXO of the server", Vtxo.decode_server, _hex("vtxo", "full_hex", kind="server")),
-    Decoder("bare VTXO", Vtxo.decode_bare, _hex("vtxo", "bare_hex", kind="user")),
+    Decoder("VTXO of the server", ServerVtxo.decode, _hex("vtxo", "full_hex", kind="server")),
+    Decoder("bare VTXO", BareVtxo.decode, _hex("vtxo", "bare_hex", kind="user")),
     Decoder("policy", policy.decode_policy, _hex("policies", "encoded")),
     Decoder("policy of the server", policy.decode_server_policy, _hex("policies", "encoded")),
     Decoder("tree", TreeSpec.decode, _hex("tree", "spec_hex")),
     Decoder("signed tree", SignedTreeSpec.decode, _hex("tree", "signed_tree_hex")),
     Decoder("forfeit bundle", ForfeitBundle.decode, _hex("forfeits", "bundle_hex")),
-    Decoder("attestation", attestations.decode_attestation, _hex("attestations", "attestation")),
     Decoder("mailbox id", mailbox.decode_mailbox_id, _hex("mailbox", "mailbox_id")),
     Decoder("blinded id", mailbox.decode_blinded_id, _hex("mailbox", "blinded_id")),
     Decoder(
@@ -248,7 +246,6 @@ TEXT = (
     Decoder("boolean", parse_boolean, ("true", "false")),
     Decoder("server", ServerAddress.parse, ("http://127.0.0.1:3535", "ark.example")),
     Decoder("proxy", parse_proxy, ("socks5h://127.0.0.1:9050",)),
-    Decoder("policy kind", parse_policy_kind, ("pubkey",)),
     Decoder("stored state", _SENDS.decode, ('{"version": 1, "state": {}}',)),
     Decoder("amount", parse_amount, ("10000 sat", "0.0001 btc", "1.5 mBTC")),
     Decoder("unsigned number", lambda text: parse_unsigned(text, 64), ("0", "18446744073709551615")),
@@ -331,7 +328,7 @@ _A_DECODER = re.compile(r"(decode|parse|from_bytes|from_hex)(_|$)|read_")
 _PART_OF_ANOTHER = {
     "ark/genesis.py": {"read_genesis"},  # a VTXO
     "ark/policy.py": {"read_policy", "read_server_policy", "read_height", "read_delta"},
-    "ark/vtxo.py": {"decode", "decode_hex"},  # of classes that `Vtxo.decode_bare`, `decode_server` choose
+    "ark/vtxo.py": {"decode", "decode_hex"},
     "bitcoin/bolt12.py": {"read_path_ends"},
     "bitcoin/encode.py": {"from_hex"},
     "bitcoin/tlv.py": {"read_big_size", "read_truncated_u64"},

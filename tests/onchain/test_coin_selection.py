@@ -13,7 +13,7 @@ def tx(*spends: OutPoint, version: int = 2) -> Tx:
 
 
 def coin(outpoint: OutPoint, height: int | None = None) -> OnchainUtxo:
-    return OnchainUtxo(outpoint, TxOut(1_000, b"\x51"), height, 0)
+    return OnchainUtxo(outpoint, TxOut(1_000, b"\x51"), height)
 
 
 def untrusted(*unconfirmed: Tx, ours: set[OutPoint]) -> set[OutPoint]:

@@ -25,7 +25,7 @@ STATE = OnchainState(WalletRow("regtest", "tr(…)", 9)).apply(
         )
     )
 )
-COINS = [OnchainUtxo(FUNDING.outpoint(vout), FUNDING.outputs[vout], 5, vout) for vout in range(4)]
+COINS = [OnchainUtxo(FUNDING.outpoint(vout), FUNDING.outputs[vout], 5) for vout in range(4)]
 
 
 class Bdk:

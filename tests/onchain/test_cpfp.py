@@ -30,7 +30,7 @@ PARENT_WU = 496
 
 def coins(*amounts_sat: int) -> list[OnchainUtxo]:
     return [
-        OnchainUtxo(OutPoint(Txid(bytes(32)), index), TxOut(amount_sat, b"\x51"), 100, index)
+        OnchainUtxo(OutPoint(Txid(bytes(32)), index), TxOut(amount_sat, b"\x51"), 100)
         for index, amount_sat in enumerate(amounts_sat)
     ]
 

@@ -230,7 +230,7 @@ async def test_payment_keeps_the_order_of_recipients_and_ends_with_change(
 async def test_built_transaction_comes_with_its_final_psbt(wallet: OnchainWallet, node: Node) -> None:
     await deposit(wallet, node, 100_000)
     built = await wallet.build_tx([TxOut(9_000, STRANGER)], RATE)
-    assert bytes.fromhex(built.psbt_hex)[:5] == b"psbt\xff"
+    assert built.psbt[:5] == b"psbt\xff"
     unsigned = built.unsigned_tx
     assert unsigned.txid == built.tx.txid
     assert unsigned.serialize() == built.tx.serialize_without_witness()

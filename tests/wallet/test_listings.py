@@ -78,7 +78,10 @@ async def change_something(store: Store, clock: Clock, chance: random.Random) ->
                 if number % 5 == 0:
                     raise ZeroDivisionError
             case _:
-                if pending := await tx.movements.list_pending():
+                pending = [
+                    each for each in await tx.movements.list() if each.status is MovementStatus.PENDING
+                ]
+                if pending:
                     await tx.movements.finish(chance.choice(pending).id, MovementStatus.FAILED)
 
 

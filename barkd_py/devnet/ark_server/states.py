@@ -7,7 +7,7 @@
 | unclaimed | outputs of a round | the forfeit of its inputs |
 | htlc-recv-unclaimed | grant for a Lightning receive | claim |
 | spent, ln-spent | see above | – |
-| pool, round-forfeit, offboard-forfeit, offboard-connector | the server's own | – |
+| pool, round-forfeit | the server's own | – |
 
 Changes are compare-and-set inside one database transaction (`vtxo_rows`). Clients hear nothing of the
 server's own coins.
@@ -29,8 +29,6 @@ class SpendState(enum.Enum):
     LN_SPENT = "ln-spent"
     POOL = "pool"
     ROUND_FORFEIT = "round-forfeit"
-    OFFBOARD_FORFEIT = "offboard-forfeit"
-    OFFBOARD_CONNECTOR = "offboard-connector"
 
     @property
     def wire_value(self) -> int | None:

@@ -397,10 +397,6 @@ class Rounds:
             case _:
                 raise CannotCancel("failed to cancel round")
 
-    async def cancel_all(self) -> None:
-        """Call off whatever still can be."""
-        await self._feed([row.id for row in await self._rows()], machine.CancelRequested())
-
     async def on_completed(self, unlock_hash: bytes) -> None:
         """The mailbox says that a delegated participation was held; one that we lost is found again.
 

@@ -80,10 +80,6 @@ class ExitRepository:
         key = {"exit_txid": str(row.exit_txid)}
         await self._upsert(exit_child, exit_child.c.exit_txid == str(row.exit_txid), key, values)
 
-    async def find_child(self, exit_txid: Txid) -> ExitChildRow | None:
-        found = await self.find_children([exit_txid])
-        return found[0] if found else None
-
     async def find_children(self, exit_txids: Sequence[Txid]) -> tuple[ExitChildRow, ...]:
         """The children of these exit transactions, as far as there are any."""
         found: list[ExitChildRow] = []

@@ -71,10 +71,3 @@ class LightningRepository:
         )
         row = rows.one_or_none()
         return None if row is None else SettledReceive(*row)
-
-    async def list_settled(self) -> tuple[SettledReceive, ...]:
-        """Oldest first."""
-        rows = await self._connection.execute(
-            sa.select(settled_receive).order_by(settled_receive.c.settled_at, settled_receive.c.payment_hash)
-        )
-        return tuple(SettledReceive(*row) for row in rows)

@@ -181,12 +181,6 @@ class MovementRepository:
             query = query.where(t.c.id > after)
         return await self._select(query)
 
-    async def list_pending(self) -> tuple[Movement, ...]:
-        """By rising id."""
-        return await self._select(
-            sa.select(t).where(t.c.status == MovementStatus.PENDING.value).order_by(t.c.id)
-        )
-
     # --- rows
 
     async def _insert(

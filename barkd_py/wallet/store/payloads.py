@@ -16,7 +16,7 @@ from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationErr
 
 from barkd_py.ark.lightning_receive import Preimage
 from barkd_py.ark.vtxo import Vtxo, VtxoId
-from barkd_py.bitcoin.keys import PublicKey, SecretKey
+from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.errors import BarkdError, StoreError
@@ -129,11 +129,6 @@ TxidText = Annotated[Txid, _parsed_by(Txid, Txid.from_hex), PlainSerializer(str)
 OutPointText = Annotated[OutPoint, _parsed_by(OutPoint, OutPoint.parse), PlainSerializer(str)]
 VtxoIdText = Annotated[VtxoId, _parsed_by(VtxoId, VtxoId.parse), PlainSerializer(str)]
 PublicKeyHex = Annotated[PublicKey, _parsed_by(PublicKey, PublicKey.from_hex), PlainSerializer(str)]
-SecretKeyHex = Annotated[
-    SecretKey,
-    _parsed_by(SecretKey, lambda text: SecretKey(bytes.fromhex(text))),
-    PlainSerializer(lambda key: key.secret_bytes.hex()),
-]
 PreimageHex = Annotated[
     Preimage,
     _parsed_by(Preimage, lambda text: Preimage(bytes.fromhex(text))),

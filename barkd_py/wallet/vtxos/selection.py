@@ -265,9 +265,3 @@ def select_for_maintenance(
     if not any(rules.must(vtxo) for vtxo in allowed):
         return ()
     return tuple(vtxo for vtxo in allowed if rules.must(vtxo) or rules.should(vtxo))
-
-
-def next_refresh_height(candidates: Iterable[Candidate], *, refresh_threshold: int) -> int | None:
-    """The height from which the first of the spendable VTXOs must be refreshed; None without any."""
-    expiry = min((vtxo.expiry_height for vtxo in candidates), default=None)
-    return None if expiry is None else max(0, expiry - refresh_threshold)

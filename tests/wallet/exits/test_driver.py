@@ -375,7 +375,7 @@ async def test_nothing_pays_for_a_transaction_that_is_in_no_exit_of_ours(either_
         anchor = untracked.outpoint(len(untracked.outputs) - 1)
         assert not world.onchain.unconfirmed_spenders(anchor)
         async with world.store.read() as tx:
-            assert await tx.exits.find_child(untracked.txid) is None
+            assert await tx.exits.find_children([untracked.txid]) == ()
     assert world.onchain.unconfirmed_spenders(ours.outpoint(len(ours.outputs) - 1)) == (child,)
 
 

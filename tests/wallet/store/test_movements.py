@@ -255,14 +255,6 @@ async def test_movements_are_found_by_exactly_their_method(store: Store) -> None
         assert await tx.movements.list_by_method(PaymentMethod(PaymentMethodKind.ARK, "tark1ALICE")) == ()
 
 
-async def test_pending_movements(store: Store) -> None:
-    async with store.transaction() as tx:
-        pending = await tx.movements.create(BOARD)
-        await tx.movements.create_finished(BOARD, MovementStatus.CANCELED)
-    async with store.read() as tx:
-        assert await tx.movements.list_pending() == (pending,)
-
-
 async def test_the_database_refuses_a_status_that_contradicts_its_completion(store: Store) -> None:
     async with store.transaction() as tx:
         created = await tx.movements.create(BOARD)

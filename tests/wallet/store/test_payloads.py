@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, TypeAdapter
 
+from barkd_py.ark.lightning_receive import Preimage
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Txid
 from barkd_py.bitcoin.units import BlockRef
@@ -18,8 +19,8 @@ from barkd_py.wallet.store.payloads import (
     PayloadFormat,
     PayloadMalformed,
     PayloadTooNew,
+    PreimageHex,
     PublicKeyHex,
-    SecretKeyHex,
     TxHex,
     TxidText,
     VtxoHex,
@@ -27,13 +28,14 @@ from barkd_py.wallet.store.payloads import (
 )
 from tests.wallet.samples import make_id, vtxo_of_depth
 
-SECRET = SecretKey(b"\x2a" * 32)
+SECRET = Preimage(b"\x2a" * 32)
+PUBLIC_KEY = SecretKey(b"\x2a" * 32).public_key
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
     preimage: HexBytes
-    secret: SecretKeyHex
+    secret: PreimageHex
     retries: int = 0
     type: Literal["waiting"] = "waiting"
 
@@ -61,7 +63,7 @@ def working() -> Working:
     tx = vtxo.exit_transactions()[0]
     block = BlockRef(7, BlockHash(b"\x09" * 32))
     point = OutPoint(Txid(bytes(range(32))), 5)
-    return Working(vtxo, (make_id(1), make_id(2)), tx, tx.txid, point, SECRET.public_key, block)
+    return Working(vtxo, (make_id(1), make_id(2)), tx, tx.txid, point, PUBLIC_KEY, block)
 
 
 def test_what_goes_in_comes_out() -> None:

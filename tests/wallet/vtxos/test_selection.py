@@ -18,7 +18,6 @@ from barkd_py.wallet.vtxos.selection import (
     NotEnoughVtxos,
     RefreshRules,
     SelectionLimits,
-    next_refresh_height,
     select,
     select_for_maintenance,
     select_with_fee,
@@ -261,9 +260,3 @@ def test_maintenance_takes_those_that_should_along_with_those_that_must() -> Non
     assert select_for_maintenance([due, soon, fine], RULES) == (due, soon)
     assert select_for_maintenance([soon, fine], RULES) == ()
     assert select_for_maintenance([due, soon, fine], RULES, exclude={due.id}) == ()
-
-
-def test_the_next_refresh_is_due_with_the_first_expiry() -> None:
-    assert next_refresh_height([B, A, C], refresh_threshold=12) == 88
-    assert next_refresh_height([A], refresh_threshold=144) == 0
-    assert next_refresh_height([], refresh_threshold=12) is None

@@ -11,7 +11,7 @@ from barkd_py.ark.policy import MAX_HEIGHT, Policy, decode_policy
 from barkd_py.ark.vtxo import BadVtxoId, Vtxo, VtxoId
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.keys import PublicKey
-from barkd_py.bitcoin.musig import is_public_nonce
+from barkd_py.bitcoin.musig import PUBLIC_NONCE_BYTES, is_public_nonce
 from barkd_py.bitcoin.tx import OutPoint, Tx, TxDecodeError
 from barkd_py.devnet.ark_server.failures import Malformed
 
@@ -31,7 +31,7 @@ def public_key(data: bytes) -> PublicKey:
 
 
 def public_nonce(data: bytes) -> bytes:
-    if len(data) != 66 or not is_public_nonce(data):
+    if len(data) != PUBLIC_NONCE_BYTES or not is_public_nonce(data):
         raise Malformed("invalid public musig nonce")
     return data
 

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.ark.vtxo import ServerVtxo, VtxoId
 from barkd_py.bitcoin.bip32 import parse_mnemonic
 from barkd_py.devnet.ark_server.server_keys import ServerKeys
 from barkd_py.devnet.ark_server.settings import CAPTAIND, Emulation, ServerSettings
@@ -78,7 +78,7 @@ async def test_any_output_in_the_books_can_be_fetched(alice: Client) -> None:
     stored = await alice.call(alice.ark.GetVtxo, pb.GetVtxoRequest(vtxo_id=vtxo.id))
     assert stored.vtxo == vtxo.encode()
     anchor = await alice.call(alice.ark.GetVtxo, pb.GetVtxoRequest(vtxo_id=vtxo.anchor_point.to_bytes()))
-    assert Vtxo.decode_server(anchor.vtxo).policy.kind == "expiry"
+    assert ServerVtxo.decode(anchor.vtxo).policy.kind == "expiry"
 
 
 @pytest.mark.parametrize("method", ["GetVtxo", "GetVtxoStatus"])
