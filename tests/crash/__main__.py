@@ -26,14 +26,14 @@ from tests.crash.case import rehearse, run_case
 from tests.crash.flows import FLOWS, Flow
 from tests.crash.report import Run
 from tests.crash.troubles import TROUBLES, Trouble, run_trouble
-from tests.crash.world import DEVNET_OPTIONS, KillPoint, World, running_world
+from tests.crash.world import KillPoint, World, running_world
 from tests.support.processes import start_devnet
 
 
 @asynccontextmanager
-async def fresh_world() -> AsyncIterator[World]:
+async def fresh_world(flow: Flow) -> AsyncIterator[World]:
     with tempfile.TemporaryDirectory(prefix="barkd-crash-", ignore_cleanup_errors=True) as directory:
-        devnet = start_devnet(Path(directory) / "devnet", *DEVNET_OPTIONS)
+        devnet = start_devnet(Path(directory) / "devnet", *flow.devnet_options)
         try:
             async with running_world(Path(directory) / "world", devnet) as world:
                 yield world
@@ -61,7 +61,7 @@ class Suite:
         runs: list[Run] = []
         waiting: list[KillPoint | Trouble] | None = None
         while waiting is None or waiting:
-            async with fresh_world() as world:
+            async with fresh_world(flow) as world:
                 if waiting is None:
                     waiting = await self._faults(world, flow, parts)
                 while waiting:
@@ -114,7 +114,7 @@ def _names(what: KillPoint | Trouble) -> tuple[str, str]:
 
 
 async def list_points(flow: Flow) -> None:
-    async with fresh_world() as world:
+    async with fresh_world(flow) as world:
         points = await rehearse(world, flow)
     kinds = Counter(f"{point.phase} {point.what}" for point in points)
     print(f"{flow.name}: {len(points)} points: {dict(kinds)}", flush=True)

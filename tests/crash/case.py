@@ -1,9 +1,11 @@
 """One run of one flow, disturbed at one point; and what must hold after it."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from barkd_py.bitcoin.tx import OutPoint, Tx
 from tests.crash.flows.flow import Act, Flow
 from tests.crash.world import KillPoint, World
 
@@ -63,6 +65,8 @@ class Case:
             assert failed == happened, f"{where}: {failed} failed movements"
         assert failed <= may_fail, f"{where}: {failed} failed movements"
         assert not world.nonces.reused, f"{where}: {world.nonces.reused}"
+        twice = await coins_spent_twice(world)
+        assert not twice, f"{where}: {twice}"
         return happened
 
 
@@ -70,8 +74,22 @@ class Case:
 async def prepared(world: World, flow: Flow) -> AsyncIterator[Case]:
     async with AsyncExitStack() as world.after_run:
         await world.keep_in_funds()
+        before = await _told(world, flow)
         act = await flow.prepare(world)
-        yield Case(world, flow, act, await flow.done(world), await failed_movements(world))
+        if not flow.starts_daemon:
+            before = await _told(world, flow)
+        yield Case(world, flow, act, *before)
+
+
+async def _told(world: World, flow: Flow) -> tuple[int, int]:
+    return await flow.done(world), await failed_movements(world)
+
+
+async def coins_spent_twice(world: World) -> list[OutPoint]:
+    """Coins that more than one of the victim's on-chain transactions spends."""
+    listed = await world.victim.get("/onchain/transactions")
+    spent = Counter(each.prevout for tx in listed for each in Tx.parse(bytes.fromhex(tx["tx"])).inputs)
+    return [coin for coin, times in spent.items() if times > 1]
 
 
 async def failed_movements(world: World) -> int:

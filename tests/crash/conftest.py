@@ -10,8 +10,9 @@ from tests.support.processes import Devnet, start_devnet
 
 
 @pytest.fixture(scope="module")
-def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
-    running = start_devnet(tmp_path_factory.mktemp("devnet"), *DEVNET_OPTIONS)
+def devnet(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Devnet]:
+    options = getattr(request.module, "DEVNET", DEVNET_OPTIONS)
+    running = start_devnet(tmp_path_factory.mktemp("devnet"), *options)
     yield running
     running.process.kill()
 

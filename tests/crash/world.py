@@ -1,5 +1,6 @@
 """The victim, somebody to pay and be paid by, a devnet; and the books that must balance whatever happens."""
 
+import resource
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
+from barkd_py.config import ENVIRONMENT_PREFIX
 from tests.crash.books import Books, Json
 from tests.crash.doomed_daemon import CLOCK_FILE, DOOM_FILE
 from tests.crash.nonces import NonceLog
@@ -35,7 +37,14 @@ LEAST_SAT = 2_000_000
 POLLS = 10
 
 # Rounds are held when a flow asks for one; VTXOs outlive the blocks that the suite mines.
-DEVNET_OPTIONS = ("--round-interval", "100000", "--vtxo-lifetime", "16000")
+VTXO_LIFETIME = 16_000
+
+
+def devnet_options(vtxo_lifetime: int) -> tuple[str, ...]:
+    return ("--round-interval", "100000", "--vtxo-lifetime", str(vtxo_lifetime))
+
+
+DEVNET_OPTIONS = devnet_options(VTXO_LIFETIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +95,42 @@ class Lies:
     chain: HttpLiar = asked
 
 
+class _Limited(ForkedProcess):
+    """Its files may be kept from growing; those of the next start as well."""
+
+    _bytes: int | None = None
+
+    def limit_files(self, nb_bytes: int | None) -> None:
+        """None: as far as they like."""
+        self._bytes = nb_bytes
+        if self.running:
+            self._apply()
+
+    def launch(self) -> None:
+        super().launch()
+        if self._bytes is not None:
+            self._apply()
+
+    def _apply(self) -> None:
+        _, hard = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(
+            self.pid, resource.RLIMIT_FSIZE, (hard if self._bytes is None else self._bytes, hard)
+        )
+
+
 class DoomedDaemon(Daemon):
-    """One of our daemons that a file can make kill itself around a commit. It starts quickly, and often."""
+    """One of our daemons that a file can make kill itself around a commit. It starts quickly, and often.
+
+    settings: environment variables of its next start.
+    """
 
     def __init__(self, datadir: Path, nursery: Nursery) -> None:
         super().__init__(datadir)
         self.doom = datadir.with_name(f"{datadir.name}.doom")
         self.clock = datadir.with_name(f"{datadir.name}.clock")
         arguments = ("--datadir", str(datadir), "--port", str(self.port), "--no-auth")
-        env = {DOOM_FILE: str(self.doom), CLOCK_FILE: str(self.clock)}
-        self.process = ForkedProcess(nursery, arguments, self.process.log, env)
+        self.settings = {DOOM_FILE: str(self.doom), CLOCK_FILE: str(self.clock)}
+        self.process: _Limited = _Limited(nursery, arguments, self.process.log, self.settings)
 
 
 @dataclass
@@ -103,7 +138,7 @@ class World:
     """See the module.
 
     ark_url, esplora_url: of the proxies. after_run: closed when a run is over. words, last_recovery,
-    imported, encoded: what flows of the wallet itself remember.
+    imported, encoded, forced: what flows remember.
     """
 
     devnet: Devnet
@@ -121,6 +156,7 @@ class World:
     last_recovery: str | None = None
     imported: str = ""
     encoded: str = ""
+    forced: str = ""
     _calls_seen: Counter[NetworkCall] = field(default_factory=Counter)
     _commits_seen: int = 0
 
@@ -221,6 +257,24 @@ class World:
         self.victim = self.gate.daemon = newcomer
         self.after_run.callback(back)
 
+    async def start_with(self, **config: object) -> None:
+        """Start the victim anew, with these settings for the rest of this run."""
+        victim = self.victim
+        names = {ENVIRONMENT_PREFIX + name.upper(): str(value) for name, value in config.items()}
+
+        async def restart() -> None:
+            victim.process.kill()
+            await victim.start()
+
+        async def back() -> None:
+            for name in names:
+                del victim.settings[name]
+            await restart()
+
+        victim.settings |= names
+        self.after_run.push_async_callback(back)
+        await restart()
+
     async def spare_vtxo(self) -> str:
         """Something small, but not dust, that the victim can do without."""
         vtxos = await self.victim.get("/wallet/vtxos")
@@ -229,18 +283,27 @@ class World:
             return await self.board()
         return str(min(fit, key=lambda vtxo: int(vtxo["amount_sat"]))["id"])
 
-    async def hold_round(self) -> None:
-        """Let the server hold rounds until the victim's part in one is decided: who is slow may miss one."""
+    async def hold_round(self, of: Daemon | None = None) -> None:
+        """Let the server hold rounds until the part of one (the victim) in it is decided.
+
+        Who is slow may miss one.
+        """
         await self.devnet.pull("/round")
 
         async def undecided() -> list[Json]:
-            infos = await self.victim.get("/wallet/rounds")
+            infos = await (of or self.victim).get("/wallet/rounds")
             decided = ("unconfirmed", "confirmed", "failed", "canceled")
             if any(info["status"]["status"] == "sync-error" for info in infos):
                 await self.devnet.pull("/round")
             return [info for info in infos if info["status"]["status"] not in decided]
 
         await eventually(undecided, lambda left: left == [])
+
+    async def refresh_peer(self) -> None:
+        """All that the peer has comes out of a new round."""
+        await self.peer.post("/wallet/refresh/all")
+        await self.hold_round(self.peer)
+        await self.settle()
 
     async def settle(self) -> None:
         """Do what has to be done until nothing is pending, and the books balance."""

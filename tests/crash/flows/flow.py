@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tests.crash.books import Json
-from tests.crash.world import World
+from tests.crash.world import DEVNET_OPTIONS, World
 from tests.support.processes import Daemon
 
 Act = Callable[[], Awaitable[None]]
@@ -25,7 +25,8 @@ class Flow:
 
     may_not_happen: killed early, it never took place, and the person asks again. fails_once: what was lost by
     the kill stays in the history as failed. always_fails: that is how it ends, and it has happened then.
-    again: what the person does after the restart. unrelated: calls at which it is not killed.
+    again: what the person does after the restart. starts_daemon: it is down when the flow
+    begins with its start. unrelated: calls at which it is not killed.
     """
 
     name: str
@@ -36,7 +37,9 @@ class Flow:
     fails_once: bool = False
     always_fails: bool = False
     again: Callable[[World], Awaitable[None]] | None = None
+    starts_daemon: bool = False
     unrelated: frozenset[str] = UNRELATED
+    devnet_options: tuple[str, ...] = DEVNET_OPTIONS
 
 
 def count_of(kind: str, part: str = "", status: str = "successful") -> Callable[[World], Awaitable[int]]:

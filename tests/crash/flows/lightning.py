@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from tests.crash.books import Json
-from tests.crash.flows.flow import Act, Flow, count_of
+from tests.crash.flows.flow import Act, Flow, ark_address, count_of, of_part
 from tests.crash.world import World
 from tests.support.processes import eventually
 
@@ -81,6 +81,26 @@ async def _receive_from_outside(world: World) -> Act:
     return act
 
 
+async def _receive_for_peer(world: World) -> Act:
+    """What comes in for the peer's address is claimed, and delivered there."""
+    body = {"amount_sat": LIGHTNING_SAT, "address": await ark_address(world.peer)}
+    invoice = await world.victim.post("/lightning/receives/invoice/for-address", body)
+
+    async def act() -> None:
+        await world.devnet.pull("/lightning/pay", invoice=invoice["invoice"], wait=False)
+        await _until_received(world)
+
+    return act
+
+
+async def _received_for_peer(world: World) -> int:
+    """Whatever was claimed has arrived, and nothing twice."""
+    claimed = of_part("lightning", await world.history("receive"))
+    arrived = of_part("arkoor", await world.history("receive", of=world.peer))
+    assert len(claimed) == len(arrived), (claimed, arrived)
+    return len(claimed)
+
+
 async def _until_received(world: World) -> None:
     async def pending() -> list[Json]:
         await world.victim.post("/wallet/sync")
@@ -121,6 +141,13 @@ FLOWS = (
         _receive_from_outside,
         count_of("receive", "lightning"),
         _RECEIVE_CALLS,
+        may_not_happen=False,
+    ),
+    Flow(
+        "Lightning receive for another wallet",
+        _receive_for_peer,
+        _received_for_peer,
+        (*_RECEIVE_CALLS, "PostArkoorMessage"),
         may_not_happen=False,
     ),
 )

@@ -50,7 +50,7 @@ async def _refresh(world: World) -> Act:
 
     async def act() -> None:
         await world.victim.post("/wallet/refresh/vtxos", {"vtxos": [vtxo_id]})
-        await _through_the_round(world)
+        await through_the_round(world)
 
     return act
 
@@ -60,12 +60,12 @@ async def _refresh_delegated(world: World) -> Act:
 
     async def act() -> None:
         await world.victim.post("/wallet/refresh/delegated/vtxos", {"vtxos": [vtxo_id]})
-        await _through_the_round(world)
+        await through_the_round(world)
 
     return act
 
 
-async def _through_the_round(world: World) -> None:
+async def through_the_round(world: World) -> None:
     await world.hold_round()
 
     async def swapped() -> list[Json]:

@@ -11,6 +11,7 @@ FLOW_OF = {
     "POST /exits/start/vtxos": "exit",
     "POST /lightning/pay": "Lightning send",
     "POST /lightning/receives/invoice": "Lightning receive",
+    "POST /lightning/receives/invoice/for-address": "Lightning receive for another wallet",
     "POST /onchain/send": "on-chain send",
     "DELETE /wallet": "recovery",
     "POST /wallet/create": "wallet creation",
@@ -27,7 +28,6 @@ FLOW_OF = {
 LIKE = {
     "POST /exits/claim/vtxos": "POST /exits/claim/all",
     "POST /exits/start/all": "POST /exits/start/vtxos",
-    "POST /lightning/receives/invoice/for-address": "POST /lightning/receives/invoice",
     "POST /onchain/drain": "POST /onchain/send",
     "POST /onchain/send-many": "POST /onchain/send",
     "POST /wallet/offboard/all": "POST /wallet/offboard/vtxos",
@@ -49,4 +49,12 @@ MOVE_NOTHING = {
     "POST /message/sign",
     "POST /message/verify",
     "POST /wallet/bip321",
+}
+
+# What the daemon does unasked, and what a person does beside it.
+WITHOUT_A_REQUEST = {
+    "a round begins, and VTXOs expire soon": "automatic refresh",
+    "others publish what a VTXO comes from": "forced exit",
+    "a mailbox message comes": "arkoor receive",
+    "a backup is made while a board is under way, and put back": "restore of a backup",
 }

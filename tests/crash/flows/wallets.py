@@ -1,11 +1,19 @@
 """The wallet itself: creation, recovery from its words, VTXOs that are brought from elsewhere."""
 
+import shutil
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 
-from tests.crash.flows.flow import Act, Flow, ark_address
+import httpx
+
+from barkd_py.daemon import backup
+from barkd_py.datadir import Datadir
+from tests.crash.flows.flow import Act, Flow, ark_address, count_of
 from tests.crash.world import World
 from tests.support.processes import eventually
+
+BOARD_SAT = 30_000
 
 
 async def _has_wallet(world: World) -> bool:
@@ -66,8 +74,11 @@ async def _recover_again(world: World) -> None:
 
 
 async def _until_recovered(world: World) -> None:
-    async def state() -> str:
-        return str((await world.victim.get("/wallet/recovery"))["state"])
+    """A daemon that has just been started may not have begun yet."""
+
+    async def state() -> str | None:
+        answer = await world.victim.http.get("/wallet/recovery")
+        return str(answer.json()["state"]) if answer.status_code == 200 else None
 
     await eventually(state, lambda state: state == "finished")
 
@@ -111,6 +122,38 @@ async def _imported(world: World) -> int:
     return [each["id"] for each in await world.victim.get("/wallet/vtxos")].count(world.imported)
 
 
+# --- a backup
+
+
+async def _restore(world: World) -> Act:
+    """It was made while a board was under way; then the machine was lost. Nothing has happened since."""
+    await world.victim.post("/boards/board-amount", {"amount_sat": BOARD_SAT})
+    datadir, now = Datadir(world.victim.datadir), datetime.now(UTC)
+    file = datadir.path.with_name("backup")
+    file.unlink(missing_ok=True)
+    await backup.make(datadir, None, file, now=now, with_mnemonic=True)
+    world.victim.process.kill()
+    shutil.rmtree(datadir.path)
+    # One that was made in the middle of something must not be refused as an old one.
+    await backup.restore(file, datadir, None, ask_mnemonic=str, accept_stale=False, now=now)
+
+    async def act() -> None:
+        await _start(world)
+        await _until_recovered(world)
+        await world.devnet.mine()
+        await world.victim.post("/wallet/sync")
+
+    return act
+
+
+async def _start(world: World) -> None:
+    """Raises TransportError if it dies before it answers."""
+    try:
+        await world.victim.start()
+    except AssertionError as error:
+        raise httpx.ConnectError(str(error)) from error
+
+
 # Here the first words with the server belong to the flow.
 _STREAMS = frozenset({"SubscribeRounds", "SubscribeMailbox", "NextRoundTime"})
 
@@ -130,6 +173,16 @@ FLOWS = (
         _recovered,
         ("Handshake", "ReadMailbox"),
         again=_recover_again,
+        unrelated=_STREAMS,
+    ),
+    Flow(
+        "restore of a backup",
+        _restore,
+        count_of("board"),
+        ("Handshake", "ReadMailbox", "RegisterBoardVtxo"),
+        may_not_happen=False,
+        again=_until_recovered,
+        starts_daemon=True,
         unrelated=_STREAMS,
     ),
     Flow("import", _import, _imported, ("GET /tx",), may_not_happen=False, again=_import_again),
