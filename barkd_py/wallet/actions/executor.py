@@ -205,8 +205,9 @@ class ActionExecutor:
                     await self._save(machine, action_id, state, outcome.writes)
                     failures = 0
                 case Park():
-                    state = outcome.state
-                    await self._save(machine, action_id, state, outcome.writes)
+                    if outcome.state != state or outcome.writes is not None:  # else it only waited
+                        state = outcome.state
+                        await self._save(machine, action_id, state, outcome.writes)
                     if until is Until.DONE and outcome.wake_after_secs is not None:
                         await self._sleep(outcome.wake_after_secs)
                     elif outcome.error is not None:

@@ -42,19 +42,25 @@ _NO_LIMIT = 2**31 - 1
 
 
 def _build_sums() -> sa.CompoundSelect[str, int]:
-    total = sa.func.sum(vtxo.c.amount_sat).label("amount_sat")
+    total = sa.func.sum(vtxo.c.amount_sat)
     is_stale = sa.or_(
         vtxo.c.expiry_height <= sa.bindparam("tip_height", type_=sa.BigInteger),
         vtxo.c.exit_depth >= sa.bindparam("max_exit_depth", type_=sa.BigInteger),
     )
-    freshness = sa.case(
-        (is_stale, sa.literal_column(f"'{NEEDS_REFRESH}'")), else_=sa.literal_column(f"'{SPENDABLE}'")
-    )
+    # Both sums in one pass: to group thousands of rows takes SQLite longer than to add them up.
     spendable = (
-        sa.select(freshness.label("field"), total)
+        sa.select(
+            sa.func.coalesce(total, 0).label("all_sat"),
+            sa.func.coalesce(sa.func.sum(sa.case((is_stale, vtxo.c.amount_sat))), 0).label("stale_sat"),
+        )
         .where(vtxo.c.state_kind == StateKind.SPENDABLE.value)
-        .group_by(freshness)
+        .cte("spendable")
     )
+    fresh_sum = sa.select(
+        sa.literal_column(f"'{SPENDABLE}'").label("field"),
+        (spendable.c.all_sat - spendable.c.stale_sat).label("amount_sat"),
+    )
+    stale_sum = sa.select(sa.literal_column(f"'{NEEDS_REFRESH}'").label("field"), spendable.c.stale_sat)
 
     # Locked for exactly the round's holder: its movement, or nobody while it has none.
     holder_matches = sa.or_(
@@ -92,12 +98,12 @@ def _build_sums() -> sa.CompoundSelect[str, int]:
     )
 
     exiting: sa.Select[str, int] = (
-        sa.select(sa.literal_column(f"'{EXITING}'").label("field"), total)
+        sa.select(sa.literal_column(f"'{EXITING}'").label("field"), total.label("amount_sat"))
         .join(exit_state, exit_state.c.vtxo_id == vtxo.c.id)
         .where(vtxo.c.state_kind == StateKind.EXITED.value, exit_state.c.kind.in_(sorted(COMMITTED_KINDS)))
         .having(sa.func.count() > 0)
     )
-    return sa.union_all(spendable, locked_sums, exiting)
+    return sa.union_all(fresh_sum, stale_sum, locked_sums, exiting)
 
 
 _SUMS = _build_sums()

@@ -128,6 +128,24 @@ async def test_only_who_waits_for_the_end_sleeps_and_a_pause_without_end_ends_bo
     assert await stored(store) is None
 
 
+async def test_nothing_is_written_where_nothing_has_changed(store: Store, executor: ActionExecutor) -> None:
+    """Thousands may wait, and are looked at every minute."""
+    written: list[object] = []
+
+    async def write(tx: Transaction) -> None:
+        written.append(tx)
+
+    machine = Scripted([Park(1), Park(1), Park(1, writes=write), Park(2)])
+    await begin(executor, machine, until=Until.PARK)
+    revisions = [store.revision]
+    for _ in range(3):
+        await executor.drive(machine, ACTION)
+        revisions.append(store.revision)
+    assert [revision - revisions[0] for revision in revisions] == [0, 0, 1, 2]
+    assert len(written) == 1
+    assert await stored(store) == "2"
+
+
 async def test_who_waits_for_the_end_sleeps_through_a_pause(executor: ActionExecutor, pauses: Pauses) -> None:
     machine = Scripted([Park(1, wake_after_secs=5.0, error=TROUBLE), Done()])
     await begin(executor, machine, until=Until.DONE)
