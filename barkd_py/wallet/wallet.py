@@ -1,6 +1,6 @@
 """One open wallet: its parts, and the calls that the daemon's API and library users make.
 
-`Wallet` decides nothing. It opens the parts, hands each only what it uses, and passes calls on:
+`Wallet` decides nothing. It opens the parts (`wiring` says what each is built from) and passes calls on:
 
     keychain, addresses       keys and what is built from them        store           everything that is kept
     boards, arkoor, offboards resumable operations                    mailbox         what comes in
@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Protocol
 
 from barkd_py.ark.info import ArkInfo
-from barkd_py.ark.lightning_receive import ClaimWindow
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.ark.wallet_keys import WalletKeys
 from barkd_py.bitcoin.bip32 import Seed
@@ -37,49 +36,25 @@ from barkd_py.errors import ChainError, KnownError, StoreError, chain_text
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.server_rpc.client import ArkServer
+from barkd_py.wallet import wiring
 from barkd_py.wallet.actions.executor import ActionExecutor
 from barkd_py.wallet.addresses import Addresses
-from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
-from barkd_py.wallet.arkoor.service import ArkoorSends
 from barkd_py.wallet.balance import Balance, BalanceReader
-from barkd_py.wallet.boards.machine import BoardMachine
-from barkd_py.wallet.boards.service import Boards, PendingBoard, vtxos_in_progress
+from barkd_py.wallet.boards.service import PendingBoard, vtxos_in_progress
 from barkd_py.wallet.boards.terms import BoardFeeEstimate, estimate_fee
 from barkd_py.wallet.connections import connection_settings, open_usable_chain
-from barkd_py.wallet.exits.homeward import HomewardClaims
-from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.keychain import Keychain
-from barkd_py.wallet.lightning.on_chain import LightningExits
-from barkd_py.wallet.lightning.receive.machine import LightningReceiveMachine, ReceiveSettings
-from barkd_py.wallet.lightning.receive.service import LightningReceives, revealed_preimage
-from barkd_py.wallet.lightning.send.invoices import InvoiceSource
-from barkd_py.wallet.lightning.send.lnurl import LnurlClient
-from barkd_py.wallet.lightning.send.machine import LightningSendMachine
-from barkd_py.wallet.lightning.send.service import LightningSends, SendRules
-from barkd_py.wallet.lightning.service import Lightning
 from barkd_py.wallet.listings import HistoryListing, VtxoListing, render_by_method
 from barkd_py.wallet.locks import NamedLocks
-from barkd_py.wallet.mailbox.reader import Mailbox
 from barkd_py.wallet.movements import JsonValue, Movement, PaymentMethod
 from barkd_py.wallet.notifications import Notifications
-from barkd_py.wallet.offboards.machine import OffboardMachine
-from barkd_py.wallet.offboards.service import Offboards
 from barkd_py.wallet.payments.options import PaymentRequest, parse_payment_request
 from barkd_py.wallet.recent_tip import RecentTip
-from barkd_py.wallet.recovery.evidence import Evidence
 from barkd_py.wallet.recovery.freshness import Staleness, look
-from barkd_py.wallet.recovery.ledger import Ledger
-from barkd_py.wallet.recovery.service import Recovery
 from barkd_py.wallet.rendered_list import RenderedList
-from barkd_py.wallet.round_rescue import RoundRescue
-from barkd_py.wallet.rounds.bounds import UnattendedBounds
-from barkd_py.wallet.rounds.service import Rounds
-from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.onchain import OnchainTables
 from barkd_py.wallet.vtxo_states import UNSPENT, StateKind, WalletVtxo
-from barkd_py.wallet.vtxos.anchors import Anchors
-from barkd_py.wallet.vtxos.importing import VtxoImport
 from barkd_py.wallet.vtxos.registration import Registration
 
 log = logging.getLogger(__name__)
@@ -136,96 +111,58 @@ class Wallet:
         self.keychain = keychain
         self._network = network
         self._onchain = onchain
-        self._monotonic = monotonic
-        self.locks = NamedLocks()
-        self.executor = ActionExecutor(store, self.locks)
         self._notifications = Notifications()
         self._stop_publishing = store.on_commit(self._notifications.publish)
+
+        self.locks = NamedLocks()
+        self.executor = ActionExecutor(store, self.locks)
         self.registration = Registration(store, server, keychain, vtxos_in_progress, now=now)
-        self.addresses = Addresses(store, keychain, server, network)
-        self.exits = Exits(
-            store, chain, onchain, keychain, self.locks, network, exit_margin=config.vtxo_exit_margin
-        )
-        self._claims = HomewardClaims(self.exits, chain, onchain, keychain, network)
-        self.board_machine = BoardMachine(
-            store,
-            chain,
-            server,
-            self.registration,
-            onchain,
-            vtxo_exit_margin=config.vtxo_exit_margin,
-            start_exit=self.exits.start_held,
-        )
-        self.boards = Boards(
-            store, self.executor, self.board_machine, keychain, server, chain, onchain, self.locks
-        )
-        self.arkoor = ArkoorSends(
-            store,
-            self.executor,
-            ArkoorSendMachine(store, keychain, server, self.registration),
-            keychain,
-            server,
-            chain,
+        self._base = base = wiring.Base(
+            store=store,
             network=network,
-            change_split_factor=config.change_vtxo_split_factor,
-        )
-        self.offboards = Offboards(
-            store,
-            self.executor,
-            OffboardMachine(
-                store,
-                keychain,
-                server,
-                chain,
-                self.registration,
-                required_confirmations=config.offboard_required_confirmations,
-                lost_tx_grace_secs=config.offboard_lost_tx_grace_period_secs,
-                now=now,
-            ),
-            keychain,
-            server,
-            chain,
-            change_split_factor=config.change_vtxo_split_factor,
-        )
-        self.rounds = Rounds(
-            store,
-            server,
-            chain,
-            keychain,
-            self.registration,
-            self.locks,
-            limits=SwapLimits(config.round_tx_required_confirmations, config.vtxo_exit_margin),
-            rescue=RoundRescue(store, chain, self.exits, self._claims, exit_margin=config.vtxo_exit_margin),
-            unattended=UnattendedBounds(
-                config.vtxo_refresh_max_fee_ppm, config.vtxo_refresh_expiry_threshold
-            ),
-            gap_limit=config.vtxo_key_gap_limit,
-        )
-        self.mailbox = Mailbox(
-            store,
-            server,
-            chain,
-            keychain,
-            self.addresses,
-            self.registration,
-            self.locks,
-            gap_limit=config.vtxo_key_gap_limit,
+            config=config,
+            chain=chain,
+            onchain=onchain,
+            server=server,
+            keychain=keychain,
+            locks=self.locks,
+            executor=self.executor,
+            registration=self.registration,
+            monotonic=monotonic,
             now=now,
         )
-        self.mailbox.on_round_completed = self.rounds.on_completed
-        self.recovery = self._make_recovery(now)
-        self.mailbox.is_blocked = self.recovery.is_mailbox_blocked
-        self.executor.on_refused = self.recovery.look_at
-        self.anchors = Anchors(chain)
-        self.lightning: Lightning = self._make_lightning(now)
-        self.mailbox.on_incoming_lightning = self.lightning.on_incoming
-        self.mailbox.on_lightning_send_finished = self.lightning.on_send_finished
-        self.vtxo_import = VtxoImport(
-            store, server, chain, keychain, self.registration, default_gap_limit=config.vtxo_key_gap_limit
+        self.addresses = Addresses(store, keychain, server, network)
+        self.exits = wiring.make_exits(base)
+        claims = wiring.make_claims(base, self.exits)
+        self.boards = wiring.make_boards(base, self.exits)
+        self.arkoor = wiring.make_arkoor(base)
+        self.offboards = wiring.make_offboards(base)
+        self.rounds = wiring.make_rounds(base, self.exits, claims)
+        self.mailbox = wiring.make_mailbox(base, self.addresses)
+        self.lightning = wiring.make_lightning(base, self.exits, claims)
+        self.recovery = wiring.make_recovery(base, self.exits, self.rounds, self.mailbox, self.lightning)
+        self.vtxo_import = wiring.make_vtxo_import(base)
+        wiring.connect(
+            base,
+            exits=self.exits,
+            rounds=self.rounds,
+            mailbox=self.mailbox,
+            lightning=self.lightning,
+            recovery=self.recovery,
         )
+
         self.background: Background | None = None
-        self.sync_steps: list[SyncStep] = [
-            SyncStep("fee rates", lambda: chain.update_fee_rates(force=True)),
+        self.sync_steps = self._default_sync_steps()
+        self._balance = BalanceReader(store)
+        self._unspent_vtxos = VtxoListing(store, UNSPENT)
+        self._all_vtxos = VtxoListing(store, frozenset(StateKind))
+        self._history = HistoryListing(store)
+        self._tip = RecentTip(chain, monotonic)
+        self._closed = False
+
+    def _default_sync_steps(self) -> list[SyncStep]:
+        return [
+            SyncStep("fee rates", lambda: self._base.chain.update_fee_rates(force=True)),
             SyncStep("mailbox", self.mailbox.sync),
             SyncStep("rounds", self.rounds.sync),
             SyncStep("arkoor sends", self.arkoor.drive_all),
@@ -236,101 +173,11 @@ class Wallet:
             SyncStep("recovery catch-up", self.registration.catch_up),
             SyncStep("recovery", self.recovery.catch_up),
         ]
-        self._balance = BalanceReader(store)
-        self._unspent_vtxos = VtxoListing(store, UNSPENT)
-        self._all_vtxos = VtxoListing(store, frozenset(StateKind))
-        self._history = HistoryListing(store)
-        self._tip = RecentTip(chain, monotonic)
-        self._closed = False
-
-    def _make_lightning(self, now: Callable[[], float]) -> Lightning:
-        config = self.config
-        window = ClaimWindow(config.vtxo_exit_margin, config.htlc_recv_claim_delta)
-        wakeup = asyncio.Event()
-        send_machine = LightningSendMachine(
-            self.store,
-            self.keychain,
-            self.server,
-            self.chain,
-            self.registration,
-            self.anchors,
-            threshold=config.vtxo_refresh_expiry_threshold,
-            exit_margin=config.vtxo_exit_margin,
-            start_exit=self.exits.start_held,
-        )
-        sends = LightningSends(
-            self.store,
-            self.executor,
-            send_machine,
-            self.keychain,
-            self.server,
-            self.chain,
-            InvoiceSource(
-                self.server,
-                LnurlClient(self._network, socks5_proxy=config.socks5_proxy),
-                self._network,
-                now=now,
-            ),
-            network=self._network,
-            rules=SendRules(config.change_vtxo_split_factor, config.vtxo_exit_margin),
-            wakeup=wakeup,
-            now=now,
-        )
-        receive_machine = LightningReceiveMachine(
-            self.store,
-            self.keychain,
-            self.server,
-            self.chain,
-            self.registration,
-            self.anchors,
-            ReceiveSettings(window, config.lightning_receive_claim_retries),
-            exits=LightningExits(self.exits, self._claims),
-            now=now,
-        )
-        receives = LightningReceives(
-            self.store,
-            self.executor,
-            receive_machine,
-            self.keychain,
-            self.server,
-            self.locks,
-            network=self._network,
-            window=window,
-            wakeup=wakeup,
-            now=now,
-        )
-        self.exits.preimage_sources.append(revealed_preimage)
-        return Lightning(sends=sends, receives=receives, wakeup=wakeup)
 
     async def look_for_staleness(self) -> Staleness:
         """What has happened since this state was the newest; changes nothing. Raises FreshnessUnknown."""
-        return await look(self.store, self.server, self.chain, self.keychain, self._evidence())
-
-    async def _rescan_onchain(self) -> None:
-        if self._onchain is not None:
-            await self._onchain.rescan()
-
-    def _evidence(self) -> Evidence:
-        return Evidence(
-            self.store, self.server, self.chain, self.keychain, gap_limit=self.config.vtxo_key_gap_limit
-        )
-
-    def _make_recovery(self, now: Callable[[], float]) -> Recovery:
-        return Recovery(
-            self.store,
-            self.server,
-            self.keychain,
-            self._evidence(),
-            Ledger(self.store, self.mailbox.received_on),
-            network=self._network,
-            start_exits=self.exits.start_found,
-            complete_round=self.rounds.on_completed,
-            drain_mailbox=self.mailbox.sync,
-            rescan_onchain=self._rescan_onchain,
-            take_back=lambda vtxo_ids: self.lightning.adopt(vtxo_ids),
-            wake_registration=self.registration.wake,
-            now=now,
-            monotonic=self._monotonic,
+        return await look(
+            self.store, self.server, self.chain, self.keychain, wiring.make_evidence(self._base)
         )
 
     # --- life

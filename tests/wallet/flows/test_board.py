@@ -254,7 +254,7 @@ async def test_a_kill_at_any_commit_boards_once_or_not_at_all(net: Net, bob: Own
 async def test_every_step_may_run_twice(net: Net, bob: Owner) -> None:
     await bob.fund_onchain(150_000)
     wallet = bob.wallet
-    machine = Twice(wallet.board_machine)
+    machine = Twice(wallet.boards._machine)
     twice = Boards(
         wallet.store,
         wallet.executor,

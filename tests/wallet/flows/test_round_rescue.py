@@ -10,6 +10,7 @@ from barkd_py.wallet.movements import EXIT_START, Movement, MovementStatus
 from barkd_py.wallet.rounds.rescue import exit_heights
 from barkd_py.wallet.rounds.states import Issued
 from barkd_py.wallet.vtxo_states import StateKind
+from barkd_py.wallet.wiring import make_claims
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
 from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, refreshes, settle, stored_rounds
@@ -262,7 +263,7 @@ async def test_inputs_that_were_not_forfeited_leave_in_time_as_well(net: Net) ->
         await pass_blocks(net, carol, EXIT_DELTA + 4)
         (status,) = await carol.wallet.exits.statuses(ExitFilter.ALL)
         assert isinstance(status.state, Claimable)
-        await carol.wallet._claims.claim([status.vtxo_id])
+        await make_claims(carol.wallet._base, carol.wallet.exits).claim([status.vtxo_id])
         net.honest()
         await pass_blocks(net, carol, 7)
         await assert_came_back(
