@@ -242,6 +242,8 @@ CREATE TABLE vtxo (
     CONSTRAINT fk_vtxo_lock_movement_id FOREIGN KEY(lock_movement_id) REFERENCES movement (id) DEFERRABLE INITIALLY DEFERRED
 );
 
+CREATE INDEX ix_vtxo_exit_depth ON vtxo (state_kind, exit_depth);
+
 CREATE INDEX ix_vtxo_expiry_height ON vtxo (expiry_height, amount_sat DESC, id);
 
 CREATE INDEX ix_vtxo_lock_action_id ON vtxo (lock_action_id);

@@ -27,6 +27,7 @@ def upgrade() -> None:
         ["expiry_height", sa.literal_column("amount_sat DESC"), "id"],
         unique=False,
     )
+    op.create_index("ix_vtxo_exit_depth", "vtxo", ["state_kind", "exit_depth"], unique=False)
     op.create_index(
         "ix_vtxo_unregistered",
         "vtxo",

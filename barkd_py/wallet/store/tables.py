@@ -163,6 +163,9 @@ sa.Index(
     vtxo.c.id,
 )
 
+# Says whether any spendable one is so deep that it must be refreshed.
+sa.Index("ix_vtxo_exit_depth", vtxo.c.state_kind, vtxo.c.exit_depth)
+
 # Yields the list of all, a page at a time.
 sa.Index("ix_vtxo_expiry_height", vtxo.c.expiry_height, vtxo.c.amount_sat.desc(), vtxo.c.id)
 
