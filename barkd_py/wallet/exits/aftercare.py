@@ -11,8 +11,8 @@ from barkd_py.bitcoin.tx import Txid
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.source import ChainSource, Confirmed, NotFound
 from barkd_py.errors import ChainError, chain_text
-from barkd_py.wallet.exits import payloads
 from barkd_py.wallet.exits.machine import SPEND_CONFIRMATIONS
+from barkd_py.wallet.exits.rows import read_exits
 from barkd_py.wallet.exits.states import Claimed
 from barkd_py.wallet.store import Store
 
@@ -53,11 +53,12 @@ class ClaimAftercare:
     async def _read_young(self, tip: BlockRef) -> set[Txid]:
         async with self._store.read() as tx:
             rows = [row for row in await tx.exits.list() if row.kind == _CLAIMED]
-        states = [payloads.decode_state(row.state) for row in rows]
+        exits, _ = read_exits(rows)
         return {
-            state.txid
-            for state in states
-            if isinstance(state, Claimed) and state.block.height > tip.height - SPEND_CONFIRMATIONS
+            exit_.state.txid
+            for exit_ in exits
+            if isinstance(exit_.state, Claimed)
+            and exit_.state.block.height > tip.height - SPEND_CONFIRMATIONS
         }
 
     async def _send_again(self, txid: Txid) -> None:

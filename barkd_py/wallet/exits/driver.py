@@ -46,7 +46,7 @@ from barkd_py.wallet.exits.machine import (
     origin_of,
 )
 from barkd_py.wallet.exits.observe import ChainMemory, KnownChild, Observation, Subject, observe
-from barkd_py.wallet.exits.rows import LiveExit, apply_consequences, row_after
+from barkd_py.wallet.exits.rows import LiveExit, apply_consequences, read_exits, row_after
 from barkd_py.wallet.exits.states import (
     Canceled,
     Claimed,
@@ -166,16 +166,23 @@ class ExitDriver:
     async def _load(self, only: Collection[VtxoId] | None) -> dict[VtxoId, LiveExit]:
         async with self._store.read() as tx:
             rows = await tx.exits.list(only_live=True)
-        return {row.vtxo_id: LiveExit.of(row) for row in rows if only is None or row.vtxo_id in only}
+        exits, unreadable = read_exits(row for row in rows if only is None or row.vtxo_id in only)
+        for vtxo_id, error in unreadable.items():
+            self._fail(vtxo_id, InternalExitError(str(error)))
+        return {exit_.row.vtxo_id: exit_ for exit_ in exits}
 
     async def _load_subjects(self, exits: Mapping[VtxoId, LiveExit]) -> dict[VtxoId, _Subject]:
         """The transactions of the exits, and the stored children of those that may need them."""
         missing = [vtxo_id for vtxo_id in exits if vtxo_id not in self._subjects]
         async with self._store.read() as tx:
             known = await tx.vtxos.known(missing)
-            bodies = await tx.vtxos.bodies([vtxo_id for vtxo_id in missing if vtxo_id in known])
+            bodies, unreadable = await tx.vtxos.readable_bodies(
+                [vtxo_id for vtxo_id in missing if vtxo_id in known]
+            )
         for vtxo in bodies:
             self._subjects[vtxo.id] = _Subject(vtxo, vtxo.exit_transactions())
+        for error in unreadable:
+            self._fail(error.vtxo_id, InternalExitError(str(error)))
         for vtxo_id in missing:
             if vtxo_id not in known:
                 self._fail(vtxo_id, InternalExitError(f"the VTXO {vtxo_id} is not in the database"))

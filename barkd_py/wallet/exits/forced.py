@@ -38,6 +38,7 @@ from barkd_py.errors import ChainError, chain_text
 from barkd_py.wallet.exits.observe import ChainMemory, Look
 from barkd_py.wallet.exits.rivals import Rival, arkoor_pubkeys, rivals_of
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.unreadable import PassedOver
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class OnChainWatch:
         self._ways: dict[VtxoId, _Way] = {}
         self._unasked: set[VtxoId] = set()
         self._memory = ChainMemory()
+        self._passed_over = PassedOver("the watch over the chain")
         self._seen_at: BlockRef | None = None
 
     @property
@@ -127,9 +129,13 @@ class OnChainWatch:
     async def find(self, vtxo_ids: Sequence[VtxoId], tip: BlockRef) -> tuple[Forced, ...]:
         """Those of the VTXOs that must be exited.
 
-        Raises ExitError or ChainError if the chain source does not answer; the next call makes up for it.
+        One that cannot be read is named in the log, and is not watched. Raises ExitError or ChainError if the
+        chain source does not answer; the next call makes up for it.
         """
         await self._learn(vtxo_ids)
+        if not await self._memory.move_to(self._chain, tip):  # before what may fail half-way
+            self._seen_at = None
+        vtxo_ids = [vtxo_id for vtxo_id in vtxo_ids if vtxo_id in self._ways]
         if await self._read_new_blocks(tip):
             await self._ask(self._unasked, tip)
         else:
@@ -157,13 +163,17 @@ class OnChainWatch:
 
     async def _learn(self, vtxo_ids: Sequence[VtxoId]) -> None:
         wanted = set(vtxo_ids)
-        self._ways = {vtxo_id: way for vtxo_id, way in self._ways.items() if vtxo_id in wanted}
-        self._unasked &= wanted
+        if not wanted >= self._ways.keys():
+            self._ways = {vtxo_id: way for vtxo_id, way in self._ways.items() if vtxo_id in wanted}
+            self._unasked &= wanted
+            self._memory.keep({txid for way in self._ways.values() for txid in way.txids})
         for batch in _batches([vtxo_id for vtxo_id in vtxo_ids if vtxo_id not in self._ways]):
             async with self._store.read() as tx:
-                bodies = await tx.vtxos.bodies(batch)
+                bodies, unreadable = await tx.vtxos.readable_bodies(batch)
                 pubkeys = {pubkey for vtxo in bodies for pubkey in arkoor_pubkeys(vtxo)}
                 ours = await tx.keys.find_many(list(pubkeys))
+            for error in unreadable:
+                self._passed_over.note(error.vtxo_id, error)
             for vtxo in bodies:
                 self._ways[vtxo.id] = _Way.of(vtxo, ours)
                 self._unasked.add(vtxo.id)
@@ -178,9 +188,6 @@ class OnChainWatch:
             return False
         if since == tip:
             return True
-        if since.height >= tip.height or await self._chain.block_hash(since.height) != since.hash:
-            self._memory.forget()
-            return False
         frontiers = {way.frontier(self.confirmed) for way in self._ways.values()}
         if len(frontiers) <= self._calls_per_block * (tip.height - since.height):
             return False

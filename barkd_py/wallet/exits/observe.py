@@ -18,7 +18,7 @@ Source: sheet 06 §2.4, §2.5, §9.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -70,8 +70,9 @@ class ChainMemory:
     waiting: set[Txid] = field(default_factory=set)
     """Exit transactions that are in the mempool with a child, at this tip: what is still there waits too."""
 
-    async def move_to(self, chain: ChainSource, tip: BlockRef) -> None:
-        """Forget everything if the chain went another way."""
+    async def move_to(self, chain: ChainSource, tip: BlockRef) -> bool:
+        """Forget everything if the chain went another way, which is then False. Raises ChainError."""
+        still_there = True
         if self.tip is not None and self.tip != tip:
             still_there = (
                 self.tip.height <= tip.height and await chain.block_hash(self.tip.height) == self.tip.hash
@@ -80,6 +81,11 @@ class ChainMemory:
                 self.forget()
             self.waiting.clear()
         self.tip = tip
+        return still_there
+
+    def keep(self, txids: Collection[Txid]) -> None:
+        """Forget all but these exit transactions."""
+        self.confirmed = {txid: block for txid, block in self.confirmed.items() if txid in txids}
 
     def forget(self) -> None:
         self.confirmed.clear()

@@ -12,15 +12,18 @@ from barkd_py.wallet.store import Transaction
 
 
 async def load_packages(tx: Transaction, exits: Sequence[LiveExit]) -> dict[VtxoId, tuple[ExitPackage, ...]]:
-    """The transactions of exits with their children; none for a VTXO that is not in the database any more."""
+    """The transactions of exits with their children; none for a VTXO that is not in the database any more, or
+    cannot be read.
+    """
     known = await tx.vtxos.known([exit_.row.vtxo_id for exit_ in exits])
     listed = [exit_ for exit_ in exits if exit_.row.vtxo_id in known]
-    bodies = await tx.vtxos.bodies([exit_.row.vtxo_id for exit_ in listed])
+    bodies, _ = await tx.vtxos.readable_bodies([exit_.row.vtxo_id for exit_ in listed])
     txids = {exit_tx.txid for vtxo in bodies for exit_tx in vtxo.exit_transactions()}
     children = {row.exit_txid: row for row in await tx.exits.find_children(sorted(txids))}
     packages: dict[VtxoId, tuple[ExitPackage, ...]] = {}
-    for exit_, vtxo in zip(listed, bodies, strict=True):
-        fees = _fees(exit_.state)
+    states = {exit_.row.vtxo_id: exit_.state for exit_ in listed}
+    for vtxo in bodies:
+        fees = _fees(states[vtxo.id])
         entries: list[ExitPackage] = []
         for exit_tx in vtxo.exit_transactions():
             row = children.get(exit_tx.txid)

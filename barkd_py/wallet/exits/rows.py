@@ -1,8 +1,10 @@
 """An exit as it is stored, and what its new state means for the VTXO and for the movement."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.errors import StoreError
 from barkd_py.wallet.exits import payloads
 from barkd_py.wallet.exits.states import (
     AwaitingDelta,
@@ -35,7 +37,20 @@ class LiveExit:
 
     @classmethod
     def of(cls, row: ExitRow) -> "LiveExit":
+        """Raises StoreError."""
         return cls(row, payloads.decode_state(row.state))
+
+
+def read_exits(rows: Iterable[ExitRow]) -> tuple[list[LiveExit], dict[VtxoId, StoreError]]:
+    """Those that can be read, and why the others cannot, which must not stop them."""
+    exits: list[LiveExit] = []
+    unreadable: dict[VtxoId, StoreError] = {}
+    for row in rows:
+        try:
+            exits.append(LiveExit.of(row))
+        except StoreError as error:
+            unreadable[row.vtxo_id] = error
+    return exits, unreadable
 
 
 def row_after(row: ExitRow, state: ExitState, passed: Sequence[ExitState]) -> ExitRow:

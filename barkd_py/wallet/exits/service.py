@@ -43,7 +43,7 @@ from barkd_py.wallet.exits.forced import Cause, Forced, OnChainWatch
 from barkd_py.wallet.exits.machine import cancel
 from barkd_py.wallet.exits.observe import fetch_tip
 from barkd_py.wallet.exits.packages import load_packages
-from barkd_py.wallet.exits.rows import LiveExit, apply_consequences, row_after
+from barkd_py.wallet.exits.rows import LiveExit, apply_consequences, read_exits, row_after
 from barkd_py.wallet.exits.starts import Starts
 from barkd_py.wallet.exits.states import (
     AwaitingDelta,
@@ -64,6 +64,7 @@ from barkd_py.wallet.exits.states import (
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import EXITS, NamedLocks
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.unreadable import PassedOver
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class Exits:
         self._claims = Claims(store, chain, onchain, keychain, locks, self._driver, self._paths)
         self._estimates = Estimates(store, chain, onchain, self._paths, self._driver.memory)
         self._aftercare = ClaimAftercare(store, chain)
+        self._passed_over = PassedOver("exits")
         self._watched_at: BlockRef | None = None
         self._watching = asyncio.Lock()
 
@@ -252,7 +254,9 @@ class Exits:
         """See `daemon.wallet_api.ExitsApi`."""
         async with self._store.read() as tx:
             rows = await tx.exits.list(only_live=which is ExitFilter.LIVE)
-            exits = [LiveExit.of(row) for row in rows]
+            exits, unreadable = read_exits(rows)
+            for vtxo_id, error in unreadable.items():
+                self._passed_over.note(vtxo_id, error)
             if which is ExitFilter.FINISHED:
                 exits = [exit_ for exit_ in exits if not is_live(exit_.state)]
             packages = await load_packages(tx, exits) if with_packages else {}

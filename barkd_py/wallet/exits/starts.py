@@ -35,6 +35,7 @@ from barkd_py.wallet.movements import (
 )
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.exits import ExitRow
+from barkd_py.wallet.store.vtxos import VtxoUnreadable
 from barkd_py.wallet.vtxo_states import Locked, MovementHolder, Spendable, StateKind, UnknownVtxo, WalletVtxo
 
 log = logging.getLogger(__name__)
@@ -175,8 +176,12 @@ class Starts:
         for each in forced:
             async with self._store.read() as tx:
                 row = await tx.exits.find(each.vtxo_id)
-                vtxo = await tx.vtxos.body(each.vtxo_id)
+                vtxos, unreadable = await tx.vtxos.readable_bodies([each.vtxo_id])
                 stored = await tx.vtxos.get(each.vtxo_id)
+            if unreadable:
+                self._complain(each.vtxo_id, f"{each.cause.value}, and {unreadable[0]}")
+                continue
+            (vtxo,) = vtxos
             if each.cause is Cause.NOT_REFRESHED and not isinstance(stored.state, Spendable):
                 continue  # what holds it knows when it has to leave
             match None if row is None else payloads.decode_state(row.state):
@@ -232,7 +237,7 @@ async def _exitable_body(tx: Transaction, vtxo_id: VtxoId) -> Vtxo:
         raise DustLimit(vtxo_id, vtxo.amount_sat)
     try:
         body = await tx.vtxos.body(vtxo_id)
-    except UnknownVtxo as error:
+    except (UnknownVtxo, VtxoUnreadable) as error:
         raise InvalidWalletState(chain_text(error)) from error
     try:
         verify_standard(body)

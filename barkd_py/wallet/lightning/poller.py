@@ -153,12 +153,12 @@ class Poller:
         trouble = ""
         row = await self._find(action_id)
         if row is not None:
-            async with self._urgent_turns if self._is_urgent(row) else self._turns:
-                try:
+            try:
+                async with self._urgent_turns if self._is_urgent(row) else self._turns:
                     await self._executor.drive(self._machine, action_id)
-                except KnownError as error:
-                    trouble = chain_text(error)
-                row = await self._find(action_id)
+            except KnownError as error:
+                trouble = chain_text(error)
+            row = await self._find(action_id)
         if row is not None:
             self._reschedule(row, trouble)
             return

@@ -20,7 +20,7 @@ from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import Tx
 from barkd_py.chain.source import ChainSource, Confirmed
-from barkd_py.errors import ProtocolViolation, ServerRejected, chain_text
+from barkd_py.errors import ProtocolViolation, ServerRejected, StoreError, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, RoundParticipation
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.movements import ROUND_REFRESH, MovementUpdate
@@ -140,7 +140,10 @@ class ParticipationRecovery:
         given = sorted((vtxo.amount_sat, vtxo.user_pubkey) for vtxo in told.output_vtxos)
         async with self._store.read() as tx:
             for row in await tx.rounds.list():
-                round_ = decode_round(row.payload)
+                try:
+                    round_ = decode_round(row.payload)
+                except StoreError:
+                    continue  # whoever looks after it has said so
                 wanted = sorted((output.amount_sat, output.user_pubkey) for output in round_.outputs)
                 if (
                     isinstance(round_.state, Submitting)

@@ -16,7 +16,7 @@ from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, KnownError, NotFound, StateConflict, chain_text
+from barkd_py.errors import BarkdError, KnownError, NotFound, StateConflict, StoreError, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, RoundAttempt, RoundEvent
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import NamedLocks
@@ -56,6 +56,7 @@ from barkd_py.wallet.rounds.states import (
 from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.rounds import RoundRow
+from barkd_py.wallet.store.unreadable import PassedOver
 from barkd_py.wallet.vtxo_states import Spendable, WalletVtxo
 from barkd_py.wallet.vtxos.registration import Registration
 from barkd_py.wallet.vtxos.selection import RefreshRules
@@ -142,6 +143,7 @@ class Rounds:
         self._recovery = ParticipationRecovery(
             store, server, chain, keychain, unattended, gap_limit=gap_limit
         )
+        self._passed_over = PassedOver("rounds")
         self._starting = asyncio.Lock()
         self._last_event: RoundEvent | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -178,10 +180,12 @@ class Rounds:
         tip = await self._chain.tip()
         async with self._store.read() as tx:
             spendable = await tx.vtxos.refreshable(tip.height)
-            bodies = await tx.vtxos.bodies([vtxo.id for vtxo in spendable])
+            bodies, unreadable = await tx.vtxos.readable_bodies([vtxo.id for vtxo in spendable])
             signers = {key for vtxo in bodies for keys in vtxo.past_arkoor_pubkeys for key in keys}
             signers.update(vtxo.user_pubkey for vtxo in bodies)
             own_keys = frozenset(await tx.keys.find_many(list(signers)))
+        for error in unreadable:
+            self._passed_over.note(error.vtxo_id, error)
         return await self.refresh([vtxo.id for vtxo in bodies if has_counterparty_risk(vtxo, own_keys)])
 
     async def refresh_delegated(self, vtxo_ids: Sequence[VtxoId], height: int | None = None) -> RoundInfo:
@@ -274,8 +278,9 @@ class Rounds:
     async def on_event(self, event: RoundEvent) -> None:
         """Let every participation see an event of the stream, and join it for maintenance. Never fails."""
         self._last_event = event
+        rounds = await self._read()
         concerned = [
-            row.id for row in await self._rows() if isinstance(_decode(row).state, _DRIVEN_BY_EVENTS)
+            round_id for round_id, round_ in rounds.items() if isinstance(round_.state, _DRIVEN_BY_EVENTS)
         ]
         work: list[Awaitable[object]] = [self._feed(concerned, event)]
         if isinstance(event, RoundAttempt) and event.attempt_seq == 0:
@@ -321,11 +326,17 @@ class Rounds:
                 return []
         rules = replace(rules, fee_rate=(await self._chain.fee_rates()).fast)
         async with self._starting, self._store.transaction() as tx:
-            under_way = [_decode(row) for row in await tx.rounds.list()]
+            rounds = self._readable(await tx.rounds.list())
+            under_way = rounds.values()
+            unreadable = {
+                vtxo_id
+                for vtxo_id, ids in (await tx.rounds.by_input()).items()
+                if not rounds.keys() >= {*ids}
+            }
             selected = select_inputs(
                 await tx.vtxos.refreshable(tip.height),
                 rules,
-                joining=_inputs_of(under_way, _DRIVEN_BY_EVENTS),
+                joining=_inputs_of(under_way, _DRIVEN_BY_EVENTS) | unreadable,
                 delegated=_inputs_of(under_way, _DRIVEN_BY_SERVER),
                 refused=self._driver.refused,
             )
@@ -354,31 +365,31 @@ class Rounds:
 
     async def sync(self) -> None:
         """Look what became of every participation; errors of one do not stop the others."""
-        rows = await self._rows()
-        if any(isinstance(_decode(row).state, Signed | Registered | Joining) for row in rows):
-            await self._catch_up_with_events(rows)
+        rounds = await self._read()
+        if any(isinstance(round_.state, Signed | Registered | Joining) for round_ in rounds.values()):
+            await self._catch_up_with_events(rounds)
         slots = asyncio.Semaphore(CONCURRENT_SYNCS)
 
         async def look(round_id: int) -> None:
             async with slots:
                 await self._driver.sync(round_id)
 
-        outcomes = await asyncio.gather(*(look(row.id) for row in rows), return_exceptions=True)
-        for row, outcome in zip(rows, outcomes, strict=True):
-            _log_failure(f"round state {row.id}", outcome)
+        outcomes = await asyncio.gather(*map(look, rounds), return_exceptions=True)
+        for round_id, outcome in zip(rounds, outcomes, strict=True):
+            _log_failure(f"round state {round_id}", outcome)
 
-    async def _catch_up_with_events(self, rows: Sequence[RoundRow]) -> None:
+    async def _catch_up_with_events(self, round_ids: Iterable[int]) -> None:
         """The stream may have missed the end of an attempt."""
         try:
             last = await self._server.last_round_event()
         except BarkdError as error:
             log.warning("last round event: %s", chain_text(error))
             return
-        await self._feed([row.id for row in rows], machine.ServerRestarted() if last is None else last)
+        await self._feed(round_ids, machine.ServerRestarted() if last is None else last)
 
     async def list(self) -> Sequence[RoundInfo]:
         """Every participation, after looking what became of it; oldest first. Raises LockTimeout."""
-        infos = [await self._driver.sync(row.id) for row in await self._rows()]
+        infos = [await self._driver.sync(round_id) for round_id in await self._read()]
         return [info for info in infos if info is not None]
 
     async def cancel(self, round_id: int) -> None:
@@ -411,9 +422,20 @@ class Rounds:
             raise StateConflict("a round that was held is not taken over yet")
         self._in_background(self.sync(), "rounds after a mailbox message")
 
-    async def _rows(self) -> Sequence[RoundRow]:
+    async def _read(self) -> dict[int, Round]:
+        """Every participation that can be read, by its id, oldest first."""
         async with self._store.read() as tx:
-            return await tx.rounds.list()
+            rows = await tx.rounds.list()
+        return self._readable(rows)
+
+    def _readable(self, rows: Iterable[RoundRow]) -> dict[int, Round]:
+        rounds: dict[int, Round] = {}
+        for row in rows:
+            try:
+                rounds[row.id] = decode_round(row.payload)
+            except StoreError as error:
+                self._passed_over.note(f"round state {row.id}", error)
+        return rounds
 
 
 async def _inputs(tx: Transaction, vtxo_ids: Sequence[VtxoId]) -> list[WalletVtxo]:
@@ -432,10 +454,6 @@ async def _inputs(tx: Transaction, vtxo_ids: Sequence[VtxoId]) -> list[WalletVtx
 def _inputs_of(rounds: Iterable[Round], states: tuple[type, ...]) -> set[VtxoId]:
     """Of the participations in one of the states."""
     return {vtxo_id for round_ in rounds if isinstance(round_.state, states) for vtxo_id in round_.inputs}
-
-
-def _decode(row: RoundRow) -> Round:
-    return decode_round(row.payload)
 
 
 def _info(record: Record) -> RoundInfo:

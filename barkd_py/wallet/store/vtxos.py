@@ -97,6 +97,14 @@ class AmountOutOfRange(ProtocolViolation):
         self.vtxo_id = vtxo_id
 
 
+class VtxoUnreadable(StoreError):
+    """The stored bytes of a VTXO are not, or no longer, what they should be."""
+
+    def __init__(self, vtxo_id: VtxoId, why: str) -> None:
+        super().__init__(f"the stored VTXO {vtxo_id} cannot be read: {why}")
+        self.vtxo_id = vtxo_id
+
+
 class VtxoRepository:
     """touch: told of every VTXO that was stored, changed or removed."""
 
@@ -266,16 +274,35 @@ class VtxoRepository:
         return tuple(VtxoId.parse(row.id) for row in rows)
 
     async def body(self, vtxo_id: VtxoId) -> Vtxo:
-        """The VTXO with its chain of transactions. Raises UnknownVtxo."""
+        """The VTXO with its chain of transactions. Raises UnknownVtxo, VtxoUnreadable."""
         return (await self.bodies([vtxo_id]))[0]
 
     async def bodies(self, ids: Sequence[VtxoId]) -> tuple[Vtxo, ...]:
-        """The VTXOs with their chains of transactions, in the order of the ids. Raises UnknownVtxo."""
-        found: dict[VtxoId, Vtxo] = {}
+        """The VTXOs with their chains of transactions, in the order of the ids.
+
+        Raises UnknownVtxo, VtxoUnreadable.
+        """
+        vtxos, unreadable = await self.readable_bodies(ids)
+        if unreadable:
+            raise unreadable[0]
+        return vtxos
+
+    async def readable_bodies(
+        self, ids: Sequence[VtxoId]
+    ) -> tuple[tuple[Vtxo, ...], tuple[VtxoUnreadable, ...]]:
+        """As `bodies`, and why any are left out: for work on many, which one must not stop.
+
+        Raises UnknownVtxo.
+        """
+        found: dict[VtxoId, Vtxo | VtxoUnreadable] = {}
         for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):
             rows = await self._connection.execute(_BODIES, {"ids": chunk})
-            found.update((VtxoId.parse(row.vtxo_id), Vtxo.join(row.bare, row.genesis)) for row in rows)
-        return tuple(_require(found, vtxo_id) for vtxo_id in ids)
+            found.update((VtxoId.parse(row.vtxo_id), _body(row)) for row in rows)
+        read = [_require(found, vtxo_id) for vtxo_id in ids]
+        return (
+            tuple([each for each in read if isinstance(each, Vtxo)]),
+            tuple([each for each in read if isinstance(each, VtxoUnreadable)]),
+        )
 
     async def history(self, vtxo_id: VtxoId) -> tuple[StateEntry, ...]:
         """Every state of the VTXO, oldest first; empty if it is unknown."""
@@ -484,6 +511,15 @@ def _vtxo(row: Any) -> WalletVtxo:
         state=_state(row),
         created_at=row.created_at,
     )
+
+
+def _body(row: Any) -> Vtxo | VtxoUnreadable:
+    vtxo_id = VtxoId.parse(row.vtxo_id)
+    try:
+        vtxo = Vtxo.join(row.bare, row.genesis)
+    except (ProtocolViolation, ValueError) as error:
+        return VtxoUnreadable(vtxo_id, str(error))
+    return vtxo if vtxo.id == vtxo_id else VtxoUnreadable(vtxo_id, f"it is {vtxo.id}")
 
 
 def _require(found: Mapping[VtxoId, _V], vtxo_id: VtxoId) -> _V:

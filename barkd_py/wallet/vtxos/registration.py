@@ -23,6 +23,7 @@ from barkd_py.server_rpc.errors import ConnectFailed
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.notifications import WalletEvent
 from barkd_py.wallet.store import Store, Transaction
+from barkd_py.wallet.store.unreadable import PassedOver
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Registration:
         self._leave_out = leave_out
         self._now = now
         self._chains_known: set[VtxoId] = set()
+        self._passed_over = PassedOver("registration")
         self._running = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._again = False
@@ -153,15 +155,19 @@ class Registration:
         if not missing:
             return registered
         async with self._store.read() as tx:
-            vtxos = await tx.vtxos.bodies(missing)
+            vtxos, unreadable = await tx.vtxos.readable_bodies(missing)
+        for error in unreadable:
+            self._passed_over.note(error.vtxo_id, error)
+        if not vtxos:
+            return registered
         try:
             await self._server.register_vtxo_transactions(vtxos)
-            return registered | set(missing)
+            return registered | {vtxo.id for vtxo in vtxos}
         except ConnectFailed:
             raise
         except BarkdError as error:
-            log.warning("registering %d VTXOs failed: %s", len(missing), chain_text(error))
-            if len(missing) == 1:
+            log.warning("registering %d VTXOs failed: %s", len(vtxos), chain_text(error))
+            if len(vtxos) == 1:
                 return registered
         for vtxo in vtxos:
             try:

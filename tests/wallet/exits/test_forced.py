@@ -1,10 +1,11 @@
 """Exits that the wallet starts by itself, because of what others have put on the chain."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from barkd_py.ark.claim import build_claim_tx, claim_input, sign_claim_tx
 from barkd_py.ark.policy import PubkeyPolicy, ServerHtlcReceivePolicy
@@ -26,6 +27,7 @@ from barkd_py.wallet.exits.worth import worth_exiting
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.movements import EXIT_START
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.tables import vtxo_body
 from barkd_py.wallet.vtxo_states import Locked
 from tests.wallet.exits.coins import EXIT_DELTA, EXPIRY_HEIGHT, SERVER, Mint
 from tests.wallet.exits.conftest import World
@@ -288,6 +290,99 @@ async def test_a_parent_that_a_reorganisation_takes_back_is_no_danger(
     await tick_and_mine(world, PATIENCE + 2)
     assert await world.exits.statuses(ExitFilter.ALL) == []
     assert ours.id not in await exiting(world)
+
+
+@pytest.mark.parametrize("has_looked_before", [True, False])
+async def test_what_was_seen_before_an_answer_failed_to_come_is_not_kept_through_a_reorganisation(
+    world: World, stranger: Stranger, has_looked_before: bool
+) -> None:
+    await world.fund(50_000)
+    spent = await stranger.board()
+    await stranger.pay(spent, 100_000)
+    if has_looked_before:
+        await world.exits.tick()
+    await publish(world, *spent.exit_transactions())
+    asked = 0
+
+    def away_after_one(name: str, when: str) -> None:
+        nonlocal asked
+        asked += (name, when) == ("tx_status", "before")
+        if asked > 1:
+            raise ChainUnavailable("the answer never came")
+
+    world.chain.gate = away_after_one
+    with pytest.raises(TransactionRetrievalFailure):
+        await world.exits.tick()
+    world.chain.gate = None
+    assert len(world.exits._watch.confirmed) == 1
+    await world.node.reorg(1)
+    world.evict(*world.mempool)
+    await tick_and_mine(world, PATIENCE + 2)
+    assert await world.exits.statuses(ExitFilter.ALL) == []
+
+
+async def test_what_is_watched_no_more_is_forgotten(world: World) -> None:
+    """A wallet lives for years."""
+    leaves = await world.mint.round([50_000] * 2)
+    await world.hold(*leaves, await world.mint.board(50_000))
+    await publish(world, leaves[0].exit_transactions()[0])
+    await world.exits.tick()
+    assert world.exits._watch.confirmed != {}
+    async with world.store.transaction() as tx:
+        await tx.vtxos.mark_spent([leaf.id for leaf in leaves])
+    await world.mine()
+    await world.exits.tick()
+    assert world.exits._watch.confirmed == {}
+
+
+# --- a row that nobody can read
+
+
+async def spoil(world: World, vtxo: Vtxo, *, is_other: bool) -> None:
+    """Its stored bytes are cut off, or those of another VTXO."""
+    query = sa.select(vtxo_body).where(vtxo_body.c.vtxo_id == str(vtxo.id))
+    async with world.store.transaction() as tx:
+        row = (await tx.vtxos._connection.execute(query)).one()
+        bare = bytes([*row.bare[:-1], row.bare[-1] ^ 1]) if is_other else row.bare[:20]
+        change = sa.update(vtxo_body).where(vtxo_body.c.vtxo_id == str(vtxo.id)).values(bare=bare)
+        await tx.vtxos._connection.execute(change)
+
+
+@pytest.mark.parametrize("is_other", [False, True])
+async def test_one_rotten_row_does_not_blind_the_watch(
+    world: World, stranger: Stranger, caplog: pytest.LogCaptureFixture, is_other: bool
+) -> None:
+    await world.fund(50_000, 50_000)
+    rotten = await world.mint.board(40_000)
+    await world.hold(rotten)
+    spent = await stranger.board()
+    (ours,) = await stranger.pay(spent, 100_000)
+    await spoil(world, rotten, is_other=is_other)
+    await publish(world, *spent.exit_transactions())
+    await tick_and_mine(world, PATIENCE)
+    assert await exiting(world) == [ours.id]
+    named = [record.message for record in caplog.records if f"{rotten.id} is passed over" in record.message]
+    assert len(named) == 1
+    await world.until_claimable(ours.id)
+
+
+async def test_one_rotten_row_does_not_stop_the_exits_of_others(world: World, stranger: Stranger) -> None:
+    """Of the VTXO, or of the exit itself."""
+    await world.fund(50_000, 50_000)
+    first, second, ours = [await world.mint.board(amount_sat) for amount_sat in (40_000, 50_000, 60_000)]
+    await world.hold(first, second, ours)
+    await world.exits.start([first.id, second.id, ours.id])
+    await spoil(world, first, is_other=False)
+    async with world.store.transaction() as tx:
+        row = await tx.exits.find(second.id)
+        assert row is not None
+        await tx.exits.save(replace(row, state='{"version": 1, "state": {}}'))
+    await world.until_claimable(ours.id)
+    shown = {
+        status.vtxo_id: status for status in await world.exits.statuses(ExitFilter.LIVE, with_packages=True)
+    }
+    assert shown.keys() == {first.id, ours.id}
+    assert "cannot be read" in str(shown[first.id].error)
 
 
 async def test_an_exit_that_has_begun_goes_on_when_its_reason_is_gone(

@@ -1,5 +1,7 @@
 """Rounds in person, as they should go."""
 
+from dataclasses import replace
+
 import pytest
 
 from barkd_py.ark.fees import refresh_fee
@@ -76,3 +78,26 @@ async def test_two_wallets_in_one_round(net: Net, alice: Owner, bob: Owner) -> N
         await assert_nothing_stuck(owner)
         (new,) = await owner.wallet.list_vtxos(include_all=False)
         assert new.anchor_point.txid == finished.signed_round_tx.txid
+
+
+async def test_a_participation_that_cannot_be_read_does_not_stop_the_others(
+    net: Net, alice: Owner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its inputs are left alone, and it is named once."""
+    wallet = alice.wallet
+    (first,) = await wallet.list_vtxos(include_all=False)
+    await alice.board(50_000)
+    (second,) = [vtxo for vtxo in await wallet.list_vtxos(include_all=False) if vtxo.id != first.id]
+    rotten = await wallet.rounds.refresh([first.id])
+    await wallet.rounds.refresh([second.id])
+    async with wallet.store.transaction() as tx:
+        row = await tx.rounds.find(rotten.id)
+        assert row is not None
+        await tx.rounds.update(replace(row, payload='{"version": 1, "state": {}}'))
+    await hold_round(net, alice)
+    await settle(net, alice)
+    kept = {vtxo.id for vtxo in await wallet.list_vtxos(include_all=False)}
+    assert first.id in kept
+    assert second.id not in kept
+    named = [each for each in caplog.messages if f"round state {rotten.id} is passed over" in each]
+    assert len(named) == 1

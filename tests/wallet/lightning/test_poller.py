@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.errors import BarkdError
+from barkd_py.errors import BarkdError, StoreError
 from barkd_py.wallet.actions.executor import ActionExecutor, Done, Outcome, Park, Retry
 from barkd_py.wallet.lightning.poller import MAX_DRIVEN_AT_ONCE, Poller
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.store.actions import ActionCheckpoint, ActionKind
 
 URGENT = "urgent"
 
@@ -129,6 +129,24 @@ async def test_trouble_slows_it_down_until_it_is_over(bench: Bench, caplog: pyte
     bench.machine.outcome = Park("waiting")
     assert await bench.poll(60.0) == 1
     assert await bench.poll(5.0) == 1
+
+
+async def test_one_that_cannot_be_read_is_named_once_and_stops_nothing(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    def is_urgent(row: ActionCheckpoint) -> bool:
+        if row.id == "rotten":
+            raise StoreError("malformed")
+        return False
+
+    await bench.add("rotten")
+    await bench.add("one")
+    bench.poller._is_urgent = is_urgent
+    with caplog.at_level(logging.WARNING):
+        for _ in range(30):
+            await bench.poll(5.1)
+    assert bench.machine.steps == {"one": 30}
+    assert [record.message for record in caplog.records] == ["rotten goes on: malformed"]
 
 
 async def test_what_is_finished_is_forgotten(bench: Bench) -> None:

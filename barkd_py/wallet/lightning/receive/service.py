@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
@@ -28,6 +29,7 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.errors import (
     InvalidInput,
     OutsideError,
+    StoreError,
     chain_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
@@ -236,7 +238,11 @@ class LightningReceives:
         """Those that are not finished, oldest first."""
         async with self._store.read() as tx:
             rows = await tx.actions.list(ActionKind.LIGHTNING_RECEIVE)
-            return [await _shown(tx, self._machine.decode(row.payload)) for row in rows]
+            states = []
+            for row in rows:
+                with suppress(StoreError):  # one that cannot be read: whoever drives it says so
+                    states.append(self._machine.decode(row.payload))
+            return [await _shown(tx, state) for state in states]
 
     async def find(self, payment_hash: bytes) -> LightningReceive:
         """One of them, or one that is over and whose preimage went out. Raises UnknownReceive.
