@@ -120,8 +120,11 @@ class Books:
 
     async def _outside(self) -> Json:
         """What the nodes outside know of payments."""
+        return await self.read_devnet("/lightning")
+
+    async def read_devnet(self, path: str) -> Json:
         async with httpx.AsyncClient(base_url=self.devnet.control_url, timeout=60) as http:
-            books: Json = (await http.get("/lightning")).raise_for_status().json()
+            books: Json = (await http.get(path)).raise_for_status().json()
             return books
 
     async def _cost_sat(self, txid: str) -> int:

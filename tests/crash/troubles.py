@@ -204,6 +204,7 @@ async def run_trouble(world: World, flow: Flow, trouble: Trouble, act_secs: floa
         assert world.victim.process.running, f"{flow.name}, {trouble.name}: it died"
         if trouble.hides_payments:
             await world.victim.post("/wallet/recovery")
+            await world.let_server_do_its_part()
         happened = await case.settled(trouble.name)
         assert happened == 1 or struck or trouble.hides_payments, f"{flow.name}, {trouble.name}"
         return Outcome(flow.name, trouble.name, struck, happened)

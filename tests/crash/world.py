@@ -299,6 +299,18 @@ class World:
 
         await eventually(undecided, lambda left: left == [])
 
+    async def let_server_do_its_part(self) -> None:
+        """Rounds with what it was asked to refresh, whether or not the victim knows that it took it on."""
+
+        async def waiting() -> list[Json]:
+            participations = (await self.books.read_devnet("/ark-server"))["participations"]
+            return [each for each in participations if each["funding_txid"] is None]
+
+        if await waiting():
+            await self.devnet.pull("/round")
+            await eventually(waiting, lambda left: left == [])
+        await self.victim.post("/wallet/sync/mailbox")
+
     async def refresh_peer(self) -> None:
         """All that the peer has comes out of a new round."""
         await self.peer.post("/wallet/refresh/all")
