@@ -28,7 +28,7 @@ listens on the loopback interface, and the coins are worth nothing. The levers o
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -39,12 +39,14 @@ from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.tx import Tx, TxDecodeError, Txid, TxOut
 from barkd_py.bitcoin.units import MAX_MONEY_SAT, BlockRef, FeeRate, Network
 from barkd_py.devnet import faucet
+from barkd_py.devnet.armed_faults import ArmedFaults, Describable
 from barkd_py.devnet.auto_mine import AutoMiner
 from barkd_py.devnet.clock import DevnetClock
-from barkd_py.devnet.http_faults import HttpFault, HttpFaults
 from barkd_py.devnet.node import Node
 from barkd_py.devnet.request_body import integer, json_body, number, text
 from barkd_py.errors import BarkdError, InvalidInput, NotFound, chain_text
+
+F = TypeVar("F", bound=Describable)
 
 #: More than anybody waits for.
 _MAX_BLOCKS = 10_000
@@ -66,14 +68,15 @@ class FaultTarget(Protocol):
         """All faults that are set."""
 
 
-class EsploraFaults:
-    """The Esplora face as a `FaultTarget`."""
+class DescribedFaults(Generic[F]):
+    """The faults of a face as a `FaultTarget`. read: a fault from its description; raises InvalidInput."""
 
-    def __init__(self, faults: HttpFaults) -> None:
+    def __init__(self, faults: ArmedFaults[F], read: Callable[[Mapping[str, Any]], F]) -> None:
         self._faults = faults
+        self._read = read
 
     def set(self, description: Mapping[str, Any]) -> int:
-        return self._faults.set(HttpFault.from_json(description))
+        return self._faults.set(self._read(description))
 
     def remove(self, number: int) -> bool:
         return self._faults.remove(number)

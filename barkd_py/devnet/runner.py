@@ -7,7 +7,7 @@ what `barkd_py.devnet.state_dir` keeps.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from barkd_py.devnet.auto_mine import AutoMiner
 from barkd_py.devnet.bitcoind import BitcoindNode
 from barkd_py.devnet.block import COINBASE_MATURITY
 from barkd_py.devnet.clock import DevnetClock
-from barkd_py.devnet.control import ControlParts, EsploraFaults, control_app
+from barkd_py.devnet.control import ControlParts, DescribedFaults, control_app
 from barkd_py.devnet.esplora import esplora_app
-from barkd_py.devnet.http_faults import HttpFaults
+from barkd_py.devnet.http_faults import HttpFault, HttpFaults
 from barkd_py.devnet.lightning.levers import lightning_routes
 from barkd_py.devnet.lightning.lnurl import lnurl_routes
 from barkd_py.devnet.lightning.outside import Outside
@@ -108,25 +108,6 @@ class Devnet:
     clock: DevnetClock
 
 
-class _ArkServerFaults:
-    """The Ark server as a target of the control API."""
-
-    def __init__(self, faults: Faults) -> None:
-        self._faults = faults
-
-    def set(self, description: Mapping[str, Any]) -> int:
-        return self._faults.set(Fault.from_json(description))
-
-    def remove(self, number: int) -> bool:
-        return self._faults.remove(number)
-
-    def clear(self) -> None:
-        self._faults.clear()
-
-    def list(self) -> Sequence[dict[str, Any]]:
-        return self._faults.list()
-
-
 @contextlib.asynccontextmanager
 async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
     """Run devnet while the context lasts.
@@ -190,8 +171,8 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
             clock=clock,
             auto_miner=miner,
             fault_targets={
-                "esplora": EsploraFaults(http_faults),
-                "ark-server": _ArkServerFaults(faults),
+                "esplora": DescribedFaults(http_faults, HttpFault.from_json),
+                "ark-server": DescribedFaults(faults, Fault.from_json),
             },
             describe=urls.to_json,
             extra_routes=(

@@ -5,7 +5,7 @@ What the machines make of finer lies is in `tests/wallet/lightning`; here is wha
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from tests.faults.conftest import Owner
 from tests.faults.test_lying_server import hits, lie, restart
-from tests.support.processes import Daemon, Devnet, esplora, eventually
+from tests.support.processes import Daemon, Devnet, esplora, eventually, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -96,10 +96,6 @@ async def receives_normally(devnet: Devnet, owner: Owner) -> None:
     invoice, _, _ = await invoice_of(owner)
     await devnet.pull("/lightning/pay", invoice=invoice)
     await eventually(owner.spendable_sat, lambda now: now == before_sat + AMOUNT_SAT - fee_sat)
-
-
-async def until(check: Callable[[], Awaitable[bool]]) -> None:
-    await eventually(check, bool)
 
 
 # --- paying

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.interop.captaind import captaind_on
-from tests.support.processes import Bark, Daemon, Devnet, start_devnet
+from tests.support.processes import Bark, Daemon, Devnet, esplora, eventually, start_devnet
 
 
 def program(variable: str, name: str) -> str:
@@ -77,3 +77,23 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
 def bark(tmp_path: Path, bark_exec: str) -> Bark:
     """The real wallet, not created yet."""
     return Bark(bark_exec, tmp_path / "bark")
+
+
+@pytest.fixture
+async def payer(tmp_path: Path, devnet: Devnet) -> AsyncIterator[Daemon]:
+    """Somebody else, with VTXOs to pay with."""
+    daemon = Daemon(tmp_path / "payer")
+    await daemon.start()
+    await daemon.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
+    await devnet.fund((await daemon.post("/onchain/addresses/next"))["address"], 500_000)
+    await daemon.post("/onchain/sync")
+    await daemon.post("/boards/board-amount", {"amount_sat": 400_000})
+    await devnet.mine()
+
+    async def spendable_sat() -> int:
+        await daemon.post("/wallet/sync")
+        return int((await daemon.get("/wallet/balance"))["spendable_sat"])
+
+    await eventually(spendable_sat, lambda amount: amount > 0, within_secs=120.0)
+    yield daemon
+    await daemon.close()

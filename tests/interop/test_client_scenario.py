@@ -102,26 +102,6 @@ async def client(
     await process.wait()
 
 
-@pytest.fixture
-async def payer(tmp_path: Path, devnet: Devnet) -> AsyncIterator[Daemon]:
-    """Somebody else, with coins on Ark."""
-    daemon = Daemon(tmp_path / "payer")
-    await daemon.start()
-    await daemon.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
-    await devnet.fund((await daemon.post("/onchain/addresses/next"))["address"], 300_000)
-    await daemon.post("/onchain/sync")
-    await daemon.post("/boards/board-amount", {"amount_sat": 200_000})
-    await devnet.mine()
-
-    async def spendable_sat() -> int:
-        await daemon.post("/wallet/sync")
-        return int((await daemon.get("/wallet/balance"))["spendable_sat"])
-
-    await eventually(spendable_sat, lambda amount: amount > 0, within_secs=PATIENCE_SECS)
-    yield daemon
-    await daemon.close()
-
-
 async def test_a_whole_life(client: Client, payer: Daemon, devnet: Devnet) -> None:
     await _create(client, devnet)
     await _fund_and_board(client, devnet)

@@ -123,25 +123,6 @@ async def _is_up(port: int) -> bool:
     return False
 
 
-@pytest_asyncio.fixture
-async def payer(tmp_path: Path, devnet: Devnet) -> AsyncIterator[Daemon]:
-    daemon = Daemon(tmp_path / "payer")
-    await daemon.start()
-    await daemon.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
-    await devnet.fund((await daemon.post("/onchain/addresses/next"))["address"], 500_000)
-    await daemon.post("/onchain/sync")
-    await daemon.post("/boards/board-amount", {"amount_sat": 400_000})
-    await devnet.mine()
-
-    async def spendable_sat() -> int:
-        await daemon.post("/wallet/sync")
-        return int((await daemon.get("/wallet/balance"))["spendable_sat"])
-
-    await eventually(spendable_sat, lambda amount: amount > 0, within_secs=PATIENCE_SECS)
-    yield daemon
-    await daemon.close()
-
-
 def masked(value: Any) -> Any:
     """What is left of an event when times, ids and addresses are taken out of it; keys in their order."""
     if isinstance(value, dict):

@@ -67,6 +67,13 @@ async def eventually(
         await asyncio.sleep(0.05)
 
 
+async def until(check: Callable[[], Awaitable[bool]], *, within_secs: float = 120.0) -> None:
+    """Ask until it is true."""
+    async with asyncio.timeout(within_secs):
+        while not await check():
+            await asyncio.sleep(0.02)
+
+
 class Process:
     """A child process with its output in a file."""
 

@@ -5,8 +5,7 @@ claim, and the money is all there but for the fees of exactly these.
 """
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -15,19 +14,24 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
-from barkd_py.ark.vtxo import VtxoId
-from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import FeeRate
-from barkd_py.devnet.chain import LocalNode
 from barkd_py.errors import StoreError
 from barkd_py.wallet.exits.errors import NotExiting
 from barkd_py.wallet.exits.states import Claimable, Claimed, Processing
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.store import Transaction
 from barkd_py.wallet.store.tables import exit_claim
-from tests.fakes.chains import Clock
 from tests.wallet.exits.coins import Mint
-from tests.wallet.exits.conftest import World, source
+from tests.wallet.exits.computer import (
+    children_ever_made,
+    computer_in,
+    copied,
+    dying,
+    fee_sat,
+    prepare_in,
+    the_vtxo,
+)
+from tests.wallet.exits.conftest import World
 from tests.wallet.exits.gates import When
 from tests.wallet.flows.crashes import Crash, CrashingStore
 
@@ -53,45 +57,20 @@ class FullDisk(CrashingStore):
 @asynccontextmanager
 async def opened(directory: Path, kind: type[CrashingStore] = CrashingStore) -> AsyncIterator[World]:
     """The world as it is in this directory."""
-    node = LocalNode(directory / "chain")
-    store = await kind.open(str(directory / "db.sqlite"))
-    clock = Clock()
-    chain = source("esplora", node, clock)
-    try:
-        yield await World.open(node, chain, clock, store)
-    finally:
-        await store.close()
-        await chain.close()
-        await node.close()
+    async with computer_in(directory) as computer, computer.process(kind) as (world, _):
+        yield world
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wallet with two coins and a VTXO that is three transactions deep."""
-    directory = tmp_path_factory.mktemp("prepared")
 
-    async def prepare() -> None:
-        node = LocalNode(directory / "chain")
-        store = await CrashingStore.open(str(directory / "db.sqlite"))
-        clock = Clock()
-        chain = source("esplora", node, clock)
-        await node.mine(130)
-        world = await World.create(node, chain, clock, store)
-        world.mint = Mint(node, world.keychain, exit_delta=2)
+    async def begin(world: World) -> None:
+        world.mint = Mint(world.node, world.keychain, exit_delta=2)
         await world.fund(30_000, 30_000)
         await world.hold(await world.mint.deep(AMOUNT_SAT, payments=1))
-        await store.close()
-        await chain.close()
-        await node.close()
 
-    asyncio.run(prepare())
-    return directory
-
-
-async def the_vtxo(world: World) -> VtxoId:
-    async with world.store.read() as tx:
-        (vtxo,) = await tx.vtxos.list(None)
-    return vtxo.id
+    return prepare_in(tmp_path_factory.mktemp("prepared"), begin)
 
 
 async def run(world: World) -> None:
@@ -138,53 +117,10 @@ async def verify(world: World) -> None:
     assert movement.status is MovementStatus.SUCCESSFUL
 
 
-async def children_ever_made(world: World, anchor: OutPoint) -> set[Txid]:
-    """All that the on-chain wallet has stored, whether it counts or not."""
-    async with world.store.read() as tx:
-        state = await tx.onchain.load()
-    assert state is not None
-    return {
-        row.tx.txid
-        for row in state.transactions.values()
-        if any(tx_in.prevout == anchor for tx_in in row.tx.inputs)
-    }
-
-
-def fee_sat(world: World, txid: Txid) -> int:
-    def confirmed(each: Txid) -> Tx:
-        found = world.node.index.tx(each)
-        assert found is not None
-        return found.tx
-
-    tx = confirmed(txid)
-    spent_sat = sum(
-        confirmed(tx_in.prevout.txid).outputs[tx_in.prevout.vout].value_sat for tx_in in tx.inputs
-    )
-    return spent_sat - sum(output.value_sat for output in tx.outputs)
-
-
-def crashing(name: str, when: When, number: int) -> Callable[[str, When], None]:
-    """A gate that kills the process at the given call of a method."""
-    seen = 0
-
-    def gate(called: str, moment: When) -> None:
-        nonlocal seen
-        if (called, moment) == (name, when):
-            if seen == number:
-                raise Crash
-            seen += 1
-
-    return gate
-
-
-def copy(prepared: Path, directory: Path) -> Path:
-    return Path(shutil.copytree(prepared, directory / "world"))
-
-
 @pytest.fixture(scope="module")
 def counted(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     """How many commits and broadcasts an undisturbed exit takes."""
-    directory = copy(prepared, tmp_path_factory.mktemp("counted"))
+    directory = copied(prepared, tmp_path_factory.mktemp("counted"))
 
     async def count() -> dict[str, int]:
         async with opened(directory) as world:
@@ -212,7 +148,7 @@ def test_an_undisturbed_exit(counted: dict[str, int]) -> None:
 
 async def test_a_crash_behind_each_commit(prepared: Path, tmp_path: Path, counted: dict[str, int]) -> None:
     for commit in range(counted["commits"]):
-        directory = copy(prepared, tmp_path / str(commit))
+        directory = copied(prepared, tmp_path / str(commit))
         async with opened(directory) as world:
             assert isinstance(world.store, CrashingStore)
             world.store.arm(commit, "after")
@@ -231,9 +167,9 @@ async def test_a_crash_behind_each_commit(prepared: Path, tmp_path: Path, counte
 async def test_a_crash_around_each_broadcast(
     prepared: Path, tmp_path: Path, name: str, number: int, when: When
 ) -> None:
-    directory = copy(prepared, tmp_path)
+    directory = copied(prepared, tmp_path)
     async with opened(directory) as world:
-        world.chain.gate = crashing(name, when, number)
+        world.chain.gate = dying(name, number, when)
         with pytest.raises(Crash):
             await run(world)
     async with opened(directory) as world:
@@ -243,7 +179,7 @@ async def test_a_crash_around_each_broadcast(
 
 async def test_every_run_may_crash(prepared: Path, tmp_path: Path) -> None:
     """Before its second commit, again and again: each run still gets a bit further."""
-    directory = copy(prepared, tmp_path)
+    directory = copied(prepared, tmp_path)
     for _ in range(60):
         async with opened(directory) as world:
             assert isinstance(world.store, CrashingStore)
@@ -259,7 +195,7 @@ async def test_every_run_may_crash(prepared: Path, tmp_path: Path) -> None:
 
 async def test_a_disk_that_is_full_now_and_then(prepared: Path, tmp_path: Path) -> None:
     """Nothing is lost, and nothing is paid twice, by a process that meets failures and goes on."""
-    async with opened(copy(prepared, tmp_path), FullDisk) as world:
+    async with opened(copied(prepared, tmp_path), FullDisk) as world:
         store = world.store
         assert isinstance(store, FullDisk)
         for _ in range(60):
@@ -275,7 +211,7 @@ async def test_a_disk_that_is_full_now_and_then(prepared: Path, tmp_path: Path) 
 
 async def test_a_disk_that_is_full_is_no_trouble_of_the_exit(prepared: Path, tmp_path: Path) -> None:
     """Who cannot store a child does not go on as if there were none."""
-    async with opened(copy(prepared, tmp_path), FullDisk) as world:
+    async with opened(copied(prepared, tmp_path), FullDisk) as world:
         store = world.store
         assert isinstance(store, FullDisk)
         store.odds = 0.0

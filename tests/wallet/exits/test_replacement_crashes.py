@@ -5,25 +5,28 @@ that is stored, no more than one replacement was ever made, and what the wallet 
 """
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from barkd_py.bitcoin.tx import Tx
 from barkd_py.bitcoin.units import FeeRate
-from barkd_py.chain.source import ChainSource
-from barkd_py.devnet.chain import LocalNode
 from barkd_py.wallet.exits.children import known_child
 from barkd_py.wallet.exits.states import AwaitingDelta
-from tests.fakes.chains import Clock
-from tests.wallet.exits.conftest import World, source
-from tests.wallet.exits.gates import Gate, When
-from tests.wallet.exits.test_crashes import children_ever_made, fee_sat, the_vtxo
-from tests.wallet.flows.crashes import Crash, CrashingStore
+from tests.wallet.exits.computer import (
+    Computer,
+    children_ever_made,
+    computer_in,
+    copied,
+    dying,
+    fee_sat,
+    prepare_in,
+    the_vtxo,
+)
+from tests.wallet.exits.conftest import World
+from tests.wallet.exits.gates import When
+from tests.wallet.flows.crashes import Crash
 
 COINS_SAT = (30_000, 30_000)
 LOW, HIGH = FeeRate(500), FeeRate(2_000)
@@ -32,56 +35,19 @@ Point = tuple[str, int, When]
 """Where the process dies: at which of its commits, or of its calls by name."""
 
 
-@dataclass
-class Machine:
-    """A node, and the wallet's files; processes come and go."""
-
-    directory: Path
-    node: LocalNode
-    chain: ChainSource
-    clock: Clock
-
-    @asynccontextmanager
-    async def process(self) -> AsyncIterator[tuple[World, CrashingStore]]:
-        store = await CrashingStore.open(str(self.directory / "db.sqlite"))
-        assert isinstance(store, CrashingStore)
-        try:
-            yield await World.open(self.node, self.chain, self.clock, store), store
-        finally:
-            await store.close()
-
-
-@asynccontextmanager
-async def machine(directory: Path) -> AsyncIterator[Machine]:
-    node, clock = LocalNode(directory / "chain"), Clock()
-    chain = source("esplora", node, clock)
-    try:
-        yield Machine(directory, node, chain, clock)
-    finally:
-        await chain.close()
-        await node.close()
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A board whose exit has begun, and coins to pay with."""
-    directory = tmp_path_factory.mktemp("prepared")
 
-    async def prepare() -> None:
-        async with machine(directory) as computer:
-            store = await CrashingStore.open(str(directory / "db.sqlite"))
-            await computer.node.mine(130)
-            world = await World.create(computer.node, computer.chain, computer.clock, store)
-            await world.fund(*COINS_SAT)
-            (vtxo_id,) = await world.hold(await world.mint.board(100_000))
-            await world.exits.start([vtxo_id])
-            await store.close()
+    async def begin(world: World) -> None:
+        await world.fund(*COINS_SAT)
+        (vtxo_id,) = await world.hold(await world.mint.board(100_000))
+        await world.exits.start([vtxo_id])
 
-    asyncio.run(prepare())
-    return directory
+    return prepare_in(tmp_path_factory.mktemp("prepared"), begin)
 
 
-async def replace_child(computer: Machine, point: Point | None) -> tuple[Sequence[str], int]:
+async def replace_child(computer: Computer, point: Point | None) -> tuple[Sequence[str], int]:
     """The first child, then a higher rate; dies at the point. The calls and commits of the replacement."""
     async with computer.process() as (world, store):
         await world.set_rates(LOW)
@@ -100,20 +66,7 @@ async def replace_child(computer: Machine, point: Point | None) -> tuple[Sequenc
         return list(world.chain.calls), store.commits
 
 
-def dying(name: str, number: int, when: When) -> Gate:
-    seen = 0
-
-    def gate(called: str, moment: When) -> None:
-        nonlocal seen
-        if (called, moment) == (name, when):
-            if seen == number:
-                raise Crash
-            seen += 1
-
-    return gate
-
-
-async def finish(computer: Machine, rate: FeeRate = HIGH) -> None:
+async def finish(computer: Computer, rate: FeeRate = HIGH) -> None:
     """A new process, until the exit transaction is in a block."""
     async with computer.process() as (world, _):
         vtxo_id = await the_vtxo(world)
@@ -155,11 +108,10 @@ def highest_fee_sat(exit_tx: Tx) -> int:
 @pytest.fixture(scope="module")
 def points(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Point]:
     """Before each call, around each commit, and after the broadcast."""
-    directory = tmp_path_factory.mktemp("counted") / "world"
-    shutil.copytree(prepared, directory)
+    directory = copied(prepared, tmp_path_factory.mktemp("counted"))
 
     async def count() -> tuple[Sequence[str], int]:
-        async with machine(directory) as computer:
+        async with computer_in(directory) as computer:
             counted = await replace_child(computer, None)
             await finish(computer)
             return counted
@@ -178,11 +130,11 @@ def points(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Sequence
 
 async def test_a_crash_at_each_point(prepared: Path, tmp_path: Path, points: Sequence[Point]) -> None:
     for place, point in enumerate(points):
-        await crash_at(shutil.copytree(prepared, tmp_path / str(place)), point)
+        await crash_at(copied(prepared, tmp_path / str(place)), point)
 
 
 async def crash_at(directory: Path, point: Point) -> None:
-    async with machine(directory) as computer:
+    async with computer_in(directory) as computer:
         with pytest.raises(Crash):
             await replace_child(computer, point)
         try:
@@ -196,7 +148,7 @@ async def test_a_replacement_that_was_never_sent_may_not_be_needed_any_more(
     prepared: Path, tmp_path: Path, commit: int
 ) -> None:
     """The rates have fallen again: the first child does, and the coins of the second one are free."""
-    async with machine(shutil.copytree(prepared, tmp_path / "world")) as computer:
+    async with computer_in(copied(prepared, tmp_path)) as computer:
         with pytest.raises(Crash):
             await replace_child(computer, ("commit", commit, "after"))
         await finish(computer, LOW)
@@ -204,7 +156,7 @@ async def test_a_replacement_that_was_never_sent_may_not_be_needed_any_more(
 
 async def test_a_crash_of_every_second_process(prepared: Path, tmp_path: Path) -> None:
     """Each dies behind its second commit."""
-    async with machine(shutil.copytree(prepared, tmp_path / "world")) as computer:
+    async with computer_in(copied(prepared, tmp_path)) as computer:
         with pytest.raises(Crash):
             await replace_child(computer, ("commit", 1, "after"))
         for _ in range(4):

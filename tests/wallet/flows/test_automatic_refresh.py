@@ -17,10 +17,11 @@ from barkd_py.wallet.rounds.maintenance import QUIET_BLOCKS
 from barkd_py.wallet.rounds.service import MAX_MAINTENANCE_TRIES
 from barkd_py.wallet.rounds.states import Issued, Registered
 from barkd_py.wallet.vtxo_states import Spendable, WalletVtxo
+from tests.support.processes import until
 from tests.wallet.flows.conftest import BOB, Net, Owner
 from tests.wallet.flows.liar import between
 from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, refreshes, settle, stored_rounds
-from tests.wallet.flows.test_loops import eventually, short_backoff
+from tests.wallet.flows.test_loops import short_backoff
 
 THRESHOLD = 12
 LIFETIME = 100
@@ -77,13 +78,13 @@ async def test_a_vtxo_left_alone_is_refreshed_before_it_expires(net: Net) -> Non
         async def is_new() -> bool:
             return [vtxo.id for vtxo in await vtxos_of(bob)] not in ([old.id], [])
 
-        await eventually(listens, PATIENCE_SECS)
+        await until(listens, within_secs=PATIENCE_SECS)
         engine.trigger()
-        await eventually(is_registered, PATIENCE_SECS)
+        await until(is_registered, within_secs=PATIENCE_SECS)
         engine.go_on()
-        await eventually(is_held, PATIENCE_SECS)
+        await until(is_held, within_secs=PATIENCE_SECS)
         await net.mine()
-        await eventually(is_new, PATIENCE_SECS)
+        await until(is_new, within_secs=PATIENCE_SECS)
         (new,) = await vtxos_of(bob)
         assert new.amount_sat == old.amount_sat - (await refreshes(bob))[0].offchain_fee_sat
         assert (await refreshes(bob))[0].input_vtxos == (old.id,)

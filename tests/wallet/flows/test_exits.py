@@ -1,7 +1,5 @@
 """Emergency exits of VTXOs that a real Ark server has cosigned, with and without that server."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
@@ -21,18 +19,13 @@ from barkd_py.wallet.movements import BOARD, EXIT_START, MovementStatus
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated
 from barkd_py.wallet.vtxo_states import StateKind
 from barkd_py.wallet.wallet import Wallet
+from tests.support.processes import until
 from tests.wallet.flows.conftest import ALICE, Net, Owner
 from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, settle
 
 NOBODY = "http://127.0.0.1:1"
 """Where no server is."""
 RATE = FeeRate(1_000)
-
-
-async def until(check: Callable[[], Awaitable[bool]], *, within_secs: float = 90.0) -> None:
-    async with asyncio.timeout(within_secs):
-        while not await check():
-            await asyncio.sleep(0.02)
 
 
 async def total_sat(owner: Owner) -> int:

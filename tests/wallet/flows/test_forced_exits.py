@@ -15,10 +15,11 @@ from barkd_py.wallet.movements import EXIT_START, MovementStatus
 from barkd_py.wallet.rounds.service import NothingToRefresh
 from barkd_py.wallet.vtxo_states import StateKind, WalletVtxo
 from barkd_py.wallet.vtxos.selection import NotEnoughVtxos
+from tests.support.processes import until
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
 from tests.wallet.flows.test_exits import deliver, exit_all, exit_ids, own_fees_sat, total_sat
-from tests.wallet.flows.test_lightning_receive import claimed, until
+from tests.wallet.flows.test_lightning_receive import claimed
 
 EXIT_DELTA = 12
 

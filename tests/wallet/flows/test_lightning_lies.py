@@ -19,9 +19,10 @@ from barkd_py.wallet.lightning.receive.errors import UnknownReceive, UnreadableI
 from barkd_py.wallet.lightning.receive.machine import MAX_REFUSALS
 from barkd_py.wallet.lightning.send.service import SendState
 from barkd_py.wallet.movements import LIGHTNING_RECEIVE
+from tests.support.processes import until
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
-from tests.wallet.flows.test_lightning_receive import FEE_SAT, NET_SAT, claimed, hash_of, movements, until
+from tests.wallet.flows.test_lightning_receive import FEE_SAT, NET_SAT, claimed, hash_of, movements
 from tests.wallet.flows.test_lightning_send import AMOUNT_SAT, assert_paid, driven, pay
 
 ASKED_SAT = NET_SAT + FEE_SAT

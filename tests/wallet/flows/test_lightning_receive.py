@@ -1,7 +1,6 @@
 """Being paid over Lightning through a whole devnet: by nodes outside, by another wallet, and by force."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -21,6 +20,7 @@ from barkd_py.wallet.movements import (
     Subsystem,
 )
 from barkd_py.wallet.payments.request import InvoiceDestination
+from tests.support.processes import until
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
 
@@ -32,12 +32,6 @@ NET_SAT = 20_000 - FEE_SAT
 @pytest.fixture
 def outside(net: Net) -> Outside:
     return Outside(net)
-
-
-async def until(check: Callable[[], Awaitable[bool]], seconds: float = 90) -> None:
-    async with asyncio.timeout(seconds):
-        while not await check():
-            await asyncio.sleep(0.05)
 
 
 async def claimed(owner: Owner, text: str) -> bool:

@@ -1,7 +1,5 @@
 """Paying over Lightning through a whole devnet: every destination, every ending, and the way out by force."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
@@ -18,6 +16,7 @@ from barkd_py.wallet.lightning.send.errors import HtlcsOnChain
 from barkd_py.wallet.lightning.send.service import LightningSend, SendState
 from barkd_py.wallet.movements import LIGHTNING_SEND, Movement, MovementStatus
 from barkd_py.wallet.payments.request import InvoiceDestination, parse_lightning_destination
+from tests.support.processes import until
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
 
@@ -27,12 +26,6 @@ AMOUNT_SAT = 10_000
 @pytest.fixture
 def outside(net: Net) -> Outside:
     return Outside(net)
-
-
-async def until(check: Callable[[], Awaitable[bool]], seconds: float = 120) -> None:
-    async with asyncio.timeout(seconds):
-        while not await check():
-            await asyncio.sleep(0.05)
 
 
 async def pay(owner: Owner, text: str, amount_sat: int | None = None, **options: object) -> bytes:

@@ -12,6 +12,7 @@ from barkd_py.bitcoin.tx import TxOut
 from barkd_py.daemon.loops import Daemon
 from barkd_py.devnet import faucet
 from barkd_py.server_rpc.streams import Backoff
+from tests.support.processes import until
 from tests.wallet.flows.conftest import BOB, Net, Owner
 
 INTERVAL_SECS = 1
@@ -34,12 +35,6 @@ async def daemon_of(net: Net, name: str, **changes: Any) -> AsyncIterator[tuple[
         yield owner, daemon
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.02)
-
-
 async def has(owner: Owner, amount_sat: int) -> bool:
     return await owner.spendable_sat() == amount_sat
 
@@ -50,7 +45,7 @@ async def test_a_payment_is_pushed(net: Net, alice: Owner) -> None:
         address = await bob.wallet.new_address()
         for number in range(1, 4):
             await alice.wallet.send_arkoor(address, 1_000)
-            await eventually(lambda paid=number: has(bob, 1_000 * paid))  # type: ignore[misc]
+            await until(lambda paid=number: has(bob, 1_000 * paid))  # type: ignore[misc]
 
 
 async def test_a_board_completes_by_itself(net: Net, bob: Owner) -> None:
@@ -59,7 +54,7 @@ async def test_a_board_completes_by_itself(net: Net, bob: Owner) -> None:
     async with daemon_of(net, "bob") as (owner, _):
         pending = await owner.wallet.board_amount(100_000)
         await net.mine()
-        await eventually(lambda: has(owner, pending.amount_sat))
+        await until(lambda: has(owner, pending.amount_sat))
 
 
 async def test_money_on_chain_shows_up_by_itself(net: Net) -> None:
@@ -73,7 +68,7 @@ async def test_money_on_chain_shows_up_by_itself(net: Net) -> None:
         async def arrived() -> bool:
             return (await onchain.balance()).confirmed_sat == 77_000
 
-        await eventually(arrived)
+        await until(arrived)
 
 
 async def test_a_stream_that_breaks_is_opened_again(net: Net, alice: Owner) -> None:
@@ -82,7 +77,7 @@ async def test_a_stream_that_breaks_is_opened_again(net: Net, alice: Owner) -> N
         address = await bob.wallet.new_address()
         for number in range(1, 5):
             await alice.wallet.send_arkoor(address, 1_000)
-            await eventually(lambda paid=number: has(bob, 1_000 * paid))  # type: ignore[misc]
+            await until(lambda paid=number: has(bob, 1_000 * paid))  # type: ignore[misc]
 
 
 async def test_a_mailbox_that_cannot_be_read_for_a_while_is_read_later(
@@ -93,7 +88,7 @@ async def test_a_mailbox_that_cannot_be_read_for_a_while_is_read_later(
     net.fault("ReadMailbox", kind="error", code="INTERNAL", count=5)
     await alice.wallet.send_arkoor(address, 1_000)
     async with daemon_of(net, "bob", daemon_sync_interval_secs=3600) as (owner, daemon):
-        await eventually(lambda: has(owner, 1_000))
+        await until(lambda: has(owner, 1_000))
         assert daemon.connected
 
 
@@ -101,18 +96,18 @@ async def test_a_server_that_was_away_at_the_start_is_found(net: Net) -> None:
     net.fault("Handshake", kind="error", code="UNAVAILABLE", count=3)
     async with daemon_of(net, "bob") as (owner, daemon):
         assert not daemon.connected
-        await eventually(_true_when(lambda: daemon.connected))
+        await until(_true_when(lambda: daemon.connected))
         assert owner.wallet.is_connected
 
 
 async def test_a_lost_stream_disconnects_and_the_heartbeat_reconnects(net: Net, alice: Owner) -> None:
     number = net.fault("SubscribeMailbox", kind="error", code="INTERNAL", count=None)
     async with daemon_of(net, "bob") as (bob, daemon):
-        await eventually(_true_when(lambda: not daemon.connected))
+        await until(_true_when(lambda: not daemon.connected))
         net.devnet.ark_server.faults.remove(number)
-        await eventually(_true_when(lambda: daemon.connected))
+        await until(_true_when(lambda: daemon.connected))
         await alice.wallet.send_arkoor(await bob.wallet.new_address(), 1_000)
-        await eventually(lambda: has(bob, 1_000))
+        await until(lambda: has(bob, 1_000))
 
 
 async def test_manual_sync_opens_no_stream(net: Net, alice: Owner) -> None:
@@ -133,7 +128,7 @@ async def test_an_unfinished_payment_is_finished(net: Net, alice: Owner, bob: Ow
     address = await alice.wallet.new_address()
     net.fault("PostArkoorMessage", kind="error", code="UNAVAILABLE", count=1)
     sending = asyncio.create_task(bob.wallet.send_arkoor(address, 1_000))
-    await eventually(_struck(net))
+    await until(_struck(net))
     await bob.wallet.close()
     with pytest.raises(Exception, match="continues in the background"):
         await sending
@@ -143,7 +138,7 @@ async def test_an_unfinished_payment_is_finished(net: Net, alice: Owner, bob: Ow
             await alice.wallet.sync_mailbox()
             return await has(alice, 499_400 - 50_000 + 1_000)
 
-        await eventually(arrived)
+        await until(arrived)
 
 
 async def test_a_wallet_closes_promptly(net: Net) -> None:
@@ -173,4 +168,4 @@ async def test_the_mailbox_is_read_as_soon_as_the_server_is_back(net: Net, alice
         net.honest()
         assert await daemon.heartbeat("still away")
         await alice.wallet.send_arkoor(await bob.wallet.new_address(), 1_000)
-        await eventually(lambda: has(bob, 1_000))
+        await until(lambda: has(bob, 1_000))

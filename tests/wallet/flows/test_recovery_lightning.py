@@ -3,8 +3,7 @@
 Source: sheet 02 §6.6, §6.8, trap 8; sheet 05 §4.8.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -21,6 +20,7 @@ from barkd_py.wallet.lightning.send.service import SendState
 from barkd_py.wallet.movements import LIGHTNING_SEND, Movement, MovementStatus
 from barkd_py.wallet.payments.request import parse_lightning_destination
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
+from tests.support.processes import until
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
 from tests.wallet.flows.offboards import target_of
@@ -32,12 +32,6 @@ AMOUNT_SAT = 10_000
 @pytest.fixture
 def outside(net: Net) -> Outside:
     return Outside(net)
-
-
-async def until(check: Callable[[], Awaitable[bool]], seconds: float = 120) -> None:
-    async with asyncio.timeout(seconds):
-        while not await check():
-            await asyncio.sleep(0.05)
 
 
 async def pay(owner: Owner, text: str) -> bytes:

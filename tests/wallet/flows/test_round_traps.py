@@ -10,6 +10,7 @@ from barkd_py.server_rpc.api import RoundFailed, RoundFinished, RoundParticipati
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.rounds.states import Delegated, Issued, Registered, SyncError, Waiting
 from barkd_py.wallet.vtxos.selection import fee_infos
+from tests.support.processes import until
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import between
 from tests.wallet.flows.offboards import wealth_sat
@@ -22,7 +23,6 @@ from tests.wallet.flows.rounds import (
     settle,
     stored_rounds,
 )
-from tests.wallet.flows.test_loops import eventually
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_a_refresh_joins_the_round_whose_window_is_open(net: Net, alice: O
             (state,) = await stored_rounds(alice)
             return isinstance(state, Registered)
 
-        await eventually(is_registered)
+        await until(is_registered)
     await let_round_end(net)
 
 

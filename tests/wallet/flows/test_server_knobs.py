@@ -27,6 +27,7 @@ from barkd_py.wallet.rounds.service import NotStored
 from barkd_py.wallet.rounds.states import Issued
 from barkd_py.wallet.vtxos.selection import NotEnoughVtxos
 from tests.faults.tcp import Wire, wire_to
+from tests.support.processes import until
 from tests.wallet.flows.conftest import ALICE, Net, Owner
 from tests.wallet.flows.liar import between
 from tests.wallet.flows.lightning import Outside
@@ -34,7 +35,6 @@ from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, refreshe
 from tests.wallet.flows.test_arkoor_send import AMOUNT_SAT, assert_settled, impatient_sends, sends
 from tests.wallet.flows.test_hostile_recovery import Server, no_xpub, recovery_with, run
 from tests.wallet.flows.test_lightning_lies import assert_receives, hits
-from tests.wallet.flows.test_lightning_receive import until
 from tests.wallet.flows.test_recovery import BOTH, found, pay, reborn, spendable
 
 
