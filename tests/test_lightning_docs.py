@@ -12,13 +12,13 @@ from barkd_py.wallet.lightning.receive.states import State
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "lightning-receive.md").read_text()
+PROSE = re.sub(r"\s+", " ", PAGE)
 OPENAPI = json.loads((ROOT / "openapi.json").read_text())
 
 
 def test_every_operation_is_served() -> None:
     served = {re.sub(r"\{\w+\}", "HASH", path).removeprefix("/api/v1/") for path in OPENAPI["paths"]}
-    text = re.sub(r"\s+", " ", PAGE)
-    named = re.findall(r"(?:\$API/|(?:GET|POST) )([a-z][\w/-]*)", text)
+    named = re.findall(r"(?:\$API/|(?:GET|POST) )([a-z][\w/-]*)", PROSE)
     assert len(named) > 6
     assert {path.rstrip("/") for path in named} <= served
 
@@ -29,5 +29,5 @@ def test_every_state_is_told() -> None:
 
 
 def test_the_numbers_are_those_of_the_program() -> None:
-    assert f"about {SLACK_BLOCKS} blocks" in PAGE
-    assert f"below {DUST_SAT}" in PAGE
+    assert f"about {SLACK_BLOCKS} blocks" in PROSE
+    assert f"below {DUST_SAT}" in PROSE

@@ -150,15 +150,7 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
         await _fund(slot.server, node)
         await _mine_up_to(node, _FIRST_BLOCKS)
         await slot.server.follower.catch_up()
-        urls = DevnetUrls(
-            esplora_url=_url(options.host, state.ports["esplora"]),
-            control_url=_url(options.host, state.ports["control"]),
-            ark_server_url=_url(options.host, ark_port),
-            ark_admin_url=_url(options.host, ark_admin_port),
-            directory=str(options.directory),
-            bitcoind_url=node.rpc_url if isinstance(node, BitcoindNode) else None,
-            bitcoind_cookie=str(node.cookie_file) if isinstance(node, BitcoindNode) else None,
-        )
+        urls = _urls_of(options, state, node)
         miner = AutoMiner(
             node,
             interval_seconds=options.block_interval_seconds,
@@ -188,6 +180,21 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
         await stack.enter_async_context(serving(control_app(levers), control_socket))
         state.save(options.directory, urls.to_json())
         yield Devnet(urls, node, slot.server, clock)
+
+
+def _urls_of(options: DevnetOptions, state: DirectoryState, node: Node) -> DevnetUrls:
+    def url(face: str) -> str:
+        return _url(options.host, state.ports[face])
+
+    return DevnetUrls(
+        esplora_url=url("esplora"),
+        control_url=url("control"),
+        ark_server_url=url("ark"),
+        ark_admin_url=url("ark-admin"),
+        directory=str(options.directory),
+        bitcoind_url=node.rpc_url if isinstance(node, BitcoindNode) else None,
+        bitcoind_cookie=str(node.cookie_file) if isinstance(node, BitcoindNode) else None,
+    )
 
 
 async def _start_node(options: DevnetOptions, clock: DevnetClock) -> Node:
