@@ -710,7 +710,8 @@ REGISTER: dict[str, Line] = {
         "a huge checkpoint hides nothing for ever",
         (
             _MAILBOX + "test_checkpoints_that_go_back_are_not_believed",
-            "faults/test_hostile_mailbox.py::test_a_checkpoint_far_ahead_hides_nothing_from_a_recovery",
+            _MAILBOX + "test_checkpoints_of_the_future_are_not_believed",
+            "faults/test_hostile_mailbox.py::test_messages_with_checkpoints_that_cannot_be",
             "wallet/store/test_repositories.py::test_checkpoints_that_cannot_be_are_refused",
         ),
     ),

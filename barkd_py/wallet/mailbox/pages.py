@@ -3,7 +3,8 @@
 A page is cut at a number of rows, not of messages, so its last message may have lost its tail, and "have
 more" cannot be believed. So the last message of a page is read again from just before its checkpoint, which
 gives it whole; and reading ends at an empty page only. Checkpoints must rise, or a server could keep a reader
-busy with the same messages for ever.
+busy with the same messages for ever. And they are times, so they are not of the future: whoever believed the
+highest number there is would never read anything again.
 
 Source: sheet 02 §5.3, trap 6.
 """
@@ -25,12 +26,24 @@ from barkd_py.server_rpc.api import (
 READ_AUTHORIZATION_SECONDS = 600
 MAX_PAGES = 100_000
 
+MAX_AHEAD_SECONDS = 86_400
+"""How wrong our clock may be, or the server's. Servers that count from 1 are far below."""
+_COUNTER_BITS = 20
+"""A checkpoint is a Unix time in milliseconds, and a counter below it."""
+
 
 class CheckpointsOutOfOrder(ProtocolViolation):
     """A page of the server goes back. What it holds was not used."""
 
     def __init__(self) -> None:
         super().__init__("the server sent mailbox messages with checkpoints that do not rise")
+
+
+class CheckpointOfTheFuture(ProtocolViolation):
+    """A page of the server goes too far ahead. What it holds was not used."""
+
+    def __init__(self, checkpoint: int) -> None:
+        super().__init__(f"the server sent a mailbox message with the checkpoint {checkpoint}")
 
 
 class MailboxReader:
@@ -52,7 +65,7 @@ class MailboxReader:
     async def read(self, checkpoint: int) -> AsyncGenerator[tuple[MailboxMessage, ...], None]:
         """The messages after a checkpoint, oldest first, some at a time; never an empty tuple.
 
-        Raises ServerError, CheckpointsOutOfOrder.
+        Raises ServerError, CheckpointsOutOfOrder, CheckpointOfTheFuture.
         """
         for _ in range(self._max_pages):
             page = await self._page(checkpoint)
@@ -75,7 +88,10 @@ class MailboxReader:
         authorization = self.authorize(READ_AUTHORIZATION_SECONDS)
         page = await self._server.read_mailbox(self._key.public_key, authorization, checkpoint)
         last = checkpoint
+        latest = int((self._now() + MAX_AHEAD_SECONDS) * 1000) << _COUNTER_BITS
         for message in page.messages:
+            if message.checkpoint > latest:
+                raise CheckpointOfTheFuture(message.checkpoint)
             if message.checkpoint <= last:
                 raise CheckpointsOutOfOrder
             last = message.checkpoint

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import time
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from barkd_py.server_rpc.api import (
     RoundParticipationCompleted,
     UnknownMessage,
 )
-from barkd_py.wallet.mailbox.pages import CheckpointsOutOfOrder, MailboxReader
+from barkd_py.wallet.mailbox.pages import CheckpointOfTheFuture, CheckpointsOutOfOrder, MailboxReader
 from barkd_py.wallet.mailbox.reader import MAX_ANCHOR_MISSES, AnchorNotFound, Mailbox
 from barkd_py.wallet.movements import ARKOOR_RECEIVE
 from barkd_py.wallet.wallet import Wallet
@@ -174,6 +175,19 @@ async def test_checkpoints_that_go_back_are_not_believed(bob: Owner) -> None:
     with pytest.raises(CheckpointsOutOfOrder):
         await mailbox(bob.wallet, server).sync()
     assert await bob.wallet.mailbox.checkpoint() == 0
+
+
+@pytest.mark.parametrize("days_ahead", [2, 70_000])
+async def test_checkpoints_of_the_future_are_not_believed(bob: Owner, days_ahead: int) -> None:
+    """Or nothing that comes later would be heard of."""
+    checkpoint = (int(time.time()) + days_ahead * 86_400) * 1000 << 20
+    server = MailboxServer(bob.wallet.server, (7, UnknownMessage()), (checkpoint, UnknownMessage()))
+    with pytest.raises(CheckpointOfTheFuture):
+        await mailbox(bob.wallet, server).sync()
+    assert await bob.wallet.mailbox.checkpoint() == 0
+    now = int(time.time() * 1000) << 20
+    server = MailboxServer(bob.wallet.server, (7, UnknownMessage()), (now, UnknownMessage()))
+    assert await mailbox(bob.wallet, server).sync() == now
 
 
 # --- kinds of messages
