@@ -25,6 +25,7 @@ from pydantic import Field, TypeAdapter
 
 from barkd_py.ark.arkoor import ArkoorDestination
 from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.server_rpc.api import OffboardRequest
@@ -160,6 +161,18 @@ State = Splitting | Registering | Preparing | Prepared | Broadcasting | Confirmi
 FORMAT: PayloadFormat[State] = PayloadFormat(
     "offboard", lambda: TypeAdapter(Annotated[State, Field(discriminator="type")])
 )
+
+
+def not_given_up(state: State) -> tuple[VtxoId, ...]:
+    """VTXOs of an offboard that the server cannot have taken, as far as it has come in this state."""
+    match state:
+        case Registering():
+            return (*state.vtxo_ids, *state.change_ids)
+        case Preparing(earlier=()):
+            return state.vtxo_ids
+        case _:
+            return ()
+
 
 UPSTREAM_NAMES: dict[type[State], str] = {
     Splitting: "SplitWithArkoor",

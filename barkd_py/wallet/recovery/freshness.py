@@ -4,7 +4,8 @@ An old state loses money: what was received or changed since is not in it. Three
 them can be talked away by a server that wants the state to look *older* than it is to do harm, for the answer
 to an old state is only a warning:
 
-* a VTXO that is spendable in it was spent at the server;
+* a VTXO that is spendable in it was spent at the server, or one of an offboard that has not begun to give it
+  up: once restored, that would be refused, and look as if nothing had been paid;
 * a VTXO of it is on the chain, though the state knows of no exit;
 * the recovery mailbox names VTXOs of which the state has never heard.
 
@@ -21,9 +22,11 @@ from barkd_py.errors import BarkdError
 from barkd_py.server_rpc.api import ArkServerApi, RecoveryVtxoIds, VtxoSpendState
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.mailbox.pages import MailboxReader
+from barkd_py.wallet.offboards.states import FORMAT, not_given_up
 from barkd_py.wallet.recovery.evidence import Evidence
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxo_states import Spendable
+from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.vtxo_states import UNSPENT, Spendable
 
 _BATCH = 100
 
@@ -64,8 +67,7 @@ async def look(
     store: Store, server: ArkServerApi, chain: ChainSource, keychain: Keychain, evidence: Evidence
 ) -> Staleness:
     """Changes nothing. Raises FreshnessUnknown."""
-    async with store.read() as tx:
-        rows = [row.id for row in await tx.vtxos.list() if row.state == Spendable()]
+    rows = await _unspent(store)
     try:
         spent: list[VtxoId] = []
         on_chain: list[VtxoId] = []
@@ -85,6 +87,17 @@ async def look(
         raise
     except BarkdError as error:
         raise FreshnessUnknown from error
+
+
+async def _unspent(store: Store) -> Sequence[VtxoId]:
+    """VTXOs that the server had not taken when the state was the newest. Other operations than offboards get
+    the same answers once more when they are repeated, so it does not matter how far they have come since.
+    """
+    async with store.read() as tx:
+        spendable = [row.id for row in await tx.vtxos.list() if row.state == Spendable()]
+        offboards = [FORMAT.decode(row.payload) for row in await tx.actions.list(ActionKind.OFFBOARD)]
+        kept = [vtxo_id for state in offboards for vtxo_id in not_given_up(state)]
+        return [*spendable, *(row.id for row in await tx.vtxos.get_many(kept) if row.state.kind in UNSPENT)]
 
 
 async def _unheard_of(store: Store, server: ArkServerApi, keychain: Keychain) -> tuple[VtxoId, ...]:

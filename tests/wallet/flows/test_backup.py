@@ -15,13 +15,14 @@ from barkd_py.daemon.backend import Backend
 from barkd_py.daemon.backup import BackupError, Restored, StaleBackup, UncheckedBackup, make, restore
 from barkd_py.daemon.errors import DatabaseMoved, TwoDatabases
 from barkd_py.datadir import Datadir
-from barkd_py.errors import chain_text
+from barkd_py.errors import ServerError, chain_text
 from barkd_py.wallet.store import snapshot
 from barkd_py.wallet.store.snapshot import DatabaseNotEmpty, NotABackup
 from barkd_py.wallet.wallet import PropertiesMissing
 from tests.support.postgres import Cluster
 from tests.wallet.conftest import create_database
 from tests.wallet.flows.conftest import ALICE, BOB, Net, Owner
+from tests.wallet.flows.offboards import target_of
 from tests.wallet.flows.test_recovery import pay, spendable
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -170,6 +171,20 @@ async def test_a_backup_from_before_a_receipt_is_refused(home: Home, bob: Owner)
     await pay(bob, alice, 20_000)
     await alice.wallet.close()
     with pytest.raises(StaleBackup, match="STALE: 1 VTXOs were made that it does not have"):
+        await home.put_back(file)
+
+
+async def test_a_backup_from_before_an_offboard_went_on_is_refused(home: Home, bob: Owner) -> None:
+    """Put back, it would ask for it once more, be refused, and call it failed."""
+    alice = await opened(home, "home")
+    home.net.fault("PrepareOffboard", kind="error", code="UNAVAILABLE")
+    with pytest.raises(ServerError):
+        await alice.wallet.offboards.offboard_all(await target_of(bob))
+    file = await home.backup("preparing")
+    assert (await home.put_back(file, "early")).warnings == ()
+    await alice.wallet.offboards.drive_all()
+    await alice.wallet.close()
+    with pytest.raises(StaleBackup, match="STALE: 1 of its VTXOs were spent since"):
         await home.put_back(file)
 
 
