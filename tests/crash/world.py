@@ -32,6 +32,7 @@ COIN_SAT = 5_000_000
 COINS = 4
 STOCK_SAT = 1_000_000
 LEAST_SAT = 2_000_000
+LEAST_STOCK_SAT = 200_000
 
 # What a flow asks more often than this, it asks because it waits.
 POLLS = 10
@@ -225,10 +226,13 @@ class World:
         return str(vtxo_id)
 
     async def keep_in_funds(self) -> None:
-        """Exits cost fees on the chain, and a flow may have boarded everything."""
+        """Exits cost fees on the chain, a flow may have boarded everything, and payments go one way."""
         for daemon in (self.victim, self.peer):
             if (await daemon.get("/onchain/balance"))["total_sat"] < LEAST_SAT:
                 await self._fund(daemon)
+            if (await daemon.get("/wallet/balance"))["spendable_sat"] < LEAST_STOCK_SAT:
+                await daemon.post("/boards/board-amount", {"amount_sat": STOCK_SAT})
+                await self.settle()
 
     async def _fund(self, daemon: Daemon) -> None:
         address = (await daemon.post("/onchain/addresses/next"))["address"]
