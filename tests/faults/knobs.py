@@ -406,7 +406,7 @@ KNOBS: dict[str, Line] = {
         (
             _HOSTILE_MAILBOX + "test_a_mailbox_that_is_read_to_us_from_the_beginning",
             _HOSTILE_MAILBOX + "test_messages_with_checkpoints_that_cannot_be",
-            _HOSTILE_MAILBOX + "test_messages_with_checkpoints_that_cannot_be",
+            _MAILBOX + "test_checkpoints_of_the_future_are_not_believed",
             _MAILBOX + "test_checkpoints_that_go_back_are_not_believed",
         ),
     ),
