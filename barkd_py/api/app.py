@@ -16,6 +16,7 @@ import ipaddress
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -209,7 +210,7 @@ class BarkdApi(FastAPI):
         late_check = None
         if not entry.open:
             if entry.auth_after_query and operation is not None:
-                late_check = lambda: self._authorize(scope)  # noqa: E731
+                late_check = partial(self._authorize, scope)
             else:
                 try:
                     self._authorize(scope)

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from barkd_py.cli.flags import (
     DEFAULT_PORT,
@@ -24,11 +24,15 @@ from barkd_py.cli.flags import (
 )
 from barkd_py.version import VERSION
 
+if TYPE_CHECKING:
+    from barkd_py.api.auth import AuthToken
+    from barkd_py.daemon.runtime import Runtime
+
 log = logging.getLogger(__name__)
 
 
 def run_daemon(options: Options) -> None:
-    """Serve until a signal comes. Raises BarkdError for everything that keeps the daemon from starting."""
+    """Serve until a signal comes. Raises KnownError for everything that keeps the daemon from starting."""
     host = _check_host(options)
     _check_origins(options.allowed_origins)
     log.info("Starting barkd version %s () with datadir %s", VERSION, options.datadir.path)
@@ -96,7 +100,7 @@ async def _serve(options: Options, host: ipaddress.IPv4Address | ipaddress.IPv6A
     log.info("Server stopped running")
 
 
-async def _open_wallet(runtime: Any, stop: asyncio.Event) -> bool:
+async def _open_wallet(runtime: "Runtime", stop: asyncio.Event) -> bool:
     """Load the wallet if there is one; False if the daemon was told to stop meanwhile."""
     opening = asyncio.create_task(runtime.open_existing())
     stopping = asyncio.create_task(stop.wait())
@@ -129,7 +133,7 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-def _settle_auth(options: Options, host: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Any:
+def _settle_auth(options: Options, host: ipaddress.IPv4Address | ipaddress.IPv6Address) -> "AuthToken | None":
     """The token that requests must carry; None if authentication is off."""
     from barkd_py.api.auth import load_or_create_token
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from barkd_py.daemon.standby import Standby
-from barkd_py.errors import BarkdError, ChainUnavailable, StoreError
+from barkd_py.errors import ChainUnavailable, KnownError, StoreError
 from barkd_py.wallet.store.lease import DatabaseInUse
 from tests.fakes.wallet import FakeWallet
 
@@ -15,9 +15,9 @@ class House:
     """What the runtime is to its stand-by. refusals: what keeps the next openings from being one."""
 
     def __init__(self) -> None:
-        self.refusals: list[BarkdError] = []
+        self.refusals: list[KnownError] = []
         self.wallet: FakeWallet | None = None
-        self.unload_failure: BarkdError | None = None
+        self.unload_failure: KnownError | None = None
         self.elsewhere = False
         self.standby = Standby(
             asyncio.Lock(),

@@ -37,6 +37,7 @@ from barkd_py.errors import (
     BarkdError,
     InsufficientFunds,
     InvalidInput,
+    KnownError,
     ServerUnavailable,
     StateConflict,
     StoreError,
@@ -681,9 +682,9 @@ class FakeBackend:
     create_failure, open_failure, erase_failure: raised instead of making, opening or erasing one.
     """
 
-    create_failure: BarkdError | None = None
-    open_failure: BarkdError | None = None
-    erase_failure: BarkdError | None = None
+    create_failure: KnownError | None = None
+    open_failure: KnownError | None = None
+    erase_failure: KnownError | None = None
     erased: int = 0
     created: list[NewWallet] = field(default_factory=list)
     opened: list[FakeWallet] = field(default_factory=list)

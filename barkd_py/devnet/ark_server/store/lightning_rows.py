@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from barkd_py.ark.vtxo import VtxoId
@@ -315,7 +315,7 @@ def finish_attempt(
     return bool(connection.execute(statement).rowcount)
 
 
-def _is_open() -> Any:
+def _is_open() -> ColumnElement[bool]:
     return ln_attempt.c.status.in_([each.value for each in AttemptStatus if each.is_open])
 
 
