@@ -61,10 +61,15 @@ class _Form(Generic[T, K]):
 
 
 class _Listing(ABC, Generic[T, K]):
-    """T: the items. K: what they are sorted by, which never changes for an item."""
+    """T: the items. K: what they are sorted by, which never changes for an item.
 
-    def __init__(self, store: Store) -> None:
+    turn: shared by lists that may be read at the same time, so that whatever else goes on waits for a page of
+    one of them, and not for a page of each.
+    """
+
+    def __init__(self, store: Store, turn: asyncio.Lock | None = None) -> None:
         self._store = store
+        self._turn = turn or asyncio.Lock()
         self._forms: dict[Hashable, _Form[T, K]] = {}
         store.on_doubt(self._doubt)
 
@@ -84,7 +89,6 @@ class _Listing(ABC, Generic[T, K]):
         async with aclosing(self._read_all()) as read:
             async for items in read:
                 pages.append([(self._key(item), render(item)) for item in items])
-                await asyncio.sleep(0)
         return pages
 
     async def _refresh(self, kept: _Form[T, K], pages: RenderedPages[K], render: Render[T]) -> None:
@@ -112,7 +116,7 @@ class _Listing(ABC, Generic[T, K]):
 
     @abstractmethod
     def _read_all(self) -> AsyncGenerator[Sequence[T], None]:
-        """Pages of the list at one moment."""
+        """Pages of the list at one moment. It is this list's turn until the next one is asked for."""
 
     @abstractmethod
     async def _read_changed(self, changed: Changed[T], pages: RenderedPages[K]) -> Mapping[K, T | None]:
@@ -124,15 +128,14 @@ class _Listing(ABC, Generic[T, K]):
         async with aclosing(self._read_all()) as read:
             async for items in read:
                 found += items
-                await asyncio.sleep(0)
         return tuple(found)
 
 
 class HistoryListing(_Listing[Movement, int]):
     """All movements, newest first; equally old ones by falling id."""
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(store)
+    def __init__(self, store: Store, turn: asyncio.Lock | None = None) -> None:
+        super().__init__(store, turn)
         store.on_commit(self._note_events)
 
     def _note_events(self, events: Sequence[WalletEvent]) -> None:
@@ -145,8 +148,13 @@ class HistoryListing(_Listing[Movement, int]):
     async def _read_all(self) -> AsyncGenerator[Sequence[Movement], None]:
         last: int | None = None
         async with self._store.read() as tx:
-            while page := await tx.movements.list(limit=PAGE_ITEMS, before=last):
-                yield page
+            while True:
+                async with self._turn:
+                    page = await tx.movements.list(limit=PAGE_ITEMS, before=last)
+                    if not page:
+                        return
+                    yield page
+                    await asyncio.sleep(0)
                 last = page[-1].id
 
     async def _read_changed(
@@ -158,8 +166,8 @@ class HistoryListing(_Listing[Movement, int]):
 class VtxoListing(_Listing[WalletVtxo, bytes]):
     """The VTXOs of some kinds of state, by expiry height, then by falling amount, then by id."""
 
-    def __init__(self, store: Store, kinds: Collection[StateKind]) -> None:
-        super().__init__(store)
+    def __init__(self, store: Store, kinds: Collection[StateKind], turn: asyncio.Lock | None = None) -> None:
+        super().__init__(store, turn)
         self._kinds = frozenset(kinds)
         store.on_vtxos_changed(lambda ids: self._note(dict.fromkeys(ids)))
 
@@ -170,8 +178,13 @@ class VtxoListing(_Listing[WalletVtxo, bytes]):
     async def _read_all(self) -> AsyncGenerator[Sequence[WalletVtxo], None]:
         last: VtxoId | None = None
         async with self._store.read() as tx:
-            while page := await tx.vtxos.list(self._kinds, limit=PAGE_ITEMS, after=last):
-                yield page
+            while True:
+                async with self._turn:
+                    page = await tx.vtxos.list(self._kinds, limit=PAGE_ITEMS, after=last)
+                    if not page:
+                        return
+                    yield page
+                    await asyncio.sleep(0)
                 last = page[-1].id
 
     async def _read_changed(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
-PAGE_ITEMS: Final = 128
+PAGE_ITEMS: Final = 64
 """So few that reading and rendering a page keeps nobody waiting."""
 
 TEXT_BYTES_MAX: Final = 16 * 1024 * 1024

@@ -154,9 +154,10 @@ class Wallet:
         self.background: Background | None = None
         self.sync_steps = self._default_sync_steps()
         self._balance = BalanceReader(store)
-        self._unspent_vtxos = VtxoListing(store, UNSPENT)
-        self._all_vtxos = VtxoListing(store, frozenset(StateKind))
-        self._history = HistoryListing(store)
+        turn = asyncio.Lock()
+        self._unspent_vtxos = VtxoListing(store, UNSPENT, turn)
+        self._all_vtxos = VtxoListing(store, frozenset(StateKind), turn)
+        self._history = HistoryListing(store, turn)
         self._tip = RecentTip(chain, monotonic)
         self._closed = False
 

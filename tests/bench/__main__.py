@@ -12,9 +12,10 @@ from tests.bench.core import measure_core
 from tests.bench.daemons import measure_daemons
 from tests.bench.exits import measure_exits
 from tests.bench.lightning import measure_lightning
-from tests.bench.report import Report
+from tests.bench.report import Report, write_json
 from tests.bench.rounds import measure_rounds
 from tests.bench.scale import measure_scale
+from tests.bench.sizes import LARGE, SMALL
 from tests.bench.storage import measure_storage
 
 PARTS = ("core", "storage", "daemons", "scale", "exits", "rounds", "lightning")
@@ -29,15 +30,16 @@ def main() -> None:
     arguments = parser.parse_args()
     parts = arguments.parts or PARTS
     report = Report()
+    by_size = Report("by the size of the wallet", (str(LARGE), str(SMALL)))
     try:
         if "core" in parts:
             measure_core(report)
         if "storage" in parts:
-            asyncio.run(measure_storage(report))
+            asyncio.run(measure_storage(by_size))
         if "daemons" in parts:
             asyncio.run(measure_daemons(report))
         if "scale" in parts:
-            asyncio.run(measure_scale(report))
+            asyncio.run(measure_scale(by_size))
         if "exits" in parts:
             asyncio.run(measure_exits(report))
         if "rounds" in parts:
@@ -46,8 +48,9 @@ def main() -> None:
             asyncio.run(measure_lightning(report))
     finally:
         report.show()
+        by_size.show()
         if arguments.json is not None:
-            report.write(arguments.json)
+            write_json(arguments.json, report, by_size)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What is measured, as a table with one column per program, and the goals that we have set ourselves."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +9,8 @@ from rich.table import Table
 
 OURS = "barkd-py"
 THEIRS = "barkd 0.8.0"
+
+PROGRAMS = (OURS, THEIRS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +21,12 @@ class Goal:
     at_least: bool = False
     of_theirs: bool = False
 
-    def is_met(self, row: Mapping[str, float]) -> bool | None:
+    def is_met(self, ours: float | None, theirs: float | None) -> bool | None:
         """None if that cannot be said of these figures."""
-        if OURS not in row or (self.of_theirs and not row.get(THEIRS)):
+        if ours is None or (self.of_theirs and not theirs):
             return None
-        limit = self.value * row[THEIRS] if self.of_theirs else self.value
-        return row[OURS] >= limit if self.at_least else row[OURS] <= limit
+        limit = self.value * (theirs or 0) if self.of_theirs else self.value
+        return ours >= limit if self.at_least else ours <= limit
 
     def __str__(self) -> str:
         sign = "≥" if self.at_least else "≤"
@@ -34,8 +35,14 @@ class Goal:
 
 @dataclass
 class Report:
-    """Rows in the order in which they were first added."""
+    """Rows in the order in which they were first added.
 
+    columns: whose figures are compared. The goals are for the first; the ratio is that of the first to the
+    second.
+    """
+
+    title: str = "barkd-py bench"
+    columns: tuple[str, str] = PROGRAMS
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     goals: dict[str, Goal] = field(default_factory=dict)
@@ -48,8 +55,10 @@ class Report:
         Console(stderr=True).print(f"[dim]{who}: {what}: {_number(value)} {unit}[/dim]", highlight=False)
 
     def show(self) -> None:
-        columns = [who for who in (OURS, THEIRS) if any(who in row for row in self.rows.values())]
-        table = Table(title="barkd-py bench", title_justify="left")
+        if not self.rows:
+            return
+        columns = [who for who in self.columns if any(who in row for row in self.rows.values())]
+        table = Table(title=self.title, title_justify="left")
         table.add_column("what")
         for who in columns:
             table.add_column(who, justify="right")
@@ -59,7 +68,7 @@ class Report:
         table.add_column("goal", justify="right")
         for what, row in self.rows.items():
             cells = [_number(row[who]) if who in row else "–" for who in columns]
-            ratio = [_ratio(row)] if len(columns) == 2 else []
+            ratio = [_ratio(*map(row.get, columns))] if len(columns) == 2 else []
             table.add_row(what, *cells, self.units[what], *ratio, self._goal(what))
         Console().print(table)
 
@@ -67,14 +76,18 @@ class Report:
         goal = self.goals.get(what)
         if goal is None:
             return ""
-        return f"[red]{goal} missed[/red]" if goal.is_met(self.rows[what]) is False else str(goal)
+        is_met = goal.is_met(*map(self.rows[what].get, self.columns))
+        return f"[red]{goal} missed[/red]" if is_met is False else str(goal)
 
-    def write(self, path: Path) -> None:
-        rows = [
+    def as_json(self) -> list[dict[str, object]]:
+        return [
             {"what": what, "unit": self.units[what], **row, "goal": str(self.goals.get(what, ""))}
             for what, row in self.rows.items()
         ]
-        path.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def write_json(path: Path, *reports: Report) -> None:
+    path.write_text(json.dumps([row for report in reports for row in report.as_json()], indent=2) + "\n")
 
 
 def _number(value: float) -> str:
@@ -83,5 +96,5 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _ratio(row: Mapping[str, float]) -> str:
-    return f"{row[OURS] / row[THEIRS]:.2f}" if OURS in row and row.get(THEIRS) else ""
+def _ratio(first: float | None, second: float | None) -> str:
+    return f"{first / second:.2f}" if first is not None and second else ""

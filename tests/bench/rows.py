@@ -1,12 +1,12 @@
 """Fills a wallet's database with rows, past everything that would make them one by one."""
 
-from base64 import b32encode
 from collections.abc import Iterator
 from hashlib import sha256, sha512
 from itertools import islice
 
 import sqlalchemy as sa
 
+from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.tables import movement, movement_destination, movement_vtxo
 from barkd_py.wallet.vtxo_states import NewVtxo, Spendable
@@ -39,9 +39,9 @@ async def add_vtxos(store: Store, count: int) -> None:
             await tx.vtxos.insert(batch, registered=True)
 
 
-def address_of(number: int) -> str:
-    """Of a movement's payee. Like all that a wallet holds, it looks like chance, and compresses like that."""
-    return f"tark1{b32encode(sha512(b'%d' % number).digest()).decode().lower()[:100]}"
+def payee_of(number: int) -> PaymentMethod:
+    """Of a movement: a script. Like all that a wallet holds, it looks like chance, and packs like that."""
+    return PaymentMethod(PaymentMethodKind.OUTPUT_SCRIPT, sha512(b"%d" % number).hexdigest())
 
 
 def _vtxo_id(seed: str) -> str:
@@ -49,7 +49,7 @@ def _vtxo_id(seed: str) -> str:
 
 
 async def add_movements(store: Store, count: int) -> None:
-    """Finished payments to addresses of their own."""
+    """Finished payments, each to another payee."""
     async with store.read() as tx:
         newest = await tx.movements.list(limit=1)
     numbers = iter(range(newest[0].id + 1 if newest else 1, (newest[0].id if newest else 0) + count + 1))
@@ -89,11 +89,12 @@ def _movement_rows(numbers: list[int]) -> Iterator[tuple[sa.Table, list[dict[str
                 "movement_id": number,
                 "role": "sent_to",
                 "position": 0,
-                "method_kind": "ark",
-                "method_value": address_of(number),
+                "method_kind": payee.kind.value,
+                "method_value": payee.value,
                 "amount_sat": 1_000,
             }
             for number in numbers
+            for payee in (payee_of(number),)
         ],
     )
     yield (

@@ -1,7 +1,9 @@
-"""A wallet that has grown for years: 10,000 VTXOs, 100,000 movements, 1,000 payments under way.
+"""A wallet that has grown for years, with 10,000 VTXOs, and one with a tenth of them.
 
-The server is away, so that what is under way stays so, and is driven again and again as in the field.
-Several clients ask for everything at once, some read slowly, and meanwhile another one wants the balance.
+First it is used: payments, addresses, single VTXOs and movements, whose cost should not depend on its size.
+Then the server goes away, so that what is under way stays so, and is driven again and again as in the field.
+Several clients ask for everything at once, some read slowly, and meanwhile another one wants the balance. At
+the end nobody asks for anything.
 """
 
 import asyncio
@@ -14,22 +16,28 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
 from barkd_py.wallet.arkoor.states import Cosigning
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxo_states import ActionHolder, WalletVtxo
+from barkd_py.wallet.store.tables import action_checkpoint
+from barkd_py.wallet.vtxo_states import ActionHolder, StateKind, WalletVtxo
 from tests.bench.daemons import cpu_ms, first_balance, memory_mb, peak_memory_mb, post_nothing
-from tests.bench.report import OURS, Goal, Report
-from tests.bench.rows import add_movements, add_vtxos
-from tests.support.processes import Daemon, esplora, free_port, start_devnet
+from tests.bench.http_load import run_load
+from tests.bench.report import Goal, Report
+from tests.bench.rows import add_movements, add_vtxos, payee_of
+from tests.bench.sizes import LARGE, SMALL, Size
+from tests.support.processes import Daemon, Devnet, esplora, eventually, free_port, start_devnet
 
-VTXOS = 10_000
-MOVEMENTS = 100_000
-FLOWS = 1_000
 STARTS = 3
 SAMPLES = 15
+PAYMENTS = 20
+PAYMENT_SAT = 1_000
+COIN_SAT = 200_000
+IDLE_SECONDS = 60
 READERS = 4
 SLOW_READERS = 8
 
@@ -40,36 +48,71 @@ MEANWHILE = Goal(100)
 
 LISTS = ("/history", "/wallet/vtxos?all=true", "/wallet/vtxos")
 
-SIZE = f"{VTXOS:,} VTXOs, {MOVEMENTS:,} movements, {FLOWS:,} flows"
-
 
 async def measure_scale(report: Report) -> None:
-    print(f"scale: {SIZE}")
-    with tempfile.TemporaryDirectory(prefix="barkd-bench-") as name:
-        directory = Path(name)
-        devnet = start_devnet(directory / "devnet")
-        daemon = Daemon(directory / "datadir")
-        try:
-            await daemon.start()
-            await daemon.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
-            daemon.process.terminate()
-            await _fill(daemon.datadir)
-            _send_the_server_away(daemon.datadir)
-            await _Scale(report, daemon).measure(devnet.mine)
-        finally:
-            await daemon.close()
-            devnet.process.kill()
+    for size in (SMALL, LARGE):
+        with tempfile.TemporaryDirectory(prefix="barkd-bench-") as name:
+            directory = Path(name)
+            devnet = start_devnet(directory / "devnet")
+            daemon = Daemon(directory / "datadir")
+            payee = Daemon(directory / "payee")
+            try:
+                await daemon.start()
+                await daemon.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
+                await _board(daemon, devnet)
+                daemon.process.terminate()
+                await _fill(daemon.datadir, size)
+                await payee.start()
+                await payee.create_wallet(devnet.ark_server_url, esplora(devnet.esplora_url))
+                scale = _Scale(report, size, daemon)
+                await scale.measure_use((await post_nothing(payee, "/wallet/addresses/next"))["address"])
+                await payee.close()
+                await _put_payments_under_way(daemon.datadir, size)
+                _send_the_server_away(daemon.datadir)
+                await scale.measure(devnet.mine)
+            finally:
+                await daemon.close()
+                await payee.close()
+                devnet.process.kill()
 
 
 @dataclass
 class _Scale:
     report: Report
+    size: Size
     daemon: Daemon
 
     def add(self, what: str, value: float, unit: str, goal: Goal | None = None) -> None:
-        self.report.add(f"scale: {what}", OURS, value, unit, goal)
+        self.report.add(f"scale: {what}", str(self.size), value, unit, goal)
+
+    async def measure_use(self, ark_address: str) -> None:
+        """What it costs to use it, none of which has an answer that grows. The server is there."""
+        await self.daemon.start()
+        await self.daemon.get("/wallet/balance")
+        await asyncio.sleep(3)  # what follows a start is over
+        send = {"destination": ark_address, "amount_sat": PAYMENT_SAT}
+        await self._cpu_of("arkoor send", lambda: self.daemon.post("/wallet/send", send))
+        await self._cpu_of("new address", lambda: post_nothing(self.daemon, "/wallet/addresses/next"))
+        await self._cpu_of("invoice", lambda: self.daemon.post(*_INVOICE))
+        middle = self.size.movements // 2
+        await self._cpu_of("metadata of a movement", lambda: self._patch_movement(middle))
+        await self._cpu_of("metadata of a movement, and the balance after it", lambda: self._change(middle))
+        vtxo_id, payee = await self._some_vtxo(), payee_of(middle)
+        address = (await post_nothing(self.daemon, "/onchain/addresses/next"))["address"]
+        for what, path in (
+            ("one VTXO", f"wallet/vtxos/{vtxo_id}"),
+            ("one VTXO, encoded", f"wallet/vtxos/{vtxo_id}/encoded"),
+            ("the history of one payee", f"history?type={payee.kind.value}&value={payee.value}"),
+            ("estimate of a send on chain", f"fees/send-onchain?amount_sat={PAYMENT_SAT}&address={address}"),
+            ("exits under way", "exits/status/live"),
+            ("invoices under way", "lightning/receives"),
+            ("boards under way", "boards/pending"),
+            ("rounds under way", "wallet/rounds"),
+        ):
+            await self._cpu_of_get(what, path)
 
     async def measure(self, mine: Callable[[], Awaitable[object]]) -> None:
+        """The server is away, and payments are under way."""
         await self._measure_start()
         async with self._balance_meanwhile("the flows are driven after the start"):
             await asyncio.sleep(5)
@@ -90,8 +133,37 @@ class _Scale:
             await self._timed("sync after a block", self.daemon.post("/wallet/sync"))
         await self._measure_reads("after a sync, ")
         pid = self.daemon.process.pid
+        cpu = cpu_ms(pid)
+        await asyncio.sleep(IDLE_SECONDS)
+        self.add("idle", (cpu_ms(pid) - cpu) / IDLE_SECONDS, "ms CPU/s")
         self.add("memory after all that", memory_mb(pid), "MB", MEMORY)
         self.add("memory, the highest it was", peak_memory_mb(pid), "MB", MEMORY)
+
+    async def _cpu_of(self, what: str, work: Callable[[], Awaitable[object]]) -> None:
+        """CPU of the daemon for each of some calls, one after another."""
+        cpu = cpu_ms(self.daemon.process.pid)
+        for _ in range(PAYMENTS):
+            await work()
+        self.add(what, (cpu_ms(self.daemon.process.pid) - cpu) / PAYMENTS, "ms CPU")
+
+    async def _cpu_of_get(self, what: str, path: str) -> None:
+        cpu = cpu_ms(self.daemon.process.pid)
+        load = await run_load(self.daemon.port, f"/api/v1/{path}", seconds=1.0, connections=1)
+        cpu = cpu_ms(self.daemon.process.pid) - cpu
+        self.add(what, cpu / load.requests, "ms CPU")
+
+    async def _patch_movement(self, movement_id: int) -> None:
+        patch = {"seen": time.time()}
+        answer = await self.daemon.http.post(f"/history/{movement_id}/metadata", json=patch)
+        assert answer.status_code == 200, answer.text
+
+    async def _change(self, movement_id: int) -> None:
+        await self._patch_movement(movement_id)
+        await self.daemon.get("/wallet/balance")
+
+    async def _some_vtxo(self) -> str:
+        vtxo_id: str = (await self.daemon.get("/wallet/vtxos"))[self.size.vtxos // 2]["id"]
+        return vtxo_id
 
     async def _measure_start(self) -> None:
         taken, cpu = [], []
@@ -182,12 +254,37 @@ class _Scale:
                 writer.transport.abort()
 
 
-async def _fill(datadir: Path) -> None:
+_INVOICE = ("/lightning/receives/invoice", {"amount_sat": 1_000})
+
+
+async def _board(daemon: Daemon, devnet: Devnet) -> None:
+    """A coin that pays for what follows."""
+    address = (await post_nothing(daemon, "/onchain/addresses/next"))["address"]
+    await devnet.fund(address, 2 * COIN_SAT)
+    await post_nothing(daemon, "/onchain/sync")
+    await daemon.post("/boards/board-amount", {"amount_sat": COIN_SAT})
+    await devnet.mine(6)
+
+    async def spendable_sat() -> int:
+        await post_nothing(daemon, "/wallet/sync")
+        amount_sat: int = (await daemon.get("/wallet/balance"))["spendable_sat"]
+        return amount_sat
+
+    await eventually(spendable_sat, lambda amount_sat: amount_sat > 0)
+
+
+async def _fill(datadir: Path, size: Size) -> None:
     store = await Store.open(str(datadir / "db.sqlite"))
-    await add_vtxos(store, VTXOS)
-    await add_movements(store, MOVEMENTS)
-    async with store.read() as tx:
-        vtxos = list(islice(await tx.vtxos.list(), FLOWS))
+    await add_vtxos(store, size.vtxos)
+    await add_movements(store, size.movements)
+    await store.close()
+
+
+async def _put_payments_under_way(datadir: Path, size: Size) -> None:
+    store = await Store.open(str(datadir / "db.sqlite"))
+    async with store.transaction() as tx:
+        await tx._connection.execute(sa.delete(action_checkpoint))  # invoices; the server knows them no more
+        vtxos = list(islice(await tx.vtxos.list([StateKind.SPENDABLE]), size.flows))
     async with store.transaction() as tx:
         for number, vtxo in enumerate(vtxos):
             action_id = f"{number:032x}"

@@ -22,6 +22,7 @@ from barkd_py.wallet.movements import (
     PaymentMethodKind,
 )
 from barkd_py.wallet.notifications import MovementUpdated
+from barkd_py.wallet.rendered_list import PAGE_ITEMS
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.tables import vtxo as vtxo_table
 from barkd_py.wallet.vtxo_states import (
@@ -281,3 +282,33 @@ async def test_a_commit_whose_answer_was_lost_is_shown(
     in_database = await history(sqlite_store)
     assert in_database != b""
     assert await shown(listing) == in_database
+
+
+async def test_lists_that_are_read_at_once_take_turns(sqlite_store: Store) -> None:
+    """Whoever wants something else waits for one page, not for one of each list."""
+    async with sqlite_store.transaction() as tx:
+        for _ in range(3 * PAGE_ITEMS):
+            await tx.movements.create(BOARD)
+    await insert(sqlite_store, *(make_vtxo(number) for number in range(3 * PAGE_ITEMS)))
+    turn = asyncio.Lock()
+    listings: list[HistoryListing | VtxoListing] = [
+        HistoryListing(sqlite_store, turn),
+        VtxoListing(sqlite_store, EVERY, turn),
+        VtxoListing(sqlite_store, UNSPENT, turn),
+    ]
+    rendered = [0]  # items, by turn of the loop
+
+    def render(item: Movement | WalletVtxo) -> bytes:
+        rendered[-1] += 1
+        return b"{}"
+
+    async def count_turns() -> None:
+        while True:
+            await asyncio.sleep(0)
+            rendered.append(0)
+
+    counting = asyncio.create_task(count_turns())
+    await asyncio.gather(*(listing.rendered("text", render) for listing in listings))
+    counting.cancel()
+    assert sum(rendered) == 9 * PAGE_ITEMS
+    assert max(rendered) == PAGE_ITEMS
