@@ -29,6 +29,9 @@ MAX_DRIVEN_AT_ONCE = 8
 MAX_URGENT_AT_ONCE = 32
 MIN_PAUSE_SECS = 1.0
 MAX_PAUSE_SECS = 60.0
+"""After trouble."""
+MAX_PACE_SECS = 300.0
+"""A thousand that wait cost a hundredth of a processor at this pace; at that of trouble, a twentieth."""
 
 Pace = Callable[[ActionCheckpoint], float]
 """How many seconds a payment may wait for its next look, if the last one went well."""
@@ -177,5 +180,8 @@ class Poller:
             log.warning("%s goes on: %s", row.id, trouble)
         entry.trouble = trouble
         entry.failures = entry.failures + 1 if trouble else 0
-        pause = MIN_PAUSE_SECS * 2.0 ** min(entry.failures, 10) if trouble else self._pace(row)
-        entry.next_at = self._monotonic() + min(MAX_PAUSE_SECS, max(MIN_PAUSE_SECS, pause))
+        if trouble:
+            pause = min(MAX_PAUSE_SECS, MIN_PAUSE_SECS * 2.0 ** min(entry.failures, 10))
+        else:
+            pause = min(MAX_PACE_SECS, max(MIN_PAUSE_SECS, self._pace(row)))
+        entry.next_at = self._monotonic() + pause
