@@ -21,6 +21,7 @@ KNOBS_PER_SECTION = {
 """How many rows each section of the table has."""
 
 _KNOBS = "wallet/flows/test_server_knobs.py::"
+_INTERNAL = "wallet/flows/test_internal_errors.py::"
 _LN = "wallet/flows/test_lightning_lies.py::"
 _LN_SEND = "wallet/flows/test_lightning_send.py::"
 _LN_RECEIVE = "wallet/flows/test_lightning_receive.py::"
@@ -50,8 +51,8 @@ KNOBS: dict[str, Line] = {
         (
             _CONNECTION + "test_an_expired_deadline_leaves_the_outcome_unknown",
             _KNOBS + "test_a_connection_that_ends_in_the_middle_of_a_call",
+            _KNOBS + "test_an_answer_after_the_deadline_is_asked_for_again",
         ),
-        "a wallet goes on after a call that was cut; none has waited for a deadline of ten minutes",
     ),
     "transport.2": Line(
         "the answer is lost after all was done",
@@ -80,8 +81,9 @@ KNOBS: dict[str, Line] = {
         (
             _CONNECTION + "test_an_answer_larger_than_the_library_allows_by_default_arrives",
             _CONNECTION + "test_an_answer_beyond_the_largest_size_is_refused",
+            _KNOBS + "test_a_proposal_of_a_round_that_is_too_large",
+            _KNOBS + "test_a_mailbox_page_that_is_too_large",
         ),
-        "of a connection; no wallet was shown a round of that size",
     ),
     "transport.5": Line(
         "look-ups that an older server does not have",
@@ -100,8 +102,9 @@ KNOBS: dict[str, Line] = {
             _LN_SEND + "test_htlcs_that_the_server_keeps_are_taken_on_chain",
             _LN_RECEIVE + "test_a_server_that_does_not_pay_is_forced_to",
             _RECOVERY + "test_one_poisoned_id_does_not_hide_the_others",
+            _INTERNAL + "test_each_call_fails_once",
+            _INTERNAL + "test_every_call_fails_for_ever",
         ),
-        "of the calls of these flows; not call by call of every RPC that there is",
     ),
     "transport.7": Line(
         "terms that cannot be used, and keys of another server",
@@ -146,8 +149,8 @@ KNOBS: dict[str, Line] = {
         (
             _BOARD + "test_a_funding_input_that_is_spent_for_good_ends_the_board",
             _BOARD + "test_only_proof_condemns_a_funding_transaction",
+            _LYING + "test_a_board_that_the_server_will_not_register",
         ),
-        "of the input, on the chain; a server that only says so is one that will not register",
     ),
     "arkoor.1": Line(
         "a signature is wrong, a nonce or a part is missing",
@@ -159,8 +162,10 @@ KNOBS: dict[str, Line] = {
     ),
     "arkoor.2": Line(
         "an internal error says that it is spent",
-        ("wallet/flows/test_recovery.py::test_a_vtxo_that_was_spent_elsewhere_does_not_block_payments",),
-        "the books of the server really say so in that test, and its answer is a refusal",
+        (
+            "wallet/flows/test_recovery.py::test_a_vtxo_that_was_spent_elsewhere_does_not_block_payments",
+            _KNOBS + "test_a_vtxo_that_the_server_says_is_spent_and_is_not",
+        ),
     ),
     "arkoor.3": Line(
         "a refusal says that it is not spendable",
@@ -183,8 +188,8 @@ KNOBS: dict[str, Line] = {
             _ARKOOR + "test_a_delivery_that_every_mailbox_refuses_ends_and_the_change_is_ours",
             _ARKOOR + "test_one_mailbox_of_several_is_enough",
             _ARKOOR + "test_a_lost_call_is_made_again",
+            _KNOBS + "test_a_payment_that_is_taken_and_never_delivered",
         ),
-        "taken and never delivered: the payer cannot tell, and the recipient hears nothing",
     ),
     "round.1": Line("a proposal that is wrong", (_ROUND_LIES + "test_a_bad_proposal_is_not_signed",)),
     "round.2": Line(
@@ -192,8 +197,8 @@ KNOBS: dict[str, Line] = {
         (
             _TROUBLE + "test_a_second_attempt_goes_on_without_the_silent_one",
             _TROUBLE + "test_refused_signatures_cost_one_round",
+            _KNOBS + "test_signatures_that_are_taken_and_thrown_away",
         ),
-        "the signatures never reach the server there; it does not say OK first",
     ),
     "round.3": Line(
         "the round fails after the signatures",
@@ -398,8 +403,10 @@ KNOBS: dict[str, Line] = {
     "lightning-receive.5": Line("the pool is empty", (_LN + "test_an_empty_pool_is_waited_for",)),
     "lightning-receive.6": Line(
         "the server cancels after the grant",
-        (_RECEIVING + "test_what_the_server_has_canceled_is_forgotten",),
-        "canceled before the grant; between grant and claim the wallet does not ask, and leaves no time",
+        (
+            _RECEIVING + "test_what_the_server_has_canceled_is_forgotten",
+            _KNOBS + "test_a_payment_that_the_server_cancels_after_the_grant",
+        ),
     ),
     "mailbox.1": Line(
         "from the beginning, going back, far ahead",
@@ -447,8 +454,8 @@ KNOBS: dict[str, Line] = {
             _SENDING + "test_a_server_that_is_a_block_behind_gets_enough",
             _LN_SEND + "test_htlcs_that_were_cosigned_unheard_come_back",
             _KNOBS + "test_a_server_that_is_not_at_our_height",
+            _KNOBS + "test_boards_and_lightning_with_a_server_that_is_not_at_our_height",
         ),
-        "in payments and rounds; Lightning and boards with a server that is ahead were not tried",
     ),
     "chain.2": Line(
         "what expired is swept, while somebody exits",

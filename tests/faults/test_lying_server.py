@@ -84,13 +84,28 @@ async def test_a_server_that_signs_for_another_fee(devnet: Devnet, alice: Owner)
     await restart(alice)
 
 
-@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "INTERNAL"])
-async def test_a_board_that_the_server_will_not_register(devnet: Devnet, alice: Owner, code: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("INVALID_ARGUMENT", "no"),
+        ("INTERNAL", "out of order"),
+        ("INVALID_ARGUMENT", "bad user input: board funding output already spent"),
+    ],
+)
+async def test_a_board_that_the_server_will_not_register(
+    devnet: Devnet, alice: Owner, code: str, text: str
+) -> None:
     """The money is in the funding output, so it is asked again and again; meanwhile it is no balance."""
     await alice.fund_onchain(60_000)
     before_sat = await alice.spendable_sat()
     await devnet.pull(
-        "/faults", target="ark-server", rpc="RegisterBoardVtxo", kind="error", code=code, count=None
+        "/faults",
+        target="ark-server",
+        rpc="RegisterBoardVtxo",
+        kind="error",
+        code=code,
+        text=text,
+        count=None,
     )
     board = await alice.daemon.post("/boards/board-amount", {"amount_sat": 50_000})
     await devnet.mine()

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,9 @@ from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.node import Node
 from barkd_py.errors import BarkdError, ServerRejected, chain_text
 from barkd_py.server_rpc.api import RoundParticipation
+from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.exits.states import ExitFilter
+from barkd_py.wallet.lightning.send.service import SendState
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.recovery.report import RecoveryOutcome
 from barkd_py.wallet.rounds.service import NotStored
@@ -35,6 +38,8 @@ from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, refreshe
 from tests.wallet.flows.test_arkoor_send import AMOUNT_SAT, assert_settled, impatient_sends, sends
 from tests.wallet.flows.test_hostile_recovery import Server, no_xpub, recovery_with, run
 from tests.wallet.flows.test_lightning_lies import assert_receives, hits
+from tests.wallet.flows.test_lightning_send import ends_as
+from tests.wallet.flows.test_lightning_send import pay as pay_invoice
 from tests.wallet.flows.test_recovery import BOTH, found, pay, reborn, spendable
 
 
@@ -92,6 +97,96 @@ async def test_a_connection_that_ends_in_the_middle_of_a_call(
     assert await remote.spendable_sat() == before_sat - AMOUNT_SAT
     assert len(await sends(remote.wallet)) == 1
     await assert_settled(remote.wallet)
+
+
+@pytest.mark.parametrize("rpc", ["RequestArkoorCosign", "RegisterVtxoTransactions", "PostArkoorMessage"])
+async def test_an_answer_after_the_deadline_is_asked_for_again(
+    net: Net, alice: Owner, bob: Owner, rpc: str
+) -> None:
+    """The deadline of a call is ten minutes, here a second; the server does everything, and says it later."""
+    server: Any = alice.wallet.server
+    connection = server._connection
+    connection._settings = replace(connection._settings, call_timeout_seconds=1.0)
+    await server.info()
+    before_sat = await alice.spendable_sat()
+    number = net.fault(rpc, stage="after-commit", kind="delay", seconds=3)
+    with suppress(BarkdError):
+        await impatient_sends(alice.wallet).send(await bob.wallet.new_address(), AMOUNT_SAT)
+    assert hits(net, number) == 1
+    net.honest()
+    connection._settings = replace(connection._settings, call_timeout_seconds=600.0)
+    await alice.wallet.arkoor.drive_all()
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+    assert await alice.spendable_sat() == before_sat - AMOUNT_SAT
+    assert len(await sends(alice.wallet)) == 1
+    await assert_settled(alice.wallet)
+
+
+# --- answers of another size
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize("size", [5 * MIB, 70 * MIB])
+async def test_a_proposal_of_a_round_that_is_too_large(net: Net, alice: Owner, size: int) -> None:
+    """Five MiB are received, and are no transaction; seventy are not received at all. The round is not
+    signed, the wallet lives on, and takes part in the next one.
+    """
+    before_sat = await alice.spendable_sat()
+    liar = between(alice)
+    await alice.wallet.rounds.refresh_all()
+    number = net.fault(
+        "SubscribeRounds",
+        stage="stream",
+        message="vtxo_proposal",
+        kind="mutate",
+        path="vtxo_proposal.unsigned_round_tx",
+        mutation="set",
+        value="00" * size,
+    )
+    with pytest.raises(BarkdError) as refused:
+        await hold_round(net, alice)
+    assert hits(net, number) == 1
+    assert ("larger than max" in chain_text(refused.value)) == (size > 64 * MIB)
+    assert liar.calls["provide_vtxo_signatures"] == 0
+    assert (await alice.wallet.balance()).total_sat == before_sat
+    net.honest()
+    await net.restart_ark_server()
+    await hold_round(net, alice)
+    await settle(net, alice)
+    await assert_nothing_stuck(alice)
+    (movement,) = await refreshes(alice)
+    assert movement.status is MovementStatus.SUCCESSFUL
+    assert await alice.spendable_sat() == before_sat - movement.offchain_fee_sat
+
+
+async def test_a_mailbox_page_that_is_too_large(net: Net, alice: Owner, bob: Owner) -> None:
+    """Garbage of five MiB is a bad VTXO like any other; of seventy, a page that cannot be had for now."""
+    for size in (5 * MIB, 70 * MIB):
+        before_sat = await bob.spendable_sat()
+        number = net.fault(
+            "ReadMailbox",
+            stage="reply",
+            kind="mutate",
+            path="messages.0.arkoor.vtxos.0",
+            mutation="set",
+            value="00" * size,
+        )
+        await alice.wallet.send_arkoor(await bob.wallet.new_address(), AMOUNT_SAT)
+        if size > 64 * MIB:
+            with pytest.raises(BarkdError, match="larger than max"):
+                await bob.wallet.sync_mailbox()
+        else:
+            await bob.wallet.sync_mailbox()
+        assert hits(net, number) == 1
+        assert await bob.spendable_sat() == before_sat
+        net.honest()
+        await alice.wallet.send_arkoor(await bob.wallet.new_address(), AMOUNT_SAT)
+        await bob.wallet.sync_mailbox()
+        await bob.wallet.recovery.start()  # what was garbage is found
+        assert await bob.spendable_sat() == before_sat + 2 * AMOUNT_SAT
 
 
 # --- protocol versions
@@ -178,6 +273,107 @@ async def test_a_vtxo_that_the_server_takes_for_exited(net: Net, alice: Owner, b
     await alice.wallet.send_arkoor(address, flagged.amount_sat)
     await bob.wallet.sync_mailbox()
     assert await bob.spendable_sat() == AMOUNT_SAT + flagged.amount_sat
+
+
+@pytest.mark.parametrize("code", ["INTERNAL", "INVALID_ARGUMENT"])
+async def test_a_vtxo_that_the_server_says_is_spent_and_is_not(
+    net: Net, alice: Owner, bob: Owner, caplog: pytest.LogCaptureFixture, code: str
+) -> None:
+    """Only its words say so, the state that it answers with does not: nothing is lost by them."""
+    (vtxo,) = await alice.wallet.list_vtxos(include_all=False)
+    before = await alice.wallet.balance()
+    address = await bob.wallet.new_address()
+    number = net.fault(
+        "RequestArkoorCosign",
+        stage="before",
+        kind="error",
+        code=code,
+        text=f"vtxo {vtxo.id} is already spent",
+        identifiers=str(vtxo.id) if code == "INVALID_ARGUMENT" else None,
+        count=None,
+    )
+    with pytest.raises(BarkdError) as refused:
+        await impatient_sends(alice.wallet, wait_secs=5).send(address, AMOUNT_SAT)
+    assert f"vtxo {vtxo.id} is already spent" in chain_text(refused.value) + caplog.text
+    assert 0 < hits(net, number) < 100
+    assert (await alice.wallet.balance()).total_sat == before.total_sat
+    assert await alice.wallet.encoded_vtxo(vtxo.id)  # it could still exit
+    net.honest()
+    await alice.wallet.arkoor.drive_all()
+    await alice.wallet.recovery.retry()
+    if not await sends(alice.wallet):  # refused, and so undone
+        await alice.wallet.send_arkoor(address, AMOUNT_SAT)
+    await assert_settled(alice.wallet)
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+    assert await alice.spendable_sat() == before.spendable_sat - AMOUNT_SAT
+
+
+async def test_a_payment_that_is_taken_and_never_delivered(net: Net, alice: Owner, bob: Owner) -> None:
+    """The payer cannot tell: OK, says the server. The recipient hears nothing, and finds it by his keys."""
+    before_sat = await alice.spendable_sat()
+    number = net.fault("PostArkoorMessage", stage="before", kind="swallow", count=None)
+    await alice.wallet.send_arkoor(await bob.wallet.new_address(), AMOUNT_SAT)
+    assert hits(net, number) >= 1
+    net.honest()
+    await assert_settled(alice.wallet)
+    assert await alice.spendable_sat() == before_sat - AMOUNT_SAT
+    await bob.wallet.sync_mailbox()
+    assert await bob.spendable_sat() == 0
+    await bob.wallet.recovery.start()
+    assert await bob.spendable_sat() == AMOUNT_SAT
+    await bob.wallet.send_arkoor(await alice.wallet.new_address(), AMOUNT_SAT)
+
+
+async def test_signatures_that_are_taken_and_thrown_away(net: Net, alice: Owner) -> None:
+    """OK, says the server, and goes on without whoever has not signed: that costs a round, and no more."""
+    before = await alice.wallet.balance()
+    vtxos = {vtxo.id for vtxo in await alice.wallet.list_vtxos(include_all=False)}
+    await alice.wallet.rounds.refresh_all()
+    number = net.fault("ProvideVtxoSignatures", stage="before", kind="swallow", count=None)
+    await hold_round(net, alice)
+    assert hits(net, number) >= 1
+    net.honest()
+    assert (await alice.wallet.balance()).total_sat == before.total_sat
+    assert {vtxo.id for vtxo in await alice.wallet.list_vtxos(include_all=True)} == vtxos
+    for _ in range(3):
+        await hold_round(net, alice)
+        await settle(net, alice)
+    await assert_nothing_stuck(alice)
+    (movement,) = await refreshes(alice)
+    assert movement.status is MovementStatus.SUCCESSFUL
+    assert await alice.spendable_sat() == before.spendable_sat - movement.offchain_fee_sat
+
+
+async def test_a_payment_that_the_server_cancels_after_the_grant(net: Net, bob: Owner) -> None:
+    """The answer with the grant is lost, and next the server says that it will not take the payment."""
+    outside = Outside(net)
+    claims = net.fault("ClaimLightningReceive", stage="before", kind="delay", count=None)
+    number = net.fault(
+        "PrepareLightningReceiveClaim", stage="after-commit", kind="error", code="UNAVAILABLE", count=None
+    )
+    await outside.pay(await bob.wallet.lightning.create_invoice(10_000))
+
+    async def is_granted() -> bool:
+        with suppress(BarkdError):
+            await bob.wallet.lightning.resume()
+        return hits(net, number) >= 1
+
+    await until(is_granted)
+    canceled = {"path": "status", "mutation": "set", "value": 4, "count": None}
+    net.fault("CheckLightningReceive", stage="reply", kind="mutate", **canceled)
+
+    async def is_over() -> bool:
+        await bob.wallet.lightning.resume()
+        return await bob.wallet.lightning.receives() == []
+
+    await until(is_over)
+    assert hits(net, claims) == 0
+    assert await outside.incoming() == ["held"], "the payer's money is not the server's"
+    assert await bob.wallet.balance() == Balance()
+    await assert_settled(bob.wallet)
+    net.honest()
+    await assert_receives(bob, outside, 0)
 
 
 @BOTH
@@ -276,6 +472,7 @@ async def move_server(net: Net, offset: int) -> None:
         address=f"127.0.0.1:{old.port}",
         admin_address=f"127.0.0.1:{old.admin_port}",
         clock=net.devnet.clock,
+        lightning_node=old._lightning_parts.node,
     )
     net.devnet = replace(net.devnet, ark_server=new)
 
@@ -313,3 +510,34 @@ async def test_a_server_that_is_not_at_our_height(
     (movement,) = await refreshes(alice)
     assert movement.status is MovementStatus.SUCCESSFUL
     assert await alice.spendable_sat() == before_sat - movement.offchain_fee_sat
+
+
+@pytest.mark.parametrize("offset", [-3, 20])
+async def test_boards_and_lightning_with_a_server_that_is_not_at_our_height(
+    net: Net, alice: Owner, offset: int
+) -> None:
+    """What it refuses costs nothing; and all works once it is where we are."""
+    await move_server(net, offset)
+    before_sat = await alice.spendable_sat()
+    invoice = await Outside(net).invoice(AMOUNT_SAT)
+    if offset > 0:
+        with pytest.raises(BarkdError) as refused:
+            await pay_invoice(alice, invoice)
+        assert "requested expiry is too low" in chain_text(refused.value)
+        assert await alice.spendable_sat() == before_sat
+        await assert_settled(alice.wallet)
+    else:
+        await ends_as(alice, await pay_invoice(alice, invoice), SendState.PAID)
+    await alice.board(50_000)
+
+    await move_server(net, 0)
+    if offset > 0:
+        await ends_as(alice, await pay_invoice(alice, invoice), SendState.PAID)
+    await alice.wallet.boards.drive_all()
+    balance = await alice.wallet.balance()
+    movements = await alice.wallet.list_movements()
+    assert {each.status for each in movements if each.effective_balance_sat} == {MovementStatus.SUCCESSFUL}
+    assert balance.total_sat == sum(each.effective_balance_sat for each in movements)
+    paid_sat = AMOUNT_SAT + sum(each.offchain_fee_sat for each in movements[:2])
+    assert balance == Balance(spendable_sat=before_sat + 50_000 - paid_sat)
+    await assert_settled(alice.wallet)
