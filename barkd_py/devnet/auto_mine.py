@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from barkd_py.bitcoin.tx import Txid
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain.node import Node
 from barkd_py.errors import ChainError
 
 log = logging.getLogger(__name__)

@@ -38,11 +38,11 @@ from starlette.routing import BaseRoute, Route
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.tx import Tx, TxDecodeError, Txid, TxOut
 from barkd_py.bitcoin.units import MAX_MONEY_SAT, BlockRef, FeeRate, Network
-from barkd_py.devnet import faucet
 from barkd_py.devnet.armed_faults import ArmedFaults, Describable
 from barkd_py.devnet.auto_mine import AutoMiner
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.node import Node
 from barkd_py.devnet.clock import DevnetClock
-from barkd_py.devnet.node import Node
 from barkd_py.devnet.request_body import integer, json_body, number, text
 from barkd_py.errors import BarkdError, InvalidInput, NotFound, chain_text
 

@@ -24,10 +24,10 @@ from barkd_py.bitcoin.address import InvalidAddress, WrongNetworkAddress, addres
 from barkd_py.bitcoin.script import ScriptType, script_type
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxOut
 from barkd_py.bitcoin.units import Network
+from barkd_py.devnet.chain.index import IndexedBlock, Spend, script_hash
+from barkd_py.devnet.chain.node import Node, NodeRefusal
+from barkd_py.devnet.chain.pool import PoolEntry
 from barkd_py.devnet.http_faults import FaultMiddleware, HttpFaults
-from barkd_py.devnet.index import IndexedBlock, Spend, script_hash
-from barkd_py.devnet.node import Node, NodeRefusal
-from barkd_py.devnet.pool import PoolEntry
 
 #: Confirmed transactions of a page; wallets stop at a shorter one.
 _PAGE = 25

@@ -14,7 +14,6 @@ from typing import Any
 
 from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import SAT_PER_BTC
-from barkd_py.devnet import faucet
 from barkd_py.devnet.ark_levers import ark_server_routes
 from barkd_py.devnet.ark_server.chain import NodeChain
 from barkd_py.devnet.ark_server.faults import Fault, Faults
@@ -22,8 +21,10 @@ from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.ark_server_slot import ArkServerSlot
 from barkd_py.devnet.auto_mine import AutoMiner
-from barkd_py.devnet.bitcoind import BitcoindNode
-from barkd_py.devnet.block import COINBASE_MATURITY
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.bitcoind import BitcoindNode
+from barkd_py.devnet.chain.block import COINBASE_MATURITY
+from barkd_py.devnet.chain.node import Node
 from barkd_py.devnet.clock import DevnetClock
 from barkd_py.devnet.control import ControlParts, DescribedFaults, control_app
 from barkd_py.devnet.esplora import esplora_app
@@ -32,7 +33,6 @@ from barkd_py.devnet.lightning.levers import lightning_routes
 from barkd_py.devnet.lightning.lnurl import lnurl_routes
 from barkd_py.devnet.lightning.outside import Outside
 from barkd_py.devnet.lightning.server_node import ServerNode
-from barkd_py.devnet.node import Node
 from barkd_py.devnet.serving import serving
 from barkd_py.devnet.state_dir import DirectoryState, locked
 from barkd_py.errors import ChainError
@@ -201,7 +201,7 @@ async def _start_node(options: DevnetOptions, clock: DevnetClock) -> Node:
     if options.bitcoind is not None:
         return await BitcoindNode.start(options.bitcoind, options.directory / "bitcoind")
     # With a bitcoind, devnet does not need the kernel library.
-    from barkd_py.devnet.chain import LocalNode
+    from barkd_py.devnet.chain.local import LocalNode
 
     # Reading a long chain takes a moment; nothing else uses the node yet.
     return await asyncio.to_thread(LocalNode, options.directory / "chain", clock)

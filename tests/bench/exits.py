@@ -20,8 +20,8 @@ from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.tx import Tx, TxOut
 from barkd_py.bitcoin.units import FeeRate, Network
-from barkd_py.devnet import faucet
-from barkd_py.devnet.chain import LocalNode
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.local import LocalNode
 from barkd_py.wallet.exits.claim import build_claim
 from barkd_py.wallet.exits.starts import verify_chain
 from barkd_py.wallet.store import Store

@@ -22,10 +22,10 @@ import httpx
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import Network
-from barkd_py.devnet import faucet
 from barkd_py.devnet.ark_server.faults import Fault
 from barkd_py.devnet.ark_server.rounds.events import RoundFinished
 from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.devnet.chain import faucet
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
 from tests.bench.daemons import Subject, cpu_ms, find_subjects, post_nothing
 from tests.bench.report import OURS, Report

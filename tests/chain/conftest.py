@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from barkd_py.chain.source import ChainSource
-from barkd_py.devnet.chain import LocalNode
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain.local import LocalNode
+from barkd_py.devnet.chain.node import Node
 from tests.fakes.chains import Clock, bitcoind_source, esplora_source
 from tests.fakes.node_rpc import NodeRpc
 

@@ -14,8 +14,8 @@ from barkd_py.chain.source import (
     NotFound,
     Spend,
 )
-from barkd_py.devnet import faucet
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.node import Node
 from tests.fakes.coins import Stranger
 
 UNKNOWN = Txid(bytes(31) + b"\x07")

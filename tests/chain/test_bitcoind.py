@@ -8,7 +8,7 @@ import pytest
 from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.chain.bitcoind import BitcoindSource, CookieFile, RpcClient, RpcError, UserPass
 from barkd_py.chain.source import BroadcastError, ChainMisconfigured, NodeTooOld
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain.node import Node
 from barkd_py.errors import ChainUnavailable
 from tests.chain.test_esplora import TX, Server
 from tests.fakes.chains import FALLBACK, Clock, bitcoind_source

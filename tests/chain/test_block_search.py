@@ -6,8 +6,8 @@ from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.bitcoind import BitcoindSource
 from barkd_py.chain.source import ChainMoved, WalletQuery
-from barkd_py.devnet import faucet
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.node import Node
 from tests.chain.test_matching import Window, script
 from tests.fakes.chains import FALLBACK, Clock, bitcoind_source, rpc_client
 from tests.fakes.node_rpc import NodeRpc

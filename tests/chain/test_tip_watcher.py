@@ -13,7 +13,7 @@ from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.block_announcements import ZmqUnusable, listen_for_blocks
 from barkd_py.chain.source import ChainSource
 from barkd_py.chain.tip_watcher import watch_tip, watch_tip_announced
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain.node import Node
 from barkd_py.errors import ChainUnavailable
 
 NEVER_S = 3_600.0

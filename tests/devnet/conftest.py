@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from barkd_py.devnet.chain import LocalNode
+from barkd_py.devnet.chain.local import LocalNode
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.script import p2tr_script
 from barkd_py.bitcoin.sighash import taproot_key_spend_sighash
 from barkd_py.bitcoin.tx import P2A_SCRIPT, OutPoint, Tx, TxIn, TxOut
-from barkd_py.devnet import faucet
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.node import Node
 
 _KEY = SecretKey(sha256(b"purse"))
 

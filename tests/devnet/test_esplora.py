@@ -10,12 +10,12 @@ import pytest
 from barkd_py.bitcoin.address import address_from_script
 from barkd_py.bitcoin.tx import Tx
 from barkd_py.bitcoin.units import Network
-from barkd_py.devnet import faucet
-from barkd_py.devnet.block import Block
-from barkd_py.devnet.chain import LocalNode
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.block import Block
+from barkd_py.devnet.chain.index import script_hash
+from barkd_py.devnet.chain.local import LocalNode
 from barkd_py.devnet.esplora import esplora_app
 from barkd_py.devnet.http_faults import BadHttpFault, HttpFault, HttpFaults
-from barkd_py.devnet.index import script_hash
 from tests.devnet.purse import SCRIPT, Purse, anchor, exit_child, exit_parent, pay, spend
 
 UNKNOWN = "77" * 32

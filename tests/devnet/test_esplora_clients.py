@@ -13,8 +13,8 @@ import pytest
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.tx import Txid
 from barkd_py.bitcoin.units import Network
-from barkd_py.devnet import faucet
-from barkd_py.devnet.chain import LocalNode
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.local import LocalNode
 from barkd_py.devnet.esplora import esplora_app
 from barkd_py.devnet.http_faults import HttpFault, HttpFaults
 from barkd_py.devnet.serving import serving

@@ -5,8 +5,8 @@ import httpx
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.bitcoind import BitcoindSource, RpcClient, UserPass
 from barkd_py.chain.esplora import EsploraSource
+from barkd_py.devnet.chain.node import Node
 from barkd_py.devnet.esplora import esplora_app
-from barkd_py.devnet.node import Node
 from tests.fakes.node_rpc import PASSWORD, USER, NodeRpc
 
 FALLBACK = FeeRate(250)

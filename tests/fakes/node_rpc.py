@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid
-from barkd_py.devnet.index import IndexedBlock
-from barkd_py.devnet.node import Node, NodeRefusal
+from barkd_py.devnet.chain.index import IndexedBlock
+from barkd_py.devnet.chain.node import Node, NodeRefusal
 
 USER, PASSWORD = "__cookie__", "secret"
 

@@ -15,9 +15,9 @@ import pytest
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.bitcoind import BitcoindSource, CookieFile, RpcClient
 from barkd_py.chain.source import ChainSource
-from barkd_py.devnet.bitcoind import BitcoindNode, BitcoindProcess, BitcoindRpc, free_port
-from barkd_py.devnet.index import ChainIndex
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain.bitcoind import BitcoindNode, BitcoindProcess, BitcoindRpc, free_port
+from barkd_py.devnet.chain.index import ChainIndex
+from barkd_py.devnet.chain.node import Node
 from tests.fakes.chains import Clock, esplora_source
 
 START_TIMEOUT_S = 60.0

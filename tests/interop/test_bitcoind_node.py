@@ -7,9 +7,9 @@ import pytest
 
 from barkd_py.bitcoin.address import address_from_script
 from barkd_py.bitcoin.units import Network
-from barkd_py.devnet import faucet
-from barkd_py.devnet.bitcoind import BitcoindNode, BitcoindRpc
-from barkd_py.devnet.node import NodeRefusal
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.bitcoind import BitcoindNode, BitcoindRpc
+from barkd_py.devnet.chain.node import NodeRefusal
 from barkd_py.errors import ChainUnavailable
 from tests.devnet.purse import SCRIPT, Purse, exit_child, exit_parent, pay, spend
 

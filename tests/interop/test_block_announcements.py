@@ -6,7 +6,7 @@ import pytest
 
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.tip_watcher import watch_tip_announced
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain.node import Node
 from tests.interop.real_node import RunningBitcoind, bitcoind, node  # noqa: F401
 
 pytestmark = pytest.mark.interop

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from barkd_py.devnet.bitcoind import BitcoindNode
-from tests.devnet.policy_suite import *  # noqa: F403
+from barkd_py.devnet.chain.bitcoind import BitcoindNode
+from tests.devnet.chain.policy_suite import *  # noqa: F403
 from tests.devnet.purse import Purse
 
 pytestmark = [pytest.mark.interop, pytest.mark.asyncio(loop_scope="module")]

@@ -9,8 +9,8 @@ from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import Network
 from barkd_py.chain.esplora import EsploraSource
 from barkd_py.chain.source import GENESIS_HASHES, ChainSource
-from barkd_py.devnet import faucet
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.node import Node
 from barkd_py.errors import ChainUnavailable, StoreError
 from barkd_py.onchain.errors import OnchainStoreMismatch
 from barkd_py.onchain.keychain import Keychain, bdk_network, wallet_descriptor

@@ -9,8 +9,8 @@ from barkd_py.bitcoin.bip32 import Seed
 from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import Network
 from barkd_py.chain.source import ChainSource
-from barkd_py.devnet import faucet
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.node import Node
 from barkd_py.onchain.keychain import Keychain, wallet_descriptor
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.wallet.store.onchain import OnchainTables

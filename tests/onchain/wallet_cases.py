@@ -10,8 +10,8 @@ from barkd_py.bitcoin.bip32 import Seed
 from barkd_py.bitcoin.tx import Tx, Txid, TxOut, fee_anchor
 from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.chain.source import ChainSource, Mempool
-from barkd_py.devnet import faucet
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.node import Node
 from barkd_py.errors import chain_text
 from barkd_py.onchain.cpfp import InsufficientConfirmedFunds
 from barkd_py.onchain.errors import TxBuildFailed

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import BlockRef
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain.node import Node
 
 
 @dataclass(frozen=True, slots=True)

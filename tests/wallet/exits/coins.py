@@ -26,8 +26,8 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.musig import generate_nonce
 from barkd_py.bitcoin.tx import OutPoint, Tx, TxOut
-from barkd_py.devnet import faucet
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.node import Node
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.store.keys import VtxoKey
 

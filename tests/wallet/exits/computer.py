@@ -10,7 +10,7 @@ from pathlib import Path
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.chain.source import ChainSource
-from barkd_py.devnet.chain import LocalNode
+from barkd_py.devnet.chain.local import LocalNode
 from tests.fakes.chains import Clock
 from tests.wallet.exits.conftest import World, source
 from tests.wallet.exits.gates import Gate, When

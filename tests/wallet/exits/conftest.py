@@ -14,8 +14,8 @@ from barkd_py.bitcoin.bip32 import Seed, parse_mnemonic
 from barkd_py.bitcoin.tx import Tx, Txid, TxOut
 from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.chain.source import ChainSource
-from barkd_py.devnet import faucet
-from barkd_py.devnet.chain import LocalNode
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.local import LocalNode
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.exits.states import Claimable, ExitState, ExitStatus, Processing

@@ -8,7 +8,7 @@ from barkd_py.bitcoin.script import p2tr_script
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Txid, TxOut
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.source import Confirmed, Mempool, NotFound, Spend, TxStatus
-from barkd_py.devnet import faucet
+from barkd_py.devnet.chain import faucet
 from barkd_py.wallet.exits.errors import BlockRetrievalFailure, TransactionRetrievalFailure
 from barkd_py.wallet.exits.states import AwaitingDelta, Claimable, Claimed, Processing, Start, WalletOrigin
 from tests.fakes.coins import Stranger

@@ -16,11 +16,11 @@ from barkd_py.bitcoin.bip32 import Seed, generate_mnemonic, parse_mnemonic
 from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import WalletConfig
-from barkd_py.devnet import faucet
 from barkd_py.devnet.ark_server.chain import NodeChain
 from barkd_py.devnet.ark_server.faults import Fault
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.devnet.chain import faucet
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
 from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.store import Store, snapshot

@@ -10,7 +10,7 @@ import pytest
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.tx import TxOut
 from barkd_py.daemon.loops import Daemon
-from barkd_py.devnet import faucet
+from barkd_py.devnet.chain import faucet
 from barkd_py.server_rpc.streams import Backoff
 from tests.support.processes import until
 from tests.wallet.flows.conftest import BOB, Net, Owner

@@ -13,7 +13,7 @@ from barkd_py.daemon.errors import CreationFailed
 from barkd_py.daemon.new_wallet import CreateWallet, Esplora
 from barkd_py.daemon.runtime import Runtime
 from barkd_py.datadir import Datadir
-from barkd_py.devnet import faucet
+from barkd_py.devnet.chain import faucet
 from barkd_py.errors import chain_text
 from barkd_py.wallet.movements import BOARD
 from barkd_py.wallet.store import Store

@@ -18,7 +18,7 @@ from barkd_py.bitcoin.units import BlockRef
 from barkd_py.devnet.ark_server.chain import NodeChain
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
-from barkd_py.devnet.node import Node
+from barkd_py.devnet.chain.node import Node
 from barkd_py.errors import BarkdError, ServerRejected, chain_text
 from barkd_py.server_rpc.api import RoundParticipation
 from barkd_py.wallet.balance import Balance

@@ -9,7 +9,7 @@ from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.devnet.ark_server.chain import NodeChain
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
-from barkd_py.devnet.chain import LocalNode
+from barkd_py.devnet.chain.local import LocalNode
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from tests.devnet.ark_server.client import Client, Refusal
 from tests.devnet.ark_server.conftest import StartServer

@@ -13,11 +13,11 @@ from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.tx import OutPoint, Tx, TxOut
 from barkd_py.bitcoin.units import BlockRef
-from barkd_py.devnet import faucet
 from barkd_py.devnet.ark_server.chain import NodeChain
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.watch.watchman import PROGRESS_DEPTH, Patrol
-from barkd_py.devnet.chain import LocalNode
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.local import LocalNode
 from barkd_py.errors import ChainError
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from tests.devnet.ark_server.rounds.client import LockedCoins, RoundClient

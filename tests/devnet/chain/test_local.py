@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from barkd_py.bitcoin.tx import BlockHash, Tx
-from barkd_py.devnet import faucet
-from barkd_py.devnet.block import Block, merkle_root, solve
-from barkd_py.devnet.block_log import BlockLog
-from barkd_py.devnet.chain import LocalNode
-from barkd_py.devnet.kernel import BlockRejected
-from barkd_py.devnet.node import NodeRefusal
+from barkd_py.devnet.chain import faucet
+from barkd_py.devnet.chain.block import Block, merkle_root, solve
+from barkd_py.devnet.chain.block_log import BlockLog
+from barkd_py.devnet.chain.kernel import BlockRejected
+from barkd_py.devnet.chain.local import LocalNode
+from barkd_py.devnet.chain.node import NodeRefusal
 from tests.devnet.purse import Purse, coin_of, exit_child, exit_parent, pay, spend
 
 
@@ -338,7 +338,7 @@ async def test_refused_blocks_leave_no_trace_in_the_log(node: LocalNode, tmp_pat
 _MINE_FOR_EVER = """
 import asyncio, sys
 from pathlib import Path
-from barkd_py.devnet.chain import LocalNode
+from barkd_py.devnet.chain.local import LocalNode
 
 async def main():
     node = LocalNode(Path(sys.argv[1]))

@@ -12,9 +12,9 @@ from barkd_py.bitcoin.script import p2tr_script
 from barkd_py.bitcoin.sighash import taproot_key_spend_sighash
 from barkd_py.bitcoin.tx import P2A_SCRIPT, OutPoint, Tx, TxIn, TxOut
 from barkd_py.bitcoin.units import DUST_SAT, FeeRate
-from barkd_py.devnet.block import COINBASE_MATURITY
-from barkd_py.devnet.index import script_hash
-from barkd_py.devnet.node import RPC_TRANSACTION_REJECTED, Node, NodeRefusal
+from barkd_py.devnet.chain.block import COINBASE_MATURITY
+from barkd_py.devnet.chain.index import script_hash
+from barkd_py.devnet.chain.node import RPC_TRANSACTION_REJECTED, Node, NodeRefusal
 from barkd_py.errors import InsufficientFunds, InvalidInput
 
 _KEY = SecretKey(sha256(b"barkd devnet faucet"))

@@ -1,6 +1,6 @@
 """The unconfirmed transactions, found by id, by the outputs they spend and by the scripts they touch.
 
-This is a container without rules. `barkd_py.devnet.mempool` decides what enters it when devnet validates by
+This is a container without rules. `mempool` decides what enters it when devnet validates by
 itself; a real bitcoind decides when devnet runs one, and the container mirrors its mempool.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxOut
-from barkd_py.devnet.index import Spend, script_hash
+from barkd_py.devnet.chain.index import Spend, script_hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The mempool of the built-in node: what may wait for the next block, alone or as a package.
 
 `Mempool` answers ``sendrawtransaction`` and ``submitpackage`` as a node does. The rules themselves are in
-`barkd_py.devnet.policy`; here is their order, what replaces what, and what a block does to the pool.
+`policy`; here is their order, what replaces what, and what a block does to the pool.
 
 A package is a child with its parents. Each transaction is tried alone first; those that fail only because
 they pay too little, or because an output is missing that a parent makes, are then judged together by the fee
@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 from barkd_py.bitcoin.tx import Tx, TxDecodeError, Txid, TxOut
 from barkd_py.bitcoin.units import SAT_PER_BTC
-from barkd_py.devnet import policy
-from barkd_py.devnet.block import MAX_BLOCK_WEIGHT_WU, Block
-from barkd_py.devnet.index import ChainIndex
-from barkd_py.devnet.node import (
+from barkd_py.devnet.chain import policy
+from barkd_py.devnet.chain.block import MAX_BLOCK_WEIGHT_WU, Block
+from barkd_py.devnet.chain.index import ChainIndex
+from barkd_py.devnet.chain.node import (
     RPC_ALREADY_IN_UTXO_SET,
     RPC_DESERIALIZATION_ERROR,
     RPC_INVALID_PARAMETER,
@@ -27,8 +27,8 @@ from barkd_py.devnet.node import (
     RPC_TRANSACTION_REJECTED,
     NodeRefusal,
 )
-from barkd_py.devnet.policy import Outlook, PolicyRefusal, Replacement
-from barkd_py.devnet.pool import PoolEntry, TxPool
+from barkd_py.devnet.chain.policy import Outlook, PolicyRefusal, Replacement
+from barkd_py.devnet.chain.pool import PoolEntry, TxPool
 
 _MAX_PACKAGE = 25
 

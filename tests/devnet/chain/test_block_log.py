@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from barkd_py.devnet.block_log import BlockLog
+from barkd_py.devnet.chain.block_log import BlockLog
 from barkd_py.errors import StoreError
 
 BLOCKS = (b"first block", b"second", b"third one")

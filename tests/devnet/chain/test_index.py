@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from barkd_py.bitcoin.tx import OutPoint, Tx
-from barkd_py.devnet.chain import LocalNode
-from barkd_py.devnet.index import ChainIndex, script_hash
+from barkd_py.devnet.chain.index import ChainIndex, script_hash
+from barkd_py.devnet.chain.local import LocalNode
 from tests.devnet.purse import SCRIPT, Purse, coin_of, pay, spend
 
 OTHER = b"\x51\x20" + b"\x06" * 32

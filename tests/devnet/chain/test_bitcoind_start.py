@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from barkd_py.devnet.bitcoind import BitcoindNode
+from barkd_py.devnet.chain.bitcoind import BitcoindNode
 from barkd_py.errors import ChainUnavailable
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from barkd_py.bitcoin.tx import Txid
-from barkd_py.devnet.node import NodeRefusal
-from tests.devnet.policy_cases import (
+from barkd_py.devnet.chain.node import NodeRefusal
+from tests.devnet.chain.policy_cases import (
     NO_PACKAGE_CASES,
     PACKAGE_CASES,
     TX_CASES,

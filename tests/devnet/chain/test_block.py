@@ -8,7 +8,7 @@ from bitcoin.core import CBlock
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.hashes import sha256d
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
-from barkd_py.devnet.block import (
+from barkd_py.devnet.chain.block import (
     Block,
     BlockHeader,
     BlockTemplate,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from barkd_py.devnet.chain import LocalNode
-from tests.devnet.policy_suite import *  # noqa: F403
+from barkd_py.devnet.chain.local import LocalNode
+from tests.devnet.chain.policy_suite import *  # noqa: F403
 from tests.devnet.purse import Purse
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

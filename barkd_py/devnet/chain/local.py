@@ -27,20 +27,20 @@ from typing import Any
 
 from barkd_py.bitcoin.tx import BlockHash, Tx, TxDecodeError, Txid
 from barkd_py.bitcoin.units import MAX_MONEY_SAT, BlockRef
-from barkd_py.devnet.block import MEDIAN_TIME_SPAN, Block, BlockTemplate, build_block, median_time
-from barkd_py.devnet.block_log import BlockLog
-from barkd_py.devnet.faucet import FAUCET_SCRIPT
-from barkd_py.devnet.index import ChainIndex
-from barkd_py.devnet.kernel import BlockConnected, BlockDisconnected, BlockRejected, ChainChange, Kernel
-from barkd_py.devnet.mempool import Mempool
-from barkd_py.devnet.node import (
+from barkd_py.devnet.chain.block import MEDIAN_TIME_SPAN, Block, BlockTemplate, build_block, median_time
+from barkd_py.devnet.chain.block_log import BlockLog
+from barkd_py.devnet.chain.faucet import FAUCET_SCRIPT
+from barkd_py.devnet.chain.index import ChainIndex
+from barkd_py.devnet.chain.kernel import BlockConnected, BlockDisconnected, BlockRejected, ChainChange, Kernel
+from barkd_py.devnet.chain.mempool import Mempool
+from barkd_py.devnet.chain.node import (
     RPC_INVALID_ADDRESS_OR_KEY,
     RPC_INVALID_PARAMETER,
     RPC_TRANSACTION_ERROR,
     ChangeSignal,
     NodeRefusal,
 )
-from barkd_py.devnet.pool import PoolEntry, TxPool
+from barkd_py.devnet.chain.pool import PoolEntry, TxPool
 from barkd_py.errors import StoreError
 
 log = logging.getLogger(__name__)

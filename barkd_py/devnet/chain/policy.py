@@ -1,7 +1,7 @@
 """The rules of a node's mempool, one small function each.
 
 A rule looks at a transaction, the outputs it spends and what is confirmed or waiting already; it returns or
-raises `PolicyRefusal` with the node's own text. None of them changes anything: `barkd_py.devnet.mempool`
+raises `PolicyRefusal` with the node's own text. None of them changes anything: `mempool`
 runs them in the node's order (which matters, since the first refusal is what a wallet reads) and acts on the
 result.
 
@@ -21,9 +21,9 @@ from enum import Enum, auto
 from barkd_py.bitcoin.script import RETURN, ScriptType, is_p2a, script_type
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from barkd_py.bitcoin.units import MAX_MONEY_SAT, SAT_PER_BTC
-from barkd_py.devnet.block import COINBASE_MATURITY, MAX_BLOCK_WEIGHT_WU, is_coinbase
-from barkd_py.devnet.index import ChainIndex
-from barkd_py.devnet.pool import PoolEntry, TxPool
+from barkd_py.devnet.chain.block import COINBASE_MATURITY, MAX_BLOCK_WEIGHT_WU, is_coinbase
+from barkd_py.devnet.chain.index import ChainIndex
+from barkd_py.devnet.chain.pool import PoolEntry, TxPool
 from barkd_py.errors import ChainError
 
 #: Minimum fee rate of a transaction, and of what a replacement pays on top: 0.1 sat/vB.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxOut
 from barkd_py.bitcoin.units import BlockRef
-from barkd_py.devnet.block import MEDIAN_TIME_SPAN, Block, BlockHeader, median_time
+from barkd_py.devnet.chain.block import MEDIAN_TIME_SPAN, Block, BlockHeader, median_time
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,16 +25,16 @@ import httpx
 from barkd_py.bitcoin.address import address_from_script
 from barkd_py.bitcoin.tx import BlockHash, Tx, Txid, TxOut
 from barkd_py.bitcoin.units import BlockRef, Network
-from barkd_py.devnet.faucet import FAUCET_SCRIPT
-from barkd_py.devnet.index import ChainIndex
-from barkd_py.devnet.node import (
+from barkd_py.devnet.chain.faucet import FAUCET_SCRIPT
+from barkd_py.devnet.chain.index import ChainIndex
+from barkd_py.devnet.chain.node import (
     RPC_INVALID_ADDRESS_OR_KEY,
     RPC_INVALID_PARAMETER,
     RPC_TRANSACTION_REJECTED,
     ChangeSignal,
     NodeRefusal,
 )
-from barkd_py.devnet.pool import PoolEntry, TxPool
+from barkd_py.devnet.chain.pool import PoolEntry, TxPool
 from barkd_py.errors import ChainUnavailable
 
 log = logging.getLogger(__name__)

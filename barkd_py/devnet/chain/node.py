@@ -1,9 +1,8 @@
 """What devnet needs of a bitcoin node, whichever it is.
 
-Two nodes implement `Node`: `barkd_py.devnet.chain.LocalNode` (Bitcoin Core's consensus library and our
-mempool, no other program needed) and `barkd_py.devnet.bitcoind.BitcoindNode` (a real bitcoind). The Esplora
-face, the faucet, the control API and the Ark server use this interface only, and the same tests run against
-both.
+Two nodes implement `Node`: `local.LocalNode` (Bitcoin Core's consensus library and our mempool, no other
+program needed) and `bitcoind.BitcoindNode` (a real bitcoind). The Esplora face, the faucet, the control API
+and the Ark server use this interface only, and the same tests run against both.
 
 Reading goes through `index` (the active chain) and `pool` (unconfirmed transactions), which are plain objects
 in memory; `refresh` brings them up to date. Everything runs in one event loop: between two awaits the chain
@@ -16,8 +15,8 @@ from typing import Any, Protocol
 
 from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.bitcoin.units import BlockRef
-from barkd_py.devnet.index import ChainIndex
-from barkd_py.devnet.pool import TxPool
+from barkd_py.devnet.chain.index import ChainIndex
+from barkd_py.devnet.chain.pool import TxPool
 from barkd_py.errors import ChainError
 
 # Error codes of bitcoind's RPC interface.
