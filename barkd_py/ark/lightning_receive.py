@@ -23,7 +23,7 @@ from barkd_py.ark.clause import HashLock
 from barkd_py.ark.fees import FeeOverflow, FeeSchedule, lightning_receive_fee
 from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.policy import ServerHtlcReceivePolicy
-from barkd_py.ark.validation import UnexpectedTerms, is_standard
+from barkd_py.ark.validation import UnexpectedTerms, is_relayable
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.hashes import sha256
@@ -264,7 +264,7 @@ def verify_grant(
         raise GrantRefused("Server didn't return enough VTXOs to cover invoice amount")
     if granted_sat + MAX_FEE_RISE * terms.fee_sat < terms.amount_sat:
         raise GrantRefused(f"the server's fee has risen from {terms.fee_sat} to {fee_sat} sat")
-    stuck_sat = sum(vtxo.amount_sat for vtxo in vtxos if not is_standard(vtxo))
+    stuck_sat = sum(vtxo.amount_sat for vtxo in vtxos if not is_relayable(vtxo))
     if stuck_sat > MAX_STUCK_SAT:
         raise GrantRefused(f"{stuck_sat} of the {granted_sat} sat granted cannot exit")
     return fee_sat

@@ -15,12 +15,23 @@ Source: sheet 01 §10, §11, §16.
 
 from typing import Protocol
 
-from barkd_py.ark.genesis import HashLockedTransition
+from barkd_py.ark.genesis import GenesisItem, HashLockedTransition
 from barkd_py.ark.vtxo import MAX_U64, ExitStep, ServerVtxo, VtxoInvalid
 from barkd_py.bitcoin.keys import PublicKey, verify_schnorr
-from barkd_py.bitcoin.script import dust_limit_sat, is_p2tr
+from barkd_py.bitcoin.script import (
+    ScriptType,
+    dust_limit_sat,
+    is_op_return,
+    is_p2tr,
+    is_push_only,
+    script_type,
+)
 from barkd_py.bitcoin.tx import OutPoint, Tx, TxOut
 from barkd_py.errors import BarkdError, ProtocolViolation
+
+_TRUC_MAX_WEIGHT_WU = 4 * 10_000
+_P2WPKH_DUST_SAT = 294
+"""What nodes ask for; upstream's rule is 270."""
 
 
 class AnchorMismatch(VtxoInvalid):
@@ -173,6 +184,31 @@ def verify_standard(vtxo: ServerVtxo) -> None:
     problem = _standardness_problem(vtxo)
     if problem is not None:
         raise NonStandardVtxo(problem)
+
+
+def is_relayable(vtxo: ServerVtxo) -> bool:
+    """Whether every node of today relays the exit transactions, each with a child that pays for it.
+
+    Stricter than `is_standard`, which is upstream's: for what is taken in exchange for something, and may be
+    worth nothing else. Source: BIP-431 (TRUC); the default policy of Bitcoin Core 28 and 29.
+    """
+    if not is_standard(vtxo):
+        return False
+    return all(_is_item_relayable(vtxo, item) for item in vtxo.genesis)
+
+
+def _is_item_relayable(vtxo: ServerVtxo, item: GenesisItem) -> bool:
+    if item.exit_tx_weight_wu(vtxo.server_pubkey, vtxo.expiry_height) > _TRUC_MAX_WEIGHT_WU:
+        return False
+    data = [each.script_pubkey for each in item.siblings if is_op_return(each.script_pubkey)]
+    if len(data) > 1 or not all(is_push_only(script[1:]) for script in data):
+        return False
+    return not any(_is_dust_to_nodes(output) for output in item.siblings)
+
+
+def _is_dust_to_nodes(output: TxOut) -> bool:
+    is_key_hash = script_type(output.script_pubkey) is ScriptType.P2WPKH
+    return is_key_hash and output.value_sat < _P2WPKH_DUST_SAT
 
 
 def _standardness_problem(vtxo: ServerVtxo) -> str | None:

@@ -14,6 +14,8 @@ from bitcoin.core.script import (
     OP_HASH160,
     OP_RETURN,
     OP_SIZE,
+    CScript,
+    CScriptInvalidError,
 )
 
 from barkd_py.bitcoin.tx import P2A_SCRIPT
@@ -42,6 +44,7 @@ __all__ = [
     "is_op_return",
     "is_p2a",
     "is_p2tr",
+    "is_push_only",
     "op_return_script",
     "p2tr_script",
     "push_data",
@@ -82,6 +85,14 @@ def p2tr_script(output_x_only: bytes) -> bytes:
 def op_return_script(data: bytes) -> bytes:
     """An output that carries data and can never be spent."""
     return RETURN + push_data(data)
+
+
+def is_push_only(script: bytes) -> bool:
+    """Whether a script does nothing but push data; one that ends within a push does not."""
+    try:
+        return bool(CScript(script).is_push_only())
+    except CScriptInvalidError:
+        return False
 
 
 class ScriptType(Enum):

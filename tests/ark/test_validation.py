@@ -12,6 +12,7 @@ from barkd_py.ark.validation import (
     NonStandardVtxo,
     TransitionInvalid,
     UnexpectedTerms,
+    is_relayable,
     is_signature_valid,
     is_standard,
     validate,
@@ -330,3 +331,33 @@ def test_the_first_problem_is_named() -> None:
     with pytest.raises(NonStandardVtxo) as caught:
         verify_standard(replace(board, genesis=(item,)))
     assert str(caught.value) == "dust sibling output at genesis item 0/1, output 1"
+
+
+# -- what nodes relay
+
+P2TR = b"\x51\x20" + bytes(range(32))
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_real_vtxos_that_are_standard_relay(case: Case) -> None:
+    assert is_relayable(decode(case)) is case["is_standard"]
+
+
+@pytest.mark.parametrize(
+    ("siblings", "relays"),
+    [
+        pytest.param((TxOut(330, P2TR),) * 200, True, id="large"),
+        pytest.param((TxOut(330, P2TR),) * 240, False, id="larger than TRUC allows"),
+        pytest.param((TxOut(294, b"\x00\x14" + bytes(20)),), True, id="key hash"),
+        pytest.param((TxOut(293, b"\x00\x14" + bytes(20)),), False, id="key hash that is dust to nodes"),
+        pytest.param((TxOut(0, b"\x6a\x01a"),), True, id="data"),
+        pytest.param((TxOut(0, b"\x6a\x01a"),) * 2, False, id="data twice"),
+        pytest.param((TxOut(0, b"\x6a\xac"),), False, id="data that is none"),
+        pytest.param((TxOut(0, b"\x6a\x02a"),), False, id="data that is cut off"),
+        pytest.param((TxOut(329, P2TR),), False, id="dust"),
+    ],
+)
+def test_what_nodes_do_not_relay(siblings: tuple[TxOut, ...], relays: bool) -> None:
+    board = user_vtxo("board")
+    vtxo = replace(board, genesis=(replace(board.genesis[0], siblings=siblings),))
+    assert is_relayable(vtxo) is relays

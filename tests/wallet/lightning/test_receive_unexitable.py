@@ -8,6 +8,7 @@ import pytest
 from barkd_py.ark.lightning_receive import MAX_GRANT_DEPTH, MAX_STUCK_SAT, ClaimWindow, GrantRefused
 from barkd_py.ark.policy import ServerHtlcReceivePolicy
 from barkd_py.ark.vtxo import Vtxo
+from barkd_py.bitcoin.tx import TxOut
 from tests.wallet.lightning.receiver import Receiver
 from tests.wallet.samples import vtxo_of_depth
 
@@ -62,6 +63,19 @@ async def test_a_chain_that_would_take_for_ever(receiver: Receiver) -> None:
 
     receiver.liar.lies["prepare_lightning_receive_claim"] = lie
     await refuses(receiver, payment_hash, "26 exit transactions, which is too many")
+
+
+async def test_transactions_that_no_node_relays(receiver: Receiver) -> None:
+    payment_hash = await receiver.paid_invoice()
+    data = TxOut(0, b"\x6a\x01a")
+
+    def lie(grant: Any) -> Any:
+        (vtxo,) = grant.htlc_vtxos
+        first = replace(vtxo.genesis[0], siblings=(*vtxo.genesis[0].siblings, data, data))
+        return replace(grant, htlc_vtxos=(replace(vtxo, genesis=(first, *vtxo.genesis[1:])),))
+
+    receiver.liar.lies["prepare_lightning_receive_claim"] = lie
+    await refuses(receiver, payment_hash, "9880 of the 9880 sat granted cannot exit")
 
 
 def htlc_of_depth(depth: int, *, expiry_height: int, tree_expiry: int) -> Vtxo:
