@@ -28,6 +28,7 @@ from tests.crash.report import Run
 from tests.crash.troubles import TROUBLES, Trouble, run_trouble
 from tests.crash.world import KillPoint, World, running_world
 from tests.support.processes import start_devnet
+from tests.support.secret_watch import assert_no_secrets
 
 
 @asynccontextmanager
@@ -37,6 +38,7 @@ async def fresh_world(flow: Flow) -> AsyncIterator[World]:
         try:
             async with running_world(Path(directory) / "world", devnet) as world:
                 yield world
+            assert_no_secrets(Path(directory) / "world")
         finally:
             devnet.process.kill()
 

@@ -25,6 +25,7 @@ import httpx
 from tests.crash import report
 from tests.crash.books import Books
 from tests.support.processes import Daemon, Devnet, esplora, start_devnet
+from tests.support.secret_watch import assert_no_secrets
 
 WALLETS = ("alice", "bob", "carol", "dave")
 COIN_SAT = 2_000_000
@@ -185,6 +186,7 @@ async def soak(seconds: float, seed: int) -> str:
         await devnet.clear_faults()
         began = time.monotonic()
         await books.settle()
+        assert_no_secrets(directory)
         kinds: Counter[str] = Counter()
         for daemon in daemons.values():
             for movement in await daemon.get("/history"):

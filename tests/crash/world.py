@@ -27,6 +27,7 @@ from tests.support.proxies import (
     esplora_proxy,
     honest,
 )
+from tests.support.secret_watch import assert_no_secrets
 
 COIN_SAT = 5_000_000
 COINS = 4
@@ -251,6 +252,7 @@ class World:
         victim = self.victim
         directory = TemporaryDirectory(prefix="barkd-newcomer-", ignore_cleanup_errors=True)
         self.after_run.callback(directory.cleanup)
+        self.after_run.callback(assert_no_secrets, Path(directory.name))
         newcomer = DoomedDaemon(Path(directory.name) / "newcomer", self.nursery)
 
         def back() -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import httpx
 
@@ -190,7 +190,12 @@ def start_devnet(directory: Path, *options: str) -> Devnet:
 
 
 class Daemon:
-    """One of our daemons on a port of its own, without authentication unless there is a token."""
+    """One of our daemons on a port of its own, without authentication unless there is a token.
+
+    started: the data directory and the terminal of each that has run in this process.
+    """
+
+    started: ClassVar[set[tuple[Path, Path]]] = set()
 
     def __init__(
         self, datadir: Path, *, env: Mapping[str, str] | None = None, token: str | None = None
@@ -214,6 +219,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Launch it and wait until it answers."""
+        self.started.add((self.datadir, self.process.log))
         self.process.launch()
         deadline = time.monotonic() + START_DEADLINE_SECS
         while True:

@@ -2,7 +2,9 @@
 
 What is looked at: each record of our own loggers in this process, whatever its level and whether or not
 anybody listens; each error that a REST server of ours answered; and each log file of the daemons that the
-tests ran (what they wrote to stderr, and their debug.log), where they left it.
+tests ran (what they wrote to stderr, and their debug.log), where they left it. Among the foreign programs of
+`make interop` these are the files of `processes.Daemon`; and the crash suite and the soak, which are no tests
+of pytest, look at theirs by `assert_no_secrets`.
 
 What counts as a secret: what was made in this process (mnemonics, private keys, preimages, tokens, tickets;
 nobody but libsecp256k1 has the bytes of nonces); the words and tokens in the data directories of daemons;
@@ -30,6 +32,7 @@ from barkd_py.api.tickets import Tickets
 from barkd_py.ark.lightning_receive import Preimage
 from barkd_py.bitcoin.bip32 import Seed
 from barkd_py.bitcoin.keys import SecretKey
+from tests.support.processes import Daemon
 
 OURS = "barkd_py"
 NOT_OURS = ("barkd_py.devnet", "devnet", "bitcoind", "captaind", "bark.")
@@ -134,10 +137,15 @@ class SecretWatch:
             if path.is_file():
                 self.add_mnemonic(path.read_text(errors="replace"))
         for path in sorted(directory.rglob("*.log")):
-            if path.is_file() and not path.name.startswith(NOT_OURS):
-                with path.open(errors="replace") as lines:
-                    for line in lines:
-                        self.look(line, str(path))
+            if not path.name.startswith(NOT_OURS):
+                self.look_at(path)
+
+    def look_at(self, log: Path) -> None:
+        """A file that a daemon has written."""
+        if log.is_file():
+            with log.open(errors="replace") as lines:
+                for line in lines:
+                    self.look(line, str(log))
 
 
 def _windows(words: list[str], length: int) -> Iterator[tuple[str, ...]]:
@@ -154,6 +162,14 @@ def _parts(token: str) -> Iterator[str]:
 
 def _hash_of(part: str) -> str:
     return hashlib.sha256(bytes.fromhex(part)).hexdigest()
+
+
+def assert_no_secrets(directory: Path) -> None:
+    """Nothing that daemons have left there has a secret in its log."""
+    watch = SecretWatch()
+    watch.look_into(directory)
+    leaks = watch.leaks()
+    assert not leaks, "secrets in logs: " + "; ".join(leaks[:_MAX_SHOWN])
 
 
 # --- the plugin
@@ -241,8 +257,12 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    is_interop = session.config.option.markexpr.strip() == "interop"  # the files are foreign programs'
-    if not is_interop and not session.config.pluginmanager.hasplugin("dsession"):  # workers look themselves
+    is_interop = session.config.option.markexpr.strip() == "interop"  # files of foreign programs among ours
+    if is_interop:
+        for datadir, log in Daemon.started:
+            WATCH.look_into(datadir)
+            WATCH.look_at(log)
+    elif not session.config.pluginmanager.hasplugin("dsession"):  # workers look themselves
         factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
         WATCH.look_into(factory.getbasetemp())
     workeroutput = getattr(session.config, "workeroutput", None)

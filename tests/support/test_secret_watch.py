@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.secret_watch import SecretWatch, bip39_words
+from tests.support.secret_watch import SecretWatch, assert_no_secrets, bip39_words
 
 HEX = hashlib.sha256(b"a key").hexdigest()
 WORDS = "legal winner thank year wave sausage worth useful legal winner thank yellow"
@@ -129,3 +129,17 @@ def test_a_leak_fails_a_run_whose_tests_all_pass(tmp_path: Path, workers: str, l
     assert done.returncode == (1 if leak else 0), done.stdout
     assert ("SECRETS IN LOGS OR ERRORS" in done.stdout) is leak
     assert ("words of a mnemonic in the log" in done.stdout) is leak
+
+
+def test_the_logs_of_a_directory_are_looked_into() -> None:
+    """As the crash suite and the soak do it; what devnet says is not ours."""
+    with tempfile.TemporaryDirectory() as name:  # elsewhere than where this run is looked into
+        directory = Path(name)
+        (directory / "alice").mkdir()
+        (directory / "alice" / "mnemonic").write_text(WORDS)
+        (directory / "devnet.log").write_text(WORDS)
+        (directory / "alice.log").write_text("all is well\n")
+        assert_no_secrets(directory)
+        (directory / "alice" / "debug.log").write_text("made from " + " ".join(WORDS.split()[2:7]))
+        with pytest.raises(AssertionError, match=r"words of a mnemonic in .*debug\.log"):
+            assert_no_secrets(directory)
