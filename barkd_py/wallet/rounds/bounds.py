@@ -52,6 +52,11 @@ def highest_fee_sat(inputs: Sequence[Candidate], info: ArkInfo) -> int:
     return refresh_fee(info.fees, fee_infos(inputs, 0))
 
 
+def highest_exit_delta(agreed: int) -> int:
+    """The longest that is taken for this one."""
+    return max(FAIR_EXIT_DELTA, MAX_EXIT_DELTA_GROWTH * agreed)
+
+
 @dataclass(frozen=True, slots=True)
 class UnattendedBounds:
     """max_fee_ppm: of the amount (config `vtxo_refresh_max_fee_ppm`). refresh_threshold: when one begins."""
@@ -69,7 +74,7 @@ class UnattendedBounds:
         if total_sat - amount_sat > max_fee_sat:
             raise AbsurdFee(total_sat - amount_sat, total_sat, max_fee_sat)
         shortest = min(vtxo.exit_delta for vtxo in inputs)
-        max_exit_delta = max(FAIR_EXIT_DELTA, MAX_EXIT_DELTA_GROWTH * shortest)
+        max_exit_delta = highest_exit_delta(shortest)
         if info.vtxo_exit_delta > max_exit_delta:
             raise WorseTerms(
                 f"the server's exit delta is {info.vtxo_exit_delta} blocks, that of the VTXOs {shortest};"

@@ -33,7 +33,7 @@ from barkd_py.server_rpc.api import (
 )
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.rounds import machine
-from barkd_py.wallet.rounds.bounds import AbsurdFee, UnattendedBounds
+from barkd_py.wallet.rounds.bounds import AbsurdFee, UnattendedBounds, WorseTerms, highest_exit_delta
 from barkd_py.wallet.rounds.machine import Effect, Observation
 from barkd_py.wallet.rounds.participation import (
     CLIENT_EXPIRY_BUFFER_BLOCKS,
@@ -43,6 +43,7 @@ from barkd_py.wallet.rounds.participation import (
 from barkd_py.wallet.rounds.records import Record
 from barkd_py.wallet.rounds.signing import Signer, Ticket, sign_tree, take_leaves
 from barkd_py.wallet.rounds.states import (
+    Agreed,
     Delegated,
     Issued,
     Output,
@@ -237,10 +238,12 @@ class RoundEffects:
         try:
             info = await self._server.info()
             tip = await self._chain.tip()
+            # What was announced when we came, not what is now: if that has changed, another attempt is cheap.
+            agreed = record.round.agreed or Agreed(info.vtxo_exit_delta, info.vtxo_lifetime)
             terms = RoundTerms(
                 info.server_pubkey,
-                info.vtxo_exit_delta,
-                tip.height + info.vtxo_lifetime - CLIENT_EXPIRY_BUFFER_BLOCKS,
+                agreed.exit_delta,
+                tip.height + agreed.lifetime - CLIENT_EXPIRY_BUFFER_BLOCKS,
             )
             ticket.partials = await asyncio.to_thread(
                 sign_tree, proposal, record.round.outputs, signers, state.unlock_hash, terms
@@ -354,6 +357,12 @@ class RoundEffects:
         async with self._store.read() as tx:
             inputs = await tx.vtxos.bodies(round_.inputs)
         info = await self._server.info()
+        # Days may be between: it may have changed, but not beyond what would have been agreed to.
+        agreed = round_.agreed
+        if agreed is not None and info.vtxo_exit_delta > highest_exit_delta(agreed.exit_delta):
+            raise WorseTerms(
+                f"the server's exit delta has risen from {agreed.exit_delta} to {info.vtxo_exit_delta}"
+            )
         tip = await self._chain.tip()
         terms = RoundTerms(
             info.server_pubkey, info.vtxo_exit_delta, self._min_expiry_height(round_, inputs, tip.height)

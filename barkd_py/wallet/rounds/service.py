@@ -38,6 +38,7 @@ from barkd_py.wallet.rounds.records import Record
 from barkd_py.wallet.rounds.recovery import ParticipationRecovery
 from barkd_py.wallet.rounds.rescue import Rescue
 from barkd_py.wallet.rounds.states import (
+    Agreed,
     Canceled,
     Delegated,
     Failed,
@@ -232,13 +233,14 @@ class Rounds:
             for vtxo in inputs:
                 if vtxo.state != Spendable():
                     raise NotStored from InputNotSpendable(vtxo)
-            return await self._insert(tx, inputs, amount_sat, state, scheduled_height)
+            return await self._insert(tx, inputs, amount_sat, info, state, scheduled_height)
 
     async def _insert(
         self,
         tx: Transaction,
         inputs: Sequence[WalletVtxo],
         amount_sat: int,
+        info: ArkInfo,
         state: Waiting | Submitting,
         scheduled_height: int | None = None,
     ) -> Record:
@@ -248,6 +250,7 @@ class Rounds:
             outputs=(Output(amount_sat, key.public_key),),
             state=state,
             scheduled_height=scheduled_height,
+            agreed=Agreed(info.vtxo_exit_delta, info.vtxo_lifetime),
         )
         movement = await tx.movements.create(ROUND_REFRESH, movement_update(inputs, amount_sat))
         round_id = await tx.rounds.insert(encode_round(round_), round_.inputs, movement_id=movement.id)
@@ -359,7 +362,7 @@ class Rounds:
         except BarkdError as error:
             log.warning("%d VTXOs cannot be refreshed: %s", len(inputs), chain_text(error))
             return None
-        return await self._insert(tx, inputs, amount_sat, Waiting())
+        return await self._insert(tx, inputs, amount_sat, info, Waiting())
 
     # --- looking after
 

@@ -189,11 +189,20 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreed:
+    """What the server announced when a participation began: it may announce something else later."""
+
+    exit_delta: int
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """A participation.
 
     scheduled_height: the server waits for this height; delegated ones only.
     failures: attempts that came to nothing; last_error: why the last one did.
+    agreed: None if it was found at the server.
     """
 
     inputs: tuple[VtxoIdText, ...]
@@ -202,6 +211,7 @@ class Round:
     scheduled_height: int | None = None
     failures: int = 0
     last_error: str | None = None
+    agreed: Agreed | None = None
 
 
 _FORMAT: PayloadFormat[Round] = PayloadFormat("round", lambda: TypeAdapter(Round))

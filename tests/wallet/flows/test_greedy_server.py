@@ -274,3 +274,16 @@ async def test_a_round_gives_the_published_lifetime(
     await hear_of_it(net, alice)
     assert (await only_vtxo(alice)).id == old.id
     assert "its VTXOs expire too soon" in caplog.text
+
+
+@pytest.mark.parametrize("change", [{"vtxo_lifetime": LIFETIME // 2}, {"vtxo_exit_delta": 140}])
+async def test_a_round_is_held_on_the_terms_of_when_it_was_agreed_to(
+    net: Net, alice: Owner, caplog: pytest.LogCaptureFixture, change: dict[str, int]
+) -> None:
+    """What is announced between the participation and the tree is signed by nobody who did not see it."""
+    old = await only_vtxo(alice)
+    await alice.wallet.rounds.refresh([old.id])
+    await reannounce(net, alice, **change)
+    await hold_round(net, alice)
+    assert (await only_vtxo(alice)).id == old.id
+    assert "refusing to sign round" in caplog.text
