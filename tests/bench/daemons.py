@@ -174,7 +174,7 @@ async def _measure_start(report: Report, who: str, daemon: Daemon) -> None:
 
 
 async def first_balance(daemon: Daemon) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             try:
                 if (await daemon.http.get("/wallet/balance")).status_code == 200:
