@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from barkd_py.devnet.state_dir import STATE_FILE, locked, read_state
-from barkd_py.devnet.tour import TourFailed, lock_of, port_for
+from barkd_py.devnet.tour.programs import TourFailed, lock_of, port_for
 
 
 def run_tour(
@@ -165,7 +165,7 @@ def test_tour_pays_shows_and_leaves_nothing_running(tmp_path: Path) -> None:
 
 
 def test_two_tours_cannot_share_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barkd_py.devnet.tour._LAST_RUN_SECONDS", 0.0)
+    monkeypatch.setattr("barkd_py.devnet.tour.programs._LAST_RUN_SECONDS", 0.0)
     console = Console(quiet=True)
     with (
         lock_of(tmp_path, console),
