@@ -52,6 +52,13 @@ CREATE INDEX ix_exit_state_kind ON exit_state (kind);
 
 CREATE INDEX ix_exit_state_movement_id ON exit_state (movement_id);
 
+CREATE TABLE last_backup (
+    fingerprint TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    made_at TEXT NOT NULL,
+    CONSTRAINT pk_last_backup PRIMARY KEY (fingerprint)
+);
+
 CREATE TABLE lease (
     id INTEGER NOT NULL,
     term BIGINT NOT NULL,

@@ -30,6 +30,7 @@ from barkd_py.errors import BarkdError
 log = logging.getLogger(__name__)
 
 AUTH_TOKEN_FILE: Final = "auth_token"  # noqa: S105 (a file name)
+BACKUPS_FILE: Final = "backups"
 CONFIG_FILE: Final = "config.toml"
 CREATION_FILE: Final = ".creation"
 DATABASE_FILE: Final = "db.sqlite"
@@ -39,7 +40,7 @@ PROCESS_LOCK_FILE: Final = "barkd.lock"
 WALLET_LOCK_FILE: Final = "LOCK"
 
 _MOVED_PREFIX: Final = f"{DATABASE_FILE}.moved-"
-_SURVIVE_DELETE: Final = frozenset({PROCESS_LOCK_FILE, AUTH_TOKEN_FILE})
+_SURVIVE_DELETE: Final = frozenset({PROCESS_LOCK_FILE, AUTH_TOKEN_FILE, BACKUPS_FILE})
 _EXPECTED_WITHOUT_WALLET: Final = (
     CONFIG_FILE,
     DEBUG_LOG_FILE,
@@ -48,6 +49,7 @@ _EXPECTED_WITHOUT_WALLET: Final = (
     WALLET_LOCK_FILE,
     AUTH_TOKEN_FILE,
     PROCESS_LOCK_FILE,
+    BACKUPS_FILE,
 )
 _TEMP_NAME_TRIES: Final = 16
 

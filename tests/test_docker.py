@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import tomllib
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from barkd_py.api.server import DRAIN_SECS
+from barkd_py.ark.wallet_keys import WalletKeys
+from barkd_py.bitcoin.bip32 import generate_mnemonic
+from barkd_py.daemon.backup import StaleBackup, make, restore
+from barkd_py.datadir import Datadir
+from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.properties import WalletProperties
 from tests.support.api_server import running_api
 from tests.support.processes import free_port
 
@@ -113,6 +120,40 @@ def test_the_data_of_the_daemon_is_in_a_volume() -> None:
     assert datadir is not None
     assert f"VOLUME {datadir[1]}\n" in DOCKERFILE
     assert f"barkd:{datadir[1]}" in COMPOSE["services"]["barkd"]["volumes"]
+
+
+async def test_a_backup_needs_no_place_to_write_but_the_volume(tmp_path: Path) -> None:
+    """The root of the container is read-only, and what is beside the data directory is no volume."""
+    assert COMPOSE["services"]["barkd"]["read_only"] is True
+    seed = generate_mnemonic()
+    home = Datadir(tmp_path)
+    home.write_mnemonic(seed.words)
+    store = await Store.open(str(home.database))
+    async with store.transaction() as tx:
+        await tx.properties.create(WalletProperties("regtest", WalletKeys(seed).fingerprint))
+    await store.close()
+    volume = os.open(tmp_path, os.O_RDONLY)  # a path beside which nobody can write, not even root
+    try:
+        datadir = Datadir(Path(f"/proc/self/fd/{volume}"))
+        for number in (1, 2):
+            target = datadir.path / f"backup-{number}"
+            made = await make(datadir, None, target, now=datetime.now(UTC), with_mnemonic=True)
+            assert made.number == number
+        home.database.unlink()
+        (tmp_path / "mnemonic").unlink()
+        with pytest.raises(StaleBackup, match="it is number 1, and number 2 was made"):
+            await restore(
+                tmp_path / "backup-1",
+                datadir,
+                None,
+                ask_mnemonic=str,
+                accept_stale=False,
+                now=datetime.now(UTC),
+                environment={},
+            )
+    finally:
+        os.close(volume)
+    assert list(tmp_path.parent.glob(f"{tmp_path.name}*")) == [tmp_path]
 
 
 def test_the_grace_of_the_container_is_longer_than_that_of_the_daemon() -> None:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -60,6 +60,11 @@ SEARCH_BLOCKS = 2_000
 """A long search is answered in pieces: what was found is stored, and a restart does not begin again."""
 KEPT_CHECKPOINTS = 100
 _PARALLEL_BLOCKS = 8
+SCAN_TIMEOUT_S = 3600.0
+"""For a look through all unspent outputs there are: it takes a node minutes, a small one more."""
+_SCANNED_AHEAD = 1_000
+"""Scripts past the last revealed one: a thousand cost the node no more than one, and since it tells of
+unspent outputs only, an index that was used and is empty now does not show how far the wallet came."""
 _BATCH = 100
 
 _RPC_NOT_FOUND = -5
@@ -137,10 +142,10 @@ class RpcClient:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def call(self, method: str, *params: object) -> Any:
+    async def call(self, method: str, *params: object, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
         """The result of one call. Raises RpcError, ChainUnavailable."""
-        answer = await self._request({"jsonrpc": "1.0", "id": 0, "method": method, "params": params})
-        return _result_of(answer, method)
+        body = {"jsonrpc": "1.0", "id": 0, "method": method, "params": params}
+        return _result_of(await self._request(body, timeout_s), method)
 
     async def call_each(self, method: str, params_list: Sequence[Sequence[object]]) -> list[Any | RpcError]:
         """The result or the refusal of many calls of one method, in one request, in their order."""
@@ -164,12 +169,12 @@ class RpcClient:
                 results[position] = error
         return results
 
-    async def _request(self, body: object) -> Any:
+    async def _request(self, body: object, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
         content = json.dumps(body).encode()
-        response = await self._post(content)
+        response = await self._post(content, timeout_s)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             self._credentials = None
-            response = await self._post(content)
+            response = await self._post(content, timeout_s)
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise ChainUnavailable(f"bitcoind refused our credentials: {response.status_code}")
         try:
@@ -177,7 +182,7 @@ class RpcClient:
         except ValueError:
             raise ChainUnavailable(f"bitcoind answered with HTTP status {response.status_code}") from None
 
-    async def _post(self, content: bytes) -> httpx.Response:
+    async def _post(self, content: bytes, timeout_s: float) -> httpx.Response:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             if self._credentials is None:
                 self._credentials = await asyncio.to_thread(self._auth.load)
@@ -187,6 +192,7 @@ class RpcClient:
                     content=content,
                     headers={"content-type": "application/json"},
                     auth=self._credentials,
+                    timeout=httpx.Timeout(REQUEST_TIMEOUT_S, read=timeout_s),
                 )
             except httpx.ConnectError as error:
                 if attempt == MAX_ATTEMPTS:
@@ -441,6 +447,9 @@ class BitcoindSource:
             raise ChainMoved("the best chain changed during the search")
         mempool: tuple[Tx, ...] = ()
         if previous == query.tip:
+            if query.stop_gap is not None:
+                confirmed += await self._find_unspent(query, query.stop_gap, matcher)
+                self._mempools.pop(query.scripts, None)  # of scripts that were not ours to our knowledge
             mempool = await self._match_mempool(query, matcher)
         return WalletFindings(previous, tuple(confirmed), mempool, tuple(blocks[-KEPT_CHECKPOINTS:]))
 
@@ -453,6 +462,44 @@ class BitcoindSource:
             blocks.append(BlockRef(height, BlockHash.from_hex(answer)))
         raws = await asyncio.gather(*(self._raw_block(block.hash) for block in blocks))
         return list(zip(blocks, raws, strict=True))
+
+    async def _find_unspent(
+        self, query: WalletQuery, stop_gap: int, matcher: WalletMatcher
+    ) -> list[FoundInBlock]:
+        """What pays our unspent outputs, from any time: it may be older than the blocks that are read."""
+        found: dict[Txid, FoundInBlock] = {}
+        scripts = query.scripts
+        start, end = 0, scripts.revealed_count + max(stop_gap, _SCANNED_AHEAD)
+        while start < end:
+            by_script = await asyncio.to_thread(_by_script, scripts, range(start, end))
+            for unspent in await self._scan_unspent(by_script):
+                scripts.found(by_script[bytes.fromhex(unspent["scriptPubKey"])])
+                txid, height = Txid.from_hex(unspent["txid"]), int(unspent["height"])
+                if txid not in found and height <= query.tip.height:
+                    found[txid] = await self._in_block(txid, height)
+            start, end = end, max(end, scripts.revealed_count + stop_gap)
+        matcher.select([each.tx for each in found.values()])
+        return list(found.values())
+
+    async def _scan_unspent(self, scripts: Iterable[bytes]) -> list[dict[str, Any]]:
+        sought = [f"raw({script.hex()})" for script in scripts]
+        try:
+            answer = await self._rpc.call("scantxoutset", "start", sought, timeout_s=SCAN_TIMEOUT_S)
+        except RpcError as error:  # as when somebody else lets it look for something
+            raise _unusable(error) from error
+        match answer:
+            case {"success": True, "unspents": list(unspents)}:
+                return unspents
+            case _:
+                raise ChainUnavailable("bitcoind did not look through all unspent outputs")
+
+    async def _in_block(self, txid: Txid, height: int) -> FoundInBlock:
+        try:
+            info = await self._rpc.call("getrawtransaction", str(txid), True)
+            block = BlockRef(height, BlockHash.from_hex(info["blockhash"]))
+            return FoundInBlock(Tx.from_hex(info["hex"]), block, int(info["blocktime"]))
+        except (RpcError, KeyError) as error:  # its block was the tip, and is not in the chain any more
+            raise ChainMoved("a transaction has left the best chain") from error
 
     async def _match_mempool(self, query: WalletQuery, matcher: WalletMatcher) -> tuple[Tx, ...]:
         memory = self._mempools.setdefault(query.scripts, _MempoolMemory())
@@ -469,6 +516,10 @@ class BitcoindSource:
         memory.ours = {tx.txid: tx for tx in matcher.select(candidates)}
         memory.others |= {tx.txid for tx in candidates} - memory.ours.keys()
         return tuple(memory.ours.values())
+
+
+def _by_script(scripts: ScriptWatch, indexes: range) -> dict[bytes, int]:
+    return {scripts.script(index): index for index in indexes}
 
 
 def _match_block(matcher: WalletMatcher, block: BlockRef, raw: bytes) -> list[FoundInBlock]:

@@ -47,7 +47,16 @@ FIRST_RETRY_DELAY_S = 0.256
 PARALLEL_REQUESTS = 4
 ANSWER_TIMEOUT_S = 120.0
 """For a whole answer, however busily it drips."""
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_ANSWER_BYTES = 64 * 1024
+"""For heights, hashes, rates, spends, and what becomes of a broadcast."""
+MAX_RAW_TX_BYTES = 4_000_000
+"""No block holds more."""
+MAX_TX_BYTES = 32 * 1024 * 1024
+"""The JSON of one transaction; scripts and witnesses are in it as hex and in words."""
+MAX_TXIDS_BYTES = 4 * 1024 * 1024
+"""Of a block: there is room for about 16,000 transactions."""
+MAX_PAGE_BYTES = 64 * 1024 * 1024
+"""A page of a script's history, with all its transactions."""
 MAX_HISTORY = 100_000
 """Transactions of one script."""
 MAX_MEMPOOL_ANCESTORS = 500
@@ -107,12 +116,12 @@ class EsploraSource:
 
     # --- transport ---
 
-    async def _get(self, path: str) -> httpx.Response | None:
+    async def _get(self, path: str, max_bytes: int = MAX_ANSWER_BYTES) -> httpx.Response | None:
         """The answer with status 200; None for 404. Raises ChainUnavailable."""
         delay_s = FIRST_RETRY_DELAY_S
         for attempt in range(MAX_RETRIES + 1):
             try:
-                response = await self._send("GET", path)
+                response = await self._send("GET", path, max_bytes=max_bytes)
             except ConnectionDropped:
                 if attempt > 0:
                     raise
@@ -127,17 +136,19 @@ class EsploraSource:
             raise ChainUnavailable(f"esplora answered with HTTP status {response.status_code}")
         return response
 
-    async def _get_json(self, path: str) -> Any:
-        response = await self._get(path)
+    async def _get_json(self, path: str, max_bytes: int = MAX_ANSWER_BYTES) -> Any:
+        response = await self._get(path, max_bytes)
         return None if response is None else _parse_json(response)
 
-    async def _send(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
+    async def _send(
+        self, method: str, path: str, content: bytes | None = None, *, max_bytes: int = MAX_ANSWER_BYTES
+    ) -> httpx.Response:
         try:
             async with (
                 asyncio.timeout(ANSWER_TIMEOUT_S),
                 self._client.stream(method, self._url + path, content=content) as response,
             ):
-                return await _received(response)
+                return await _received(response, max_bytes)
         except TimeoutError as error:
             raise ChainUnavailable("esplora's answer takes too long") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -177,7 +188,7 @@ class EsploraSource:
         return None if response is None else _block_hash(response.text.strip())
 
     async def block_txids(self, block_hash: BlockHash) -> frozenset[Txid] | None:
-        txids = await self._get_json(f"/block/{block_hash}/txids")
+        txids = await self._get_json(f"/block/{block_hash}/txids", MAX_TXIDS_BYTES)
         if txids is None:
             return None
         if not isinstance(txids, list) or not all(isinstance(txid, str) for txid in txids):
@@ -187,11 +198,11 @@ class EsploraSource:
     # --- transactions ---
 
     async def tx_status(self, txid: Txid) -> TxStatus:
-        tx = await self._get_json(f"/tx/{txid}")
+        tx = await self._get_json(f"/tx/{txid}", MAX_TX_BYTES)
         return NotFound() if tx is None else _status(_field(tx, "status", dict))
 
     async def get_tx(self, txid: Txid) -> Tx | None:
-        response = await self._get(f"/tx/{txid}/raw")
+        response = await self._get(f"/tx/{txid}/raw", MAX_RAW_TX_BYTES)
         if response is None:
             return None
         try:
@@ -211,7 +222,7 @@ class EsploraSource:
         return spend is not None and isinstance(spend.status, Confirmed)
 
     async def package_fee(self, txid: Txid) -> PackageFee | None:
-        first = await self._get_json(f"/tx/{txid}")
+        first = await self._get_json(f"/tx/{txid}", MAX_TX_BYTES)
         if first is None or _is_confirmed(first):
             return None
         seen = {txid}
@@ -228,7 +239,7 @@ class EsploraSource:
                 seen.add(parent_txid)
                 if len(seen) > MAX_MEMPOOL_ANCESTORS:
                     raise ChainUnavailable("esplora sent a mempool transaction with endless ancestors")
-                parent = await self._get_json(f"/tx/{parent_txid}")
+                parent = await self._get_json(f"/tx/{parent_txid}", MAX_TX_BYTES)
                 if parent is None:
                     raise ChainUnavailable("esplora does not know the parent of a mempool transaction")
                 if not _is_confirmed(parent):
@@ -284,7 +295,7 @@ class EsploraSource:
         )
 
     async def _search_until_gap(self, query: WalletQuery, stop_gap: int, found: dict[Txid, "_Found"]) -> None:
-        start, last_used = 0, -1
+        start, last_used = 0, query.scripts.revealed_count - 1
         while start <= last_used + stop_gap:
             end = last_used + stop_gap + 1
             used = await self._search_scripts(query, range(start, end), found)
@@ -335,18 +346,18 @@ class EsploraSource:
         return history
 
     async def _history_page(self, path: str) -> list["_Found"]:
-        answer = await self._get_json(path)
+        answer = await self._get_json(path, MAX_PAGE_BYTES)
         if not isinstance(answer, list):
             raise ChainUnavailable("esplora sent no list of transactions")
         return [_found(entry) for entry in answer]
 
 
-async def _received(response: httpx.Response) -> httpx.Response:
-    """The answer with its whole body, as long as that is not absurdly long. Raises ChainUnavailable."""
+async def _received(response: httpx.Response, max_bytes: int) -> httpx.Response:
+    """The answer with its whole body, unless that is longer than it can be. Raises ChainUnavailable."""
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
+        if len(body) > max_bytes:
             raise ChainUnavailable("esplora's answer is too long")
     return httpx.Response(response.status_code, content=bytes(body))
 

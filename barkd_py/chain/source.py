@@ -186,7 +186,8 @@ class WalletQuery:
     scripts: changed by the search, as `ScriptWatch` describes.
     outpoints: outputs of ours that are known, spent or not: whatever spends them is ours.
     after, tip: `after` is in the best chain and everything up to it is known; the search ends at `tip`.
-    stop_gap: None, or search every index until so many in a row were never used (a first scan).
+    stop_gap: None, or search everything of the past as well, also below `after`, on every revealed index and
+    behind them until so many in a row were never used: for payments of which this wallet never heard.
     """
 
     scripts: ScriptWatch

@@ -7,8 +7,9 @@ config.toml holds; so it is readable by its owner alone.
 
 An old backup is a trap: what was received since is not in it. It is refused, loudly, if
 
-* a newer backup was made: backups are numbered, and the last number is kept in a file beside the data
-  directory, where it survives the loss of the directory;
+* a newer backup was made: backups are numbered. They are counted in the wallet's database, so that machines
+  that share one count together; and a file beside the data directory, or in it if there is no writing beside
+  it, has the last number too, since a SQLite file is lost with what a backup is made for;
 * the server or the chain say that the wallet has moved on (`wallet.recovery.freshness`), or cannot be asked.
 
 Whoever has nothing newer puts it back all the same (`accept_stale`). In any case the wallet runs a recovery
@@ -32,10 +33,11 @@ from barkd_py.bitcoin.bip32 import InvalidMnemonic, Seed, parse_mnemonic
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import load_config
 from barkd_py.daemon.backend import is_elsewhere
-from barkd_py.datadir import Datadir, DatadirError, write_private
-from barkd_py.errors import BarkdError, KnownError
+from barkd_py.datadir import BACKUPS_FILE, Datadir, DatadirError, write_private
+from barkd_py.errors import BarkdError, KnownError, chain_text
 from barkd_py.wallet.recovery.freshness import Staleness
 from barkd_py.wallet.store import Store, snapshot
+from barkd_py.wallet.store.backups import BackupNumber
 from barkd_py.wallet.wallet import Wallet
 
 log = logging.getLogger(__name__)
@@ -105,31 +107,45 @@ class Backup:
 
 
 class BackupNumbers:
-    """The file beside the data directory that knows the number of the newest backup of each wallet."""
+    """The file of this machine that knows the number of the newest backup of each wallet.
+
+    Beside the data directory it survives the loss of that; in a container nothing else can be written.
+    """
 
     def __init__(self, datadir: Datadir) -> None:
         path = datadir.path.absolute()
-        self.path = path.with_name(f"{path.name}.backups")
+        self.beside = path.with_name(f"{path.name}.backups")
+        self.inside = path / BACKUPS_FILE
 
-    def last(self, fingerprint: str) -> tuple[int, str] | None:
-        """The newest backup's number, and when it was made; None if there is none."""
-        found = self._read().get(fingerprint)
-        return None if found is None else (int(str(found["number"])), str(found["made_at"]))
+    def last(self, fingerprint: str) -> BackupNumber | None:
+        """None: it knows of none. Raises DatadirError."""
+        known = [_numbers_in(path).get(fingerprint) for path in (self.beside, self.inside)]
+        numbers = [number for number in known if number is not None]
+        return max(numbers, key=lambda each: each.number, default=None)
 
-    def note(self, fingerprint: str, number: int, made_at: str) -> None:
+    def note(self, fingerprint: str, newest: BackupNumber) -> None:
         """Raises DatadirError."""
-        known = dict(self._read())
-        known[fingerprint] = {"number": number, "made_at": made_at}
-        write_private(self.path, json.dumps(known, indent=2).encode() + b"\n")
-
-    def _read(self) -> Mapping[str, Mapping[str, object]]:
         try:
-            found = json.loads(self.path.read_text())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise DatadirError(f"failed to read {self.path}") from BarkdError(str(error))
-        return found if isinstance(found, dict) else {}
+            _note_in(self.beside, fingerprint, newest)
+        except DatadirError as error:
+            log.info("%s; noting it in the data directory", chain_text(error))
+            _note_in(self.inside, fingerprint, newest)
+
+
+def _note_in(path: Path, fingerprint: str, newest: BackupNumber) -> None:
+    known = {**_numbers_in(path), fingerprint: newest}
+    facts = {name: {"number": each.number, "made_at": each.made_at} for name, each in known.items()}
+    write_private(path, json.dumps(facts, indent=2).encode() + b"\n")
+
+
+def _numbers_in(path: Path) -> Mapping[str, BackupNumber]:
+    try:
+        found = json.loads(path.read_text())
+        return {name: BackupNumber(int(each["number"]), str(each["made_at"])) for name, each in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise DatadirError(f"failed to read {path}") from BarkdError(str(error))
 
 
 # --- making one
@@ -145,16 +161,20 @@ async def make(
     _require_absent(target)
     words = datadir.read_mnemonic()
     fingerprint = _keys(parse_mnemonic(words)).fingerprint
+    database = database_url or str(datadir.database)
     numbers = BackupNumbers(datadir)
-    last = numbers.last(fingerprint)
     made_at = now.isoformat(timespec="seconds")
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        await snapshot.take(database_url or str(datadir.database), unfinished)
+        # The number first: a backup that is not counted would be taken for an old one of its own successor.
+        noted = numbers.last(fingerprint)
+        above = 0 if noted is None else noted.number
+        number = await snapshot.count(database, fingerprint, above=above, made_at=made_at)
+        await snapshot.take(database, unfinished)
         facts = {
             _FORMAT: FORMAT,
             _MADE_AT: made_at,
-            _NUMBER: str(1 if last is None else last[0] + 1),
+            _NUMBER: str(above + 1 if number is None else number),
             _CONFIG: _read_config(datadir),
             **await _identity(unfinished),
         }
@@ -164,8 +184,7 @@ async def make(
             facts[_MNEMONIC] = words
         snapshot.describe(unfinished, facts)
         backup = Backup.read(unfinished)
-        # The number first: a backup that is not noted would be taken for an old one of its own successor.
-        numbers.note(fingerprint, backup.number, made_at)
+        numbers.note(fingerprint, BackupNumber(backup.number, made_at))
         os.link(unfinished, target)  # never replaces anything
     except OSError as error:
         raise BackupError(f"failed to write {target}") from BarkdError(str(error))
@@ -243,10 +262,11 @@ async def restore(
         with tempfile.TemporaryDirectory(dir=datadir.path, prefix=".restore-") as scratch:
             prepared = Path(scratch) / "db.sqlite"
             await snapshot.to_database_file(source, prepared)
+            newest = await _newest(backup, datadir, database_url)
             restored = await _check_fresh(
-                backup, prepared, seed, datadir, accept_stale=accept_stale, environment=environment
+                backup, prepared, seed, datadir, newest, accept_stale=accept_stale, environment=environment
             )
-            await snapshot.let_it_recover(prepared)
+            await snapshot.let_it_recover(prepared, newest)
             config_existed = datadir.config.exists()
             if not had_words:
                 datadir.begin_creation(config_existed=config_existed)
@@ -315,11 +335,24 @@ def _seed(datadir: Datadir, backup: Backup, ask_mnemonic: Callable[[], str]) -> 
     return seed
 
 
+async def _newest(backup: Backup, datadir: Datadir, database_url: str | None) -> BackupNumber:
+    """The newest backup that is known of: to this one itself, this machine, or a database."""
+    known = [
+        BackupNumber(backup.number, backup.made_at),
+        BackupNumbers(datadir).last(backup.fingerprint),
+        # That of a wallet that moves; and where it moves to, or was before.
+        await snapshot.last_number(str(datadir.database), backup.fingerprint),
+        None if database_url is None else await snapshot.last_number(database_url, backup.fingerprint),
+    ]
+    return max((number for number in known if number is not None), key=lambda each: each.number)
+
+
 async def _check_fresh(
     backup: Backup,
     database: Path,
     seed: Seed,
     datadir: Datadir,
+    newest: BackupNumber,
     *,
     accept_stale: bool,
     environment: Mapping[str, str] | None,
@@ -332,9 +365,9 @@ async def _check_fresh(
             raise error
         warnings.append(str(error).replace("; if there is none, say --accept-stale", ""))
 
-    last = BackupNumbers(datadir).last(backup.fingerprint)
-    if last is not None and last[0] > backup.number:
-        object_(StaleBackup(f"it is number {backup.number}, and number {last[0]} was made at {last[1]}"))
+    if newest.number > backup.number:
+        made = f"number {newest.number} was made at {newest.made_at}"
+        object_(StaleBackup(f"it is number {backup.number}, and {made}"))
     staleness: Staleness | None = None
     try:
         staleness = await _staleness(backup, database, seed, datadir, environment)

@@ -8,8 +8,11 @@ import bdkpython as bdk
 from barkd_py.bitcoin.bip32 import Seed
 from barkd_py.bitcoin.units import Network
 
-LOOKAHEAD = 25
-"""Scripts past the last revealed one that are recognised, as BDK does."""
+STOP_GAP = 50
+"""So many addresses in a row that were never used end a search for old ones."""
+
+LOOKAHEAD = STOP_GAP
+"""Scripts past the last revealed one that are recognised, so that reading blocks finds as many."""
 
 KEYCHAIN = bdk.KeychainKind.EXTERNAL
 

@@ -40,7 +40,6 @@ from barkd_py.onchain.store import (
 log = logging.getLogger(__name__)
 
 EVICTION_GRACE_S = 30
-FULL_SCAN_STOP_GAP = 50
 KEPT_CHECKPOINTS = 100
 """Recent blocks that are remembered; deeper, only those that confirm a payment can be the fork point."""
 _MAX_OBSERVATIONS = 5

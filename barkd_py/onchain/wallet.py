@@ -30,7 +30,7 @@ from barkd_py.onchain.coin_selection import truc_coins, untrusted_coins
 from barkd_py.onchain.confirmed_coins import ConfirmedCoins
 from barkd_py.onchain.cpfp import fee_anchor_of, plan_child
 from barkd_py.onchain.errors import OnchainInsufficientFunds, OnchainStoreMismatch, TxBuildFailed
-from barkd_py.onchain.keychain import Keychain, wallet_descriptor
+from barkd_py.onchain.keychain import STOP_GAP, Keychain, wallet_descriptor
 from barkd_py.onchain.store import (
     BlockRow,
     OnchainChange,
@@ -41,7 +41,6 @@ from barkd_py.onchain.store import (
     WalletRow,
 )
 from barkd_py.onchain.sync import (
-    FULL_SCAN_STOP_GAP,
     missing_transactions,
     observe,
     parents_first,
@@ -120,7 +119,7 @@ class OnchainWallet:
             await wallet.sync()
             return wallet
         scanned = cls(_Unstored(), chain, descriptor, network, state, now)
-        await scanned._sync(stop_gap=FULL_SCAN_STOP_GAP)
+        await scanned._sync(stop_gap=STOP_GAP)
         await store.append(_everything(scanned._state))
         return cls(store, chain, descriptor, network, scanned._state, now)
 
@@ -410,20 +409,37 @@ class OnchainWallet:
         await self._sync(stop_gap=None)
 
     async def rescan(self) -> None:
-        """As `sync`, and look for payments to addresses that this wallet does not know it has handed out.
+        """As `sync`, and look for payments that this wallet does not know it was given: to addresses that it
+        does not know it has handed out, and in blocks that it has read or was made after.
 
-        A source that reads blocks sees those anyway. Stores. Raises ChainError.
+        Stores. Raises ChainError.
         """
-        await self._sync(stop_gap=None if self._chain.reads_blocks else FULL_SCAN_STOP_GAP)
+        await self._sync(stop_gap=STOP_GAP)
 
-    async def _sync(self, *, stop_gap: int | None) -> None:
+    async def unheard_of_payments(self) -> tuple[Txid, ...]:
+        """Transactions that spend coins of this wallet, and of which it has never heard: made by another one.
+
+        Changes nothing, and tells nobody anything. Raises ChainError.
+        """
+        scout = OnchainWallet(
+            _Unstored(), self._chain, self._descriptor, self._network, self._state, self._now
+        )
+        await scout._sync(stop_gap=None if self._chain.reads_blocks else STOP_GAP, sends_again=False)
+        coins = scout._our_outputs()
+        return tuple(
+            Txid(txid)
+            for txid, row in scout._state.transactions.items()
+            if txid not in self._state.transactions and any(tx_in.prevout in coins for tx_in in row.tx.inputs)
+        )
+
+    async def _sync(self, *, stop_gap: int | None, sends_again: bool = True) -> None:
         async with self._syncing:
             is_complete = False
             while not is_complete:
                 observed = self._state
                 observation = await observe(self._chain, observed, self._keychain, stop_gap=stop_gap)
                 is_complete = observation.is_complete
-                missing = missing_transactions(observed, observation)
+                missing = missing_transactions(observed, observation) if sends_again else ()
                 alive = await rebroadcast(self._chain, observed, self._keychain, missing)
                 async with self._lock:
                     change = plan_change(
@@ -483,7 +499,7 @@ class _Snapshot:
 
 
 class _Unstored:
-    """The store of a wallet whose first scan is not over: it may still fail, and then nothing must remain."""
+    """The store of a wallet that must leave nothing behind: its first scan may fail, or it only looks."""
 
     async def load(self) -> OnchainState | None:
         return None

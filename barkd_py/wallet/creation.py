@@ -13,6 +13,8 @@ from barkd_py.errors import BarkdError, chain_text
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.server_rpc.client import ArkServer
 from barkd_py.wallet.connections import CreateFailed, connection_settings, open_usable_chain
+from barkd_py.wallet.recovery.progress import FORMAT as PROGRESS_FORMAT
+from barkd_py.wallet.recovery.progress import Progress
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.onchain import OnchainTables
 from barkd_py.wallet.store.properties import WalletProperties
@@ -86,6 +88,10 @@ async def _make(
     )
     async with store.transaction() as tx:
         await tx.properties.create(properties)
+        if recover:
+            # Blocks were read from the birthday on only; another kind of source was searched as a whole.
+            searched = Progress(is_onchain_done=not chain.reads_blocks)
+            await tx.recovery.begin(PROGRESS_FORMAT.encode(searched))
 
 
 def _canonical(network: Network) -> Network:

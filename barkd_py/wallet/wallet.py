@@ -177,9 +177,8 @@ class Wallet:
 
     async def look_for_staleness(self) -> Staleness:
         """What has happened since this state was the newest; changes nothing. Raises FreshnessUnknown."""
-        return await look(
-            self.store, self.server, self.chain, self.keychain, wiring.make_evidence(self._base)
-        )
+        evidence = wiring.make_evidence(self._base)
+        return await look(self.store, self.server, self.chain, self.keychain, evidence, self.onchain)
 
     # --- life
 

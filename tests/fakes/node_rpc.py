@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid
-from barkd_py.devnet.chain.index import IndexedBlock
+from barkd_py.devnet.chain.index import IndexedBlock, script_hash
 from barkd_py.devnet.chain.node import Node, NodeRefusal
 
 USER, PASSWORD = "__cookie__", "secret"
@@ -122,11 +122,12 @@ class NodeRpc:
         assert tx is not None
         if not verbose:
             return tx.serialize().hex()
-        info = {"txid": txid_hex, "hex": tx.serialize().hex()}
+        info: dict[str, Any] = {"txid": txid_hex, "hex": tx.serialize().hex()}
         if confirmed is not None:
             block = self.node.index.block_at(confirmed.height)
             assert block is not None
             info["blockhash"] = str(block.hash)
+            info["blocktime"] = block.header.time
         return info
 
     async def _rpc_getrawmempool(self) -> list[str]:
@@ -162,6 +163,28 @@ class NodeRpc:
         assert include_mempool is False
         coin = self.node.index.coin(OutPoint(Txid.from_hex(txid_hex), vout))
         return None if coin is None else {"value": coin.output.value_sat / 1e8}
+
+    async def _rpc_scantxoutset(self, action: str, descriptors: list[str]) -> Any:
+        assert action == "start"
+        unspents = []
+        for descriptor in descriptors:
+            script = bytes.fromhex(descriptor.removeprefix("raw(").removesuffix(")"))
+            for txid in self.node.index.script_txids(script_hash(script)):
+                confirmed = self.node.index.tx(txid)
+                assert confirmed is not None
+                for vout, output in enumerate(confirmed.tx.outputs):
+                    is_unspent = self.node.index.coin(confirmed.tx.outpoint(vout)) is not None
+                    if is_unspent and output.script_pubkey == script:
+                        unspents.append(
+                            {
+                                "txid": str(txid),
+                                "vout": vout,
+                                "scriptPubKey": script.hex(),
+                                "amount": output.value_sat / 1e8,
+                                "height": confirmed.height,
+                            }
+                        )
+        return {"success": True, "height": self.node.index.tip_height, "unspents": unspents}
 
     async def _rpc_sendrawtransaction(self, raw_hex: str) -> str:
         return str(await self.node.broadcast(raw_hex))

@@ -52,13 +52,13 @@ def test_every_network_starts_with_its_own_block(seed: Seed) -> None:
 def test_window_reaches_past_the_last_revealed_address(seed: Seed) -> None:
     descriptor = wallet_descriptor(seed, Network.REGTEST)
     keychain = Keychain(descriptor, Network.REGTEST, last_revealed=3)
-    assert (keychain.revealed_count, keychain.window_count) == (4, 29)
-    assert keychain.index_of(keychain.script(28)) == 28
-    assert keychain.index_of(keychain.script(29)) is None
+    assert (keychain.revealed_count, keychain.window_count) == (4, 54)
+    assert keychain.index_of(keychain.script(53)) == 53
+    assert keychain.index_of(keychain.script(54)) is None
     keychain.found(10)
     keychain.found(2)
     assert keychain.last_revealed == 10
-    assert keychain.index_of(keychain.script(35)) == 35
+    assert keychain.index_of(keychain.script(60)) == 60
 
 
 # --- birthdays ----------------------------------------------------------------------------------------------

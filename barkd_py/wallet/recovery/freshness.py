@@ -1,13 +1,16 @@
 """Whether the state of a wallet, put back from a backup, is still the newest there is.
 
-An old state loses money: what was received or changed since is not in it. Three things can tell, and none of
+An old state loses money: what was received or changed since is not in it. Four things can tell, and none of
 them can be talked away by a server that wants the state to look *older* than it is to do harm, for the answer
 to an old state is only a warning:
 
 * a VTXO that is spendable in it was spent at the server, or one of an offboard that has not begun to give it
   up: once restored, that would be refused, and look as if nothing had been paid;
 * a VTXO of it is on the chain, though the state knows of no exit;
-* the recovery mailbox names VTXOs of which the state has never heard.
+* the recovery mailbox names VTXOs of which the state has never heard;
+* an on-chain coin was spent, also one that came in since, by a transaction of which the state has never
+  heard. It may have paid for a board, of which nobody but the wallet knows. Coins that only came in are no
+  sign: they are found again, and anybody can send some.
 
 What cannot be asked is not fresh: `FreshnessUnknown`.
 """
@@ -17,8 +20,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from barkd_py.ark.vtxo import VtxoId
+from barkd_py.bitcoin.tx import Txid
 from barkd_py.chain.source import ChainSource, Confirmed
 from barkd_py.errors import BarkdError
+from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.server_rpc.api import ArkServerApi, RecoveryVtxoIds, VtxoSpendState
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.mailbox.pages import MailboxReader
@@ -40,15 +45,16 @@ class FreshnessUnknown(BarkdError):
 
 @dataclass(frozen=True, slots=True)
 class Staleness:
-    """What has happened since: VTXOs that were spent, that are on the chain, that are new."""
+    """What has happened since: VTXOs spent, on the chain, and new ones; payments of the on-chain wallet."""
 
     spent: tuple[VtxoId, ...] = ()
     on_chain: tuple[VtxoId, ...] = ()
     unheard_of: tuple[VtxoId, ...] = ()
+    payments: tuple[Txid, ...] = ()
 
     @property
     def is_stale(self) -> bool:
-        return bool(self.spent or self.on_chain or self.unheard_of)
+        return bool(self.spent or self.on_chain or self.unheard_of or self.payments)
 
     def __str__(self) -> str:
         parts = [
@@ -57,6 +63,7 @@ class Staleness:
                 (self.spent, "of its VTXOs were spent since"),
                 (self.on_chain, "of its VTXOs are on the chain"),
                 (self.unheard_of, "VTXOs were made that it does not have"),
+                (self.payments, "on-chain payments were made that it does not have"),
             )
             if ids
         ]
@@ -64,7 +71,12 @@ class Staleness:
 
 
 async def look(
-    store: Store, server: ArkServerApi, chain: ChainSource, keychain: Keychain, evidence: Evidence
+    store: Store,
+    server: ArkServerApi,
+    chain: ChainSource,
+    keychain: Keychain,
+    evidence: Evidence,
+    onchain: OnchainWallet | None,
 ) -> Staleness:
     """Changes nothing. Raises FreshnessUnknown."""
     rows = await _unspent(store)
@@ -82,7 +94,9 @@ async def look(
             for vtxo in vtxos:
                 if isinstance(await chain.tx_status(vtxo.point.txid), Confirmed):
                     on_chain.append(vtxo.id)
-        return Staleness(tuple(spent), tuple(on_chain), await _unheard_of(store, server, keychain))
+        unheard_of = await _unheard_of(store, server, keychain)
+        payments = () if onchain is None else await onchain.unheard_of_payments()
+        return Staleness(tuple(spent), tuple(on_chain), unheard_of, payments)
     except FreshnessUnknown:
         raise
     except BarkdError as error:

@@ -31,6 +31,8 @@ class Progress:
     """xpub_start, xpub_cursor: where the search by extended key goes on; xpub_misses: keys since a find.
 
     is_xpub_known: the server can do that. is_xpub_done: the search came to its end, or cannot be made.
+    is_onchain_done: the on-chain wallet has looked for coins of which it did not know; this is tried first
+    each time, and keeps nothing else from being done, but the recovery from ending.
     mailbox, recovery_mailbox: checkpoints that were read. mailbox_until: the regular mailbox has been dealt
     with up to here already, by a wallet that was alive; None: nobody has looked into it.
     is_mailbox_read: the regular one. retries: how often failed ones were asked for again.
@@ -44,6 +46,7 @@ class Progress:
     xpub_pages: int = 0
     is_xpub_known: bool = True
     is_xpub_done: bool = False
+    is_onchain_done: bool = False
     mailbox: int = 0
     mailbox_until: int | None = None
     recovery_mailbox: int = 0

@@ -63,6 +63,11 @@ class TooManyVtxos(ProtocolViolation):
         super().__init__(f"the server names more than {MAX_ENTRIES} VTXOs")
 
 
+class OnchainSearchFailed(BarkdError):
+    def __init__(self) -> None:
+        super().__init__("the search for on-chain coins failed")
+
+
 class XpubSearchFailed(BarkdError):
     def __init__(self, reason: str | None) -> None:
         super().__init__(f"the search by extended key failed: {reason}")
@@ -77,8 +82,8 @@ class Recovery:
     """now: Unix seconds. max_xpub_pages: of one search.
 
     start_exits: of VTXOs that are on the chain. complete_round: takes over the round of an unlock hash.
-    drain_mailbox: deals with what was delivered. rescan_onchain: looks for coins on addresses that were not
-    known to be handed out. take_back: HTLCs of payments that were under way; nothing happens to those that
+    drain_mailbox: deals with what was delivered. rescan_onchain: looks for coins that the on-chain wallet
+    does not know of. take_back: HTLCs of payments that were under way; nothing happens to those that
     something holds. wake_registration: there are VTXOs to note at the server.
     """
 
@@ -236,9 +241,10 @@ class Recovery:
             if not was_blocked:
                 await self._drain()
             try:
+                progress, failure = await self._search_onchain(progress)
                 while progress.phase is not Phase.DONE:
                     progress = await self._advance(progress)
-                await self._finish(progress)
+                await self._finish(progress, failure)
             except KnownError as error:
                 await self._note_error(error)
                 raise RecoveryInterrupted from error
@@ -280,7 +286,7 @@ class Recovery:
             case _:
                 assert_never(progress.phase)
 
-    async def _finish(self, progress: Progress) -> None:
+    async def _finish(self, progress: Progress, onchain_failure: BarkdError | None) -> None:
         dropped = await self._ledger.drop_parents()
         if dropped:
             log.info("recovery: %d VTXOs are spent by later ones", dropped)
@@ -289,6 +295,8 @@ class Recovery:
         if not progress.is_xpub_done:
             await self._save(replace(progress, phase=Phase.XPUB, retries=0))
             raise XpubSearchFailed(progress.error)
+        if onchain_failure is not None:
+            raise OnchainSearchFailed from onchain_failure
         async with self._store.transaction() as tx:
             await tx.properties.set_recovery_pending(False)
             await tx.recovery.save(FORMAT.encode(replace(progress, error=None)), finished=True)
@@ -308,13 +316,19 @@ class Recovery:
 
     # --- phases
 
+    async def _search_onchain(self, progress: Progress) -> tuple[Progress, BarkdError | None]:
+        """First, since it needs the chain alone; the error if it could not be done."""
+        if progress.is_onchain_done:
+            return progress, None
+        try:
+            await self._rescan_onchain()
+        except BarkdError as error:
+            log.warning("recovery: on-chain wallet: %s", chain_text(error))
+            return progress, error
+        return await self._save(replace(progress, is_onchain_done=True)), None
+
     async def _review(self, progress: Progress) -> Progress:
-        """What is stored and not in use, and what was left from before; and the on-chain wallet."""
-        if await self._keychain.next_index() > 0:  # a wallet that was made just now has been searched
-            try:
-                await self._rescan_onchain()
-            except BarkdError as error:  # it is looked at again and again
-                log.warning("recovery: on-chain wallet: %s", chain_text(error))
+        """What is stored and not in use, and what was left from before."""
         async with self._store.read() as tx:
             stored = [row.id for row in await tx.vtxos.list() if row.state in (Spendable(), Locked(None))]
             left = await tx.recovery.pending_ids()

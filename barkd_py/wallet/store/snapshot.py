@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from barkd_py.errors import StoreError
 from barkd_py.wallet.store import engine
+from barkd_py.wallet.store.backups import BackupNumber, BackupRepository
 from barkd_py.wallet.store.migrate import HEAD
-from barkd_py.wallet.store.tables import lease, metadata
-from barkd_py.wallet.store.transaction import Store
+from barkd_py.wallet.store.tables import last_backup, lease, metadata
+from barkd_py.wallet.store.transaction import Store, Transaction
 
 _ROWS_AT_ONCE = 1000
 
@@ -49,6 +50,47 @@ class SchemaDiffers(StoreError):
 class DatabaseNotEmpty(StoreError):
     def __init__(self) -> None:
         super().__init__("the database holds a wallet already")
+
+
+# --- their numbers
+
+
+async def count(database: str, fingerprint: str, *, above: int, made_at: str) -> int | None:
+    """Take the next number of a backup, in the database of the wallet. A daemon may be running on it.
+
+    None: it is not counted there, since it is another wallet's database, or its schema another one.
+    Raises NoDatabase, StoreError.
+    """
+    url = engine.parse_url(database)
+    if engine.is_missing_file(url):
+        raise NoDatabase
+    writer = engine.create_writer(url)
+    try:
+        async with writer.begin() as connection:
+            if await connection.run_sync(_version) != HEAD:
+                return None
+            return await BackupRepository(connection).count(fingerprint, above=above, made_at=made_at)
+    except (sa.exc.SQLAlchemyError, OSError) as error:
+        raise StoreError(f"the backup cannot be counted: {type(error).__name__}") from None
+    finally:
+        await writer.dispose()
+
+
+async def last_number(database: str, fingerprint: str) -> BackupNumber | None:
+    """The newest backup of a wallet, as far as a database knows; nothing is changed. Raises StoreError."""
+    url = engine.parse_url(database)
+    if engine.is_missing_file(url):
+        return None
+    reader = engine.create_reader(url)
+    try:
+        async with reader.connect() as connection:
+            if not await connection.run_sync(lambda sync: sa.inspect(sync).has_table(last_backup.name)):
+                return None
+            return await BackupRepository(connection).last(fingerprint)
+    except (sa.exc.SQLAlchemyError, OSError) as error:
+        raise StoreError(f"the database cannot be read: {type(error).__name__}") from None
+    finally:
+        await reader.dispose()
 
 
 # --- making one
@@ -99,21 +141,22 @@ async def _take_rows(database: str, target: Path) -> None:
 
 
 async def _require_this_schema(connection: AsyncConnection) -> None:
-    def version(sync: sa.Connection) -> str | None:
-        if not sa.inspect(sync).has_table("alembic_version"):
-            return None
-        return sync.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-
-    found = await connection.run_sync(version)
+    found = await connection.run_sync(_version)
     if found is None:
         raise NoDatabase
     if found != HEAD:
         raise SchemaDiffers(found)
 
 
+def _version(sync: sa.Connection) -> str | None:
+    if not sa.inspect(sync).has_table("alembic_version"):
+        return None
+    return sync.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
 async def _copy_rows(source: AsyncConnection, target: AsyncConnection) -> None:
     for table in metadata.sorted_tables:
-        if table is lease:
+        if table in (lease, last_backup):
             continue
         rows = (await source.execute(sa.select(table))).all()
         for start in range(0, len(rows), _ROWS_AT_ONCE):
@@ -196,13 +239,17 @@ def _without_description(snapshot: Path, target: Path) -> None:
         raise NotABackup(str(error)) from None
 
 
-async def let_it_recover(file: Path) -> None:
-    """Whatever happened since the backup is to be found out before anything is received or spent."""
+async def let_it_recover(file: Path, newest: BackupNumber) -> None:
+    """Whatever happened since the backup is to be found out before anything is received or spent.
+
+    newest: of the wallet's backups, as far as is known; the next ones are newer.
+    """
     store = await Store.open(str(file))
     try:
         async with store.transaction() as tx:
             await tx.properties.set_recovery_pending(True)
             await tx.recovery.forget()
+            await tx.backups.note((await tx.properties.get()).fingerprint, newest)
     finally:
         await store.close()
     make_whole(file)
@@ -220,12 +267,20 @@ async def to_database(file: Path, database: str) -> None:
         try:
             async with reader.connect() as source, store.transaction() as tx:
                 await _copy_rows(source, tx._connection)
+                await _copy_number(source, tx)
                 if tx._connection.dialect.name == "postgresql":
                     await _move_sequences(tx._connection)
         finally:
             await reader.dispose()
     finally:
         await store.close()
+
+
+async def _copy_number(source: AsyncConnection, target: Transaction) -> None:
+    """Which stays as it is if it is higher."""
+    fingerprint = (await target.properties.get()).fingerprint
+    if (number := await BackupRepository(source).last(fingerprint)) is not None:
+        await target.backups.note(fingerprint, number)
 
 
 async def _move_sequences(connection: AsyncConnection) -> None:

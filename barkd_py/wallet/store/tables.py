@@ -71,6 +71,15 @@ lease = sa.Table(
     sa.CheckConstraint("id = 1", name="single_row"),
 )
 
+# The newest backup of each wallet that was in this database; it stays when the wallet is deleted.
+last_backup = sa.Table(
+    "last_backup",
+    metadata,
+    sa.Column("fingerprint", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("made_at", sa.Text, nullable=False),
+)
+
 recovery_vtxo = sa.Table(
     "recovery_vtxo",
     metadata,

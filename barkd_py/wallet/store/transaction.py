@@ -34,6 +34,7 @@ from barkd_py.errors import StoreError
 from barkd_py.wallet.notifications import WalletEvent
 from barkd_py.wallet.store import engine, migrate
 from barkd_py.wallet.store.actions import ActionRepository
+from barkd_py.wallet.store.backups import BackupRepository
 from barkd_py.wallet.store.balance import BalanceRepository
 from barkd_py.wallet.store.exits import ExitRepository
 from barkd_py.wallet.store.keys import KeyRepository
@@ -45,7 +46,7 @@ from barkd_py.wallet.store.onchain import OnchainRepository
 from barkd_py.wallet.store.properties import PropertiesRepository
 from barkd_py.wallet.store.recovery import RecoveryRepository
 from barkd_py.wallet.store.rounds import RoundRepository
-from barkd_py.wallet.store.tables import lease, metadata
+from barkd_py.wallet.store.tables import last_backup, lease, metadata
 from barkd_py.wallet.store.vtxos import VtxoRepository
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,10 @@ class Transaction:
         return BalanceRepository(self._connection)
 
     @cached_property
+    def backups(self) -> BackupRepository:
+        return BackupRepository(self._connection)
+
+    @cached_property
     def onchain(self) -> OnchainRepository:
         return OnchainRepository(self._connection)
 
@@ -189,8 +194,8 @@ class Store:
         """Delete every row; what is left is an empty wallet database. Dangerous: coins are lost with it."""
         async with self.transaction() as tx:
             for table in reversed(metadata.sorted_tables):
-                if table is lease:
-                    continue  # whoever holds it goes on holding it
+                if table in (lease, last_backup):
+                    continue  # whoever holds the lease goes on holding it; and old backups stay old
                 await tx._connection.execute(table.delete())
 
     async def close(self) -> None:

@@ -12,11 +12,19 @@ import pytest
 
 from barkd_py.config import write_config
 from barkd_py.daemon.backend import Backend
-from barkd_py.daemon.backup import BackupError, Restored, StaleBackup, UncheckedBackup, make, restore
+from barkd_py.daemon.backup import (
+    BackupError,
+    BackupNumbers,
+    Restored,
+    StaleBackup,
+    UncheckedBackup,
+    make,
+    restore,
+)
 from barkd_py.daemon.errors import DatabaseMoved, TwoDatabases
 from barkd_py.datadir import Datadir
 from barkd_py.errors import ServerError, chain_text
-from barkd_py.wallet.store import snapshot
+from barkd_py.wallet.store import Store, snapshot
 from barkd_py.wallet.store.snapshot import DatabaseNotEmpty, NotABackup
 from barkd_py.wallet.wallet import PropertiesMissing
 from tests.support.postgres import Cluster
@@ -193,6 +201,79 @@ async def test_only_the_newest_backup_is_put_back(home: Home) -> None:
     second = await home.backup("second")
     with pytest.raises(StaleBackup, match="it is number 1, and number 2 was made at 2026-11-22T12:00:00"):
         await home.put_back(first)
+    assert (await home.put_back(second)).warnings == ()
+
+
+async def test_a_backup_from_before_an_on_chain_payment_is_refused(home: Home) -> None:
+    """A board is known to nobody but the wallet, until it is confirmed: its transaction is all there is."""
+    file = await home.backup("old")
+    alice = await opened(home, "home")
+    await alice.fund_onchain(60_000)
+    await alice.wallet.board_amount(40_000)
+    await alice.wallet.close()
+    with pytest.raises(StaleBackup, match="STALE: 1 on-chain payments were made that it does not have"):
+        await home.put_back(file)
+
+
+async def test_coins_that_came_in_since_are_no_reason_to_refuse_it_and_are_found(home: Home) -> None:
+    file = await home.backup("before")
+    alice = await opened(home, "home")
+    for _ in range(2):
+        await alice.fund_onchain(300_000)
+    assert alice.wallet.onchain is not None
+    balance = await alice.wallet.onchain.balance()
+    await alice.wallet.close()
+    assert (await home.put_back(file)).warnings == ()
+    again = await opened(home)
+    await again.wallet.recovery.resume()
+    assert again.wallet.onchain is not None
+    assert await again.wallet.onchain.balance() == balance
+    await again.wallet.close()
+
+
+async def test_machines_that_share_a_database_count_their_backups_together(
+    home: Home, postgres: Cluster
+) -> None:
+    url, elsewhere = [await create_database(postgres, f"counted_{name}") for name in ("here", "there")]
+    await home.move(await home.backup("moved"), url)
+    other = home.make_datadir("other")
+    other.write_mnemonic(ALICE.words)
+    files = [home.net.directory / name for name in ("second", "third", "newest")]
+    for number, (datadir, file) in enumerate(zip((home.datadir, home.datadir, other), files, strict=True), 2):
+        assert (await make(datadir, url, file, now=NOW, with_mnemonic=True)).number == number
+    # This machine knows of three; the newest is from another one, and is the newest here too.
+    numbers = BackupNumbers(home.datadir)
+    last = numbers.last("53bdf6b1")
+    assert last is not None
+    assert last.number == 3
+    done = await _restore(files[2], home.datadir, elsewhere)
+    assert done.warnings == ()
+    assert (
+        await make(home.datadir, elsewhere, home.net.directory / "next", now=NOW, with_mnemonic=False)
+    ).number == 5
+    # The database still knows when the wallet is deleted from it, and whoever has no file beside it.
+    store = await Store.open(url)
+    await store.erase()
+    await store.close()
+    with pytest.raises(StaleBackup, match="it is number 3, and number 4 was made"):
+        await _restore(files[1], home.make_datadir("new"), url)
+    await _restore(files[2], home.make_datadir("new"), url)
+
+
+async def _restore(file: Path, datadir: Datadir, url: str) -> Restored:
+    return await restore(file, datadir, url, ask_mnemonic=str, accept_stale=False, now=NOW, environment={})
+
+
+async def test_a_database_of_an_older_program_is_backed_up_as_it_is(home: Home) -> None:
+    """Before the new daemon is started for the first time."""
+    with closing(sqlite3.connect(home.datadir.database)) as database:
+        database.execute("DROP TABLE last_backup")
+        database.execute("UPDATE alembic_version SET version_num = '0004'")
+        database.commit()
+    await home.backup("first")
+    second = await home.backup("second")
+    with pytest.raises(StaleBackup, match="it is number 1, and number 2 was made"):
+        await home.put_back(home.net.directory / "first")
     assert (await home.put_back(second)).warnings == ()
 
 

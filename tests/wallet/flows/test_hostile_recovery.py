@@ -33,15 +33,13 @@ from barkd_py.server_rpc.api import (
 )
 from barkd_py.wallet.keychain import MAX_GAP_LIMIT
 from barkd_py.wallet.mailbox.pages import CheckpointsOutOfOrder, MailboxReader
-from barkd_py.wallet.recovery.evidence import Evidence
-from barkd_py.wallet.recovery.ledger import Ledger
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
 from barkd_py.wallet.recovery.service import Recovery, RecoveryInterrupted
-from barkd_py.wallet.recovery.xpub import MAX_PAGES
 from barkd_py.wallet.vtxo_states import Locked, Spendable, Spent
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, When, opener
+from tests.wallet.flows.recoveries import recovery_with
 from tests.wallet.flows.rounds import hold_round
 from tests.wallet.flows.test_recovery import BOTH, found, pay, reborn, recover, spendable
 
@@ -75,27 +73,6 @@ class Server:
         if self.xpub is None:
             return await self._real.recover_vtxos_by_xpub(xpub, **asked)
         return await self.xpub(**asked)
-
-
-def recovery_with(
-    wallet: Wallet, server: Any, chain: Any = None, *, max_xpub_pages: int = MAX_PAGES
-) -> Recovery:
-    evidence = Evidence(wallet.store, server, chain or wallet.chain, wallet.keychain, gap_limit=20)
-    return Recovery(
-        wallet.store,
-        server,
-        wallet.keychain,
-        evidence,
-        Ledger(wallet.store, wallet.mailbox.received_on),
-        network=wallet.network,
-        start_exits=wallet.exits.start_found,
-        complete_round=wallet.rounds.on_completed,
-        drain_mailbox=wallet.mailbox.sync,
-        rescan_onchain=wallet.chain.tip,
-        take_back=wallet.lightning.adopt,
-        wake_registration=lambda: None,
-        max_xpub_pages=max_xpub_pages,
-    )
 
 
 async def no_xpub(**_: object) -> None:

@@ -9,11 +9,13 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import Network
 from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
-from barkd_py.errors import InsufficientFunds
+from barkd_py.errors import ChainUnavailable, InsufficientFunds
 from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
+from barkd_py.wallet.recovery.service import RecoveryInterrupted
 from barkd_py.wallet.vtxo_states import Locked, Spendable, Spent
 from tests.wallet.flows.conftest import Net, Owner
+from tests.wallet.flows.recoveries import recovery_with
 from tests.wallet.flows.rounds import round_of
 
 BOTH = pytest.mark.parametrize(
@@ -115,6 +117,55 @@ async def test_coins_on_addresses_of_another_life_are_found(net: Net, alice: Own
         await alice.wallet.recovery.start()
         assert (await alice.wallet.onchain.balance()).total_sat == before + 77_000
         assert await alice.wallet.onchain.next_address() == await twin.wallet.onchain.next_address()
+
+
+async def test_coins_are_looked_for_before_an_ark_address_was_ever_handed_out(net: Net) -> None:
+    """As in a backup of a new wallet that was put back."""
+    async with net.wallet("carol") as carol, reborn(net, carol) as later:
+        for _ in range(2):
+            await later.fund_onchain(300_000)
+        assert carol.wallet.onchain is not None
+        await carol.wallet.onchain.sync()
+        assert await carol.wallet.keychain.next_index() == 0
+        assert (await carol.wallet.onchain.balance()).total_sat == 0
+        await carol.wallet.recovery.start()
+        assert (await carol.wallet.onchain.balance()).total_sat == 600_000
+
+
+async def test_without_the_server_coins_are_found_all_the_same(net: Net, alice: Owner) -> None:
+    async with reborn(net, alice, "twin") as twin:
+        await twin.fund_onchain(77_000)
+        assert alice.wallet.onchain is not None
+        before = (await alice.wallet.onchain.balance()).total_sat
+        await net.devnet.ark_server.stop()
+        with pytest.raises(RecoveryInterrupted):
+            await alice.wallet.recovery.start()
+        assert (await alice.wallet.onchain.balance()).total_sat == before + 77_000
+
+
+async def test_a_recovery_is_not_over_before_coins_were_looked_for(net: Net, alice: Owner) -> None:
+    tries: list[str] = []
+
+    async def look() -> None:
+        tries.append("look")
+        if len(tries) < 3:
+            raise ChainUnavailable("it is busy")
+
+    recovery = recovery_with(alice.wallet, alice.wallet.server, rescan_onchain=look)
+    with pytest.raises(RecoveryInterrupted):
+        await recovery.start()
+    report = await recovery.report()
+    assert report.error is not None
+    assert "the search for on-chain coins failed: it is busy" in report.error
+    assert (report.finished_at, report.is_complete) == (None, False)
+    assert len(report.entries) == 1  # VTXOs do not wait for it
+    with pytest.raises(RecoveryInterrupted):
+        await recovery.resume()
+    await recovery.resume()
+    report = await recovery.report()
+    assert (report.error, report.is_complete) == (None, True)
+    await recovery.start()
+    assert len(tries) == 4  # again, each time that somebody asks
 
 
 # --- spent elsewhere

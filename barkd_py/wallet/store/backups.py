@@ -1,0 +1,58 @@
+"""The number of the newest backup of a wallet, kept where the wallet is.
+
+Several machines may share a PostgreSQL database, and any of them makes backups, so they count there. The
+numbers are written beside a running daemon, which does not look at them: its lease is not asked for. They
+outlive the wallet's deletion, and so tell that a backup is old when it is put back into the same database.
+"""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from barkd_py.wallet.store.tables import last_backup as t
+
+# Both databases know it; one statement, so that two who count at once get two numbers.
+_NEXT = sa.text(
+    """
+    INSERT INTO last_backup (fingerprint, number, made_at)
+    SELECT fingerprint, CAST(:above AS BIGINT) + 1, :made_at FROM properties WHERE fingerprint = :fingerprint
+    ON CONFLICT (fingerprint) DO UPDATE SET
+        number = CASE WHEN last_backup.number > :above THEN last_backup.number ELSE :above END + 1,
+        made_at = excluded.made_at
+    RETURNING number
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BackupNumber:
+    """made_at: for a person to read."""
+
+    number: int
+    made_at: str
+
+
+class BackupRepository:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def last(self, fingerprint: str) -> BackupNumber | None:
+        """None: no backup was ever made of it here."""
+        query = sa.select(t).where(t.c.fingerprint == fingerprint)
+        row = (await self._connection.execute(query)).one_or_none()
+        return None if row is None else BackupNumber(row.number, row.made_at)
+
+    async def count(self, fingerprint: str, *, above: int, made_at: str) -> int | None:
+        """The next number, above all that were given here and another one. None: it is another wallet."""
+        values = {"fingerprint": fingerprint, "above": above, "made_at": made_at}
+        number = (await self._connection.execute(_NEXT, values)).scalar_one_or_none()
+        return None if number is None else int(number)
+
+    async def note(self, fingerprint: str, noted: BackupNumber) -> None:
+        """That this one was made, wherever that was."""
+        last = await self.last(fingerprint)
+        if last is None or last.number < noted.number:
+            await self._connection.execute(sa.delete(t).where(t.c.fingerprint == fingerprint))
+            values = {"fingerprint": fingerprint, "number": noted.number, "made_at": noted.made_at}
+            await self._connection.execute(sa.insert(t).values(values))
