@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import httpx
@@ -305,17 +305,29 @@ class Drip(httpx.AsyncByteStream):
             yield bytes(1_000)
 
 
-async def test_an_answer_without_end_is_cut_by_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barkd_py.chain.esplora.MAX_ANSWER_BYTES", 50_000)
+@pytest.mark.parametrize(
+    ("ask", "max_bytes"),
+    [
+        (lambda chain: chain.fetch_tip(), 64 * 1024),
+        (lambda chain: chain.spender(OutPoint(TXID, 0), since_height=1), 64 * 1024),
+        (lambda chain: chain.get_tx(TXID), 4_000_000),
+        (lambda chain: chain.block_txids(BlockHash(bytes(32))), 4 * 1024 * 1024),
+    ],
+    ids=["tip", "spend", "transaction", "block"],
+)
+async def test_an_answer_without_end_is_cut_by_its_length(
+    ask: Callable[[EsploraSource], Awaitable[object]], max_bytes: int
+) -> None:
+    """As early as what was asked for allows."""
     drip = Drip()
     with pytest.raises(ChainUnavailable, match="too long"):
-        await source(Server(httpx.Response(200, stream=drip))).get_tx(TXID)
-    assert drip.sent == 51
+        await ask(source(Server(httpx.Response(200, stream=drip))))
+    assert drip.sent == max_bytes // 1_000 + 1
 
 
 async def test_an_answer_without_end_is_cut_by_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("barkd_py.chain.esplora.ANSWER_TIMEOUT_S", 0.02)
-    monkeypatch.setattr("barkd_py.chain.esplora.MAX_ANSWER_BYTES", 10**12)
+    monkeypatch.setattr("barkd_py.chain.esplora.MAX_RAW_TX_BYTES", 10**12)
     with pytest.raises(ChainUnavailable, match="takes too long"):
         await source(Server(httpx.Response(200, stream=Drip()))).get_tx(TXID)
 
