@@ -48,7 +48,9 @@ PARALLEL_REQUESTS = 4
 ANSWER_TIMEOUT_S = 120.0
 """For a whole answer, however busily it drips."""
 MAX_ANSWER_BYTES = 64 * 1024
-"""For heights, hashes, rates, spends, and what becomes of a broadcast."""
+"""For heights, hashes, rates and spends."""
+MAX_REFUSAL_BYTES = 4 * 1024 * 1024
+"""Nodes have repeated whole transactions in their words."""
 MAX_RAW_TX_BYTES = 4_000_000
 """No block holds more."""
 MAX_TX_BYTES = 32 * 1024 * 1024
@@ -159,7 +161,7 @@ class EsploraSource:
 
     async def _post(self, path: str, content: bytes) -> httpx.Response:
         """The answer with status 2xx. Raises BroadcastError for a refusal, else ChainUnavailable."""
-        response = await self._send("POST", path, content)
+        response = await self._send("POST", path, content, max_bytes=MAX_REFUSAL_BYTES)
         if response.is_success:
             return response
         if response.is_client_error and response.status_code not in (404, 408, 429):
