@@ -49,7 +49,7 @@ ANSWER_TIMEOUT_S = 120.0
 """For a whole answer, however busily it drips."""
 MAX_ANSWER_BYTES = 64 * 1024
 """For heights, hashes, rates and spends."""
-MAX_REFUSAL_BYTES = 4 * 1024 * 1024
+MAX_REFUSAL_BYTES = 32 * 1024 * 1024
 """Nodes have repeated whole transactions in their words."""
 MAX_RAW_TX_BYTES = 4_000_000
 """No block holds more."""
