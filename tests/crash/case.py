@@ -74,11 +74,9 @@ class Case:
 async def prepared(world: World, flow: Flow) -> AsyncIterator[Case]:
     async with AsyncExitStack() as world.after_run:
         await world.keep_in_funds()
-        before = await _told(world, flow)
+        before = await _told(world, flow) if flow.starts_daemon else None
         act = await flow.prepare(world)
-        if not flow.starts_daemon:
-            before = await _told(world, flow)
-        yield Case(world, flow, act, *before)
+        yield Case(world, flow, act, *(before or await _told(world, flow)))
 
 
 async def _told(world: World, flow: Flow) -> tuple[int, int]:
