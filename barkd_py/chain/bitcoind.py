@@ -46,7 +46,7 @@ from barkd_py.chain.source import (
     WalletQuery,
 )
 from barkd_py.chain.tip_cache import TipCache
-from barkd_py.errors import ChainError, ChainUnavailable
+from barkd_py.errors import ChainError, ChainUnavailable, printable
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,8 @@ def _result_of(answer: object, method: str) -> Any:
     match answer:
         case {"error": None, "result": result}:
             return result
-        case {"error": {"code": int(code), "message": str(reason)}}:
+        case {"error": {"code": int(code), "message": str(words)}}:
+            reason = printable(words)
             if code == _RPC_IN_WARMUP:
                 raise ChainUnavailable(f"bitcoind is starting: {reason}")
             raise RpcError(code, reason)

@@ -80,6 +80,14 @@ async def test_refusal_is_final_and_named() -> None:
     assert len(server.requests) == 1
 
 
+async def test_the_words_of_a_refusal_can_be_shown() -> None:
+    """Half a character is none, and would end the answer to whoever asked."""
+    body = b'{"result": null, "error": {"code": -26, "message": "du\\ud800st\\n"}, "id": 0}'
+    with pytest.raises(RpcError) as error:
+        await client(Server(httpx.Response(500, content=body))).call("sendrawtransaction", "00")
+    assert str(error.value) == "RPC server returned error 'du st ' (code -26)"
+
+
 @pytest.mark.parametrize(
     "answer",
     [

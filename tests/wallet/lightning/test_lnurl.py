@@ -220,6 +220,8 @@ async def test_a_service_that_gives_no_invoice_says_why() -> None:
         (httpx.Response(200, content=b"[]"), "the answer is no JSON object"),
         (httpx.Response(200, content=b"[" * 100_000), "the answer is no JSON"),
         (httpx.Response(200, content=b"\xff\xfe"), "the answer is no JSON"),
+        (httpx.Response(200, content=b'{"status": "ERROR", "reason": "\\ud800"}'), "the answer is no JSON"),
+        (httpx.Response(200, content=b'{"status": "ERROR", "reason": "a\\nb"}'), "the service says: a b"),
         (httpx.Response(200, content=b" " * (MAX_ANSWER_BYTES + 1)), "the answer is too long"),
     ],
 )

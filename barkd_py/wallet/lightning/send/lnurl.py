@@ -26,7 +26,7 @@ from barkd_py.bitcoin.bolt11 import Bolt11Invoice, InvalidInvoice
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.units import Network, format_btc
 from barkd_py.chain.http import open_client, proxy_for
-from barkd_py.errors import BarkdError
+from barkd_py.errors import BarkdError, printable
 
 log = logging.getLogger(__name__)
 
@@ -249,6 +249,7 @@ def verify_invoice(invoice: Bolt11Invoice, amount_sat: int, metadata: str) -> No
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(body)
+        json.dumps(answer, ensure_ascii=False).encode()  # half a character in an escape is no text
     except (ValueError, RecursionError):
         raise _NoAnswer("the answer is no JSON") from None
     if not isinstance(answer, dict):
@@ -260,7 +261,7 @@ def _reason(answer: dict[str, Any]) -> str:
     """Why a service refuses, in its own words, but few of them."""
     reason = answer.get("reason")
     if answer.get("status") == "ERROR" and isinstance(reason, str):
-        return f"the service says: {reason[:200]}"
+        return f"the service says: {printable(reason, 200)}"
     return "the answer is none of lnurl-pay"
 
 
