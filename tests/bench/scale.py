@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.store.tables import action_checkpoint
 from barkd_py.wallet.vtxo_states import ActionHolder, StateKind, WalletVtxo
 from tests.bench.daemons import cpu_ms, first_balance, memory_mb, peak_memory_mb, post_nothing
-from tests.bench.http_load import run_load
 from tests.bench.report import Goal, Report
 from tests.bench.rows import add_movements, add_vtxos, payee_of
 from tests.bench.sizes import LARGE, SMALL, Size
@@ -35,6 +35,7 @@ from tests.support.processes import Daemon, Devnet, esplora, eventually, free_po
 STARTS = 3
 SAMPLES = 15
 PAYMENTS = 20
+READS = 100
 PAYMENT_SAT = 1_000
 COIN_SAT = 200_000
 IDLE_SECONDS = 60
@@ -111,7 +112,7 @@ class _Scale:
             ("boards under way", "boards/pending"),
             ("rounds under way", "wallet/rounds"),
         ):
-            await self._cpu_of_get(what, path)
+            await self._cpu_of(what, partial(self.daemon.get, f"/{path}"), times=READS)
 
     async def measure(self, mine: Callable[[], Awaitable[object]]) -> None:
         """The server is away, and payments are under way."""
@@ -141,12 +142,14 @@ class _Scale:
         self.add("memory after all that", memory_mb(pid), "MB", MEMORY)
         self.add("memory, the highest it was", peak_memory_mb(pid), "MB", MEMORY)
 
-    async def _cpu_of(self, what: str, work: Callable[[], Awaitable[object]]) -> None:
+    async def _cpu_of(
+        self, what: str, work: Callable[[], Awaitable[object]], *, times: int = PAYMENTS
+    ) -> None:
         """CPU of the daemon for each of some calls, one after another."""
         cpu = cpu_ms(self.daemon.process.pid)
-        for _ in range(PAYMENTS):
+        for _ in range(times):
             await work()
-        self.add(what, (cpu_ms(self.daemon.process.pid) - cpu) / PAYMENTS, "ms CPU")
+        self.add(what, (cpu_ms(self.daemon.process.pid) - cpu) / times, "ms CPU")
 
     async def _until_idle(self) -> None:
         """What follows a start is over."""
@@ -155,12 +158,6 @@ class _Scale:
             await asyncio.sleep(2)
             if cpu_ms(self.daemon.process.pid) - cpu < IDLE_MS:
                 return
-
-    async def _cpu_of_get(self, what: str, path: str) -> None:
-        cpu = cpu_ms(self.daemon.process.pid)
-        load = await run_load(self.daemon.port, f"/api/v1/{path}", seconds=3.0, connections=1)
-        cpu = cpu_ms(self.daemon.process.pid) - cpu
-        self.add(what, cpu / load.requests, "ms CPU")
 
     async def _patch_movement(self, movement_id: int) -> None:
         patch = {"seen": time.time()}
