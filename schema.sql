@@ -92,8 +92,6 @@ CREATE TABLE movement (
     CONSTRAINT uq_movement_action_id UNIQUE (action_id)
 );
 
-CREATE INDEX ix_movement_created_at ON movement (created_at, id);
-
 CREATE TABLE movement_destination (
     movement_id INTEGER NOT NULL,
     role TEXT NOT NULL,

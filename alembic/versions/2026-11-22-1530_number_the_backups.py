@@ -1,4 +1,7 @@
-"""Number the backups of a wallet where the wallet is, so that all machines that share it count together."""
+"""Number the backups of a wallet where the wallet is, so that all machines that share it count together.
+
+And the history is in the order of its ids.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,3 +18,4 @@ def upgrade() -> None:
         sa.Column("made_at", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("fingerprint", name=op.f("pk_last_backup")),
     )
+    op.drop_index("ix_movement_created_at", "movement")

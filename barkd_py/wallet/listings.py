@@ -16,7 +16,6 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
@@ -132,7 +131,7 @@ class _Listing(ABC, Generic[T, K]):
 
 
 class HistoryListing(_Listing[Movement, int]):
-    """All movements, newest first; equally old ones by falling id."""
+    """All movements, newest first: by falling id."""
 
     def __init__(self, store: Store, turn: asyncio.Lock | None = None) -> None:
         super().__init__(store, turn)
@@ -142,8 +141,7 @@ class HistoryListing(_Listing[Movement, int]):
         self._note({event.movement.id: event.movement for event in events})
 
     def _key(self, item: Movement) -> int:
-        """A number takes less memory than a tuple; ids have 63 bits."""
-        return -(_microseconds(item.created_at) * (1 << 64) + item.id)
+        return -item.id
 
     async def _read_all(self) -> AsyncGenerator[Sequence[Movement], None]:
         last: int | None = None
@@ -216,7 +214,3 @@ async def render_by_method(store: Store, method: PaymentMethod, render: Render[M
             last = page[-1].id
             await asyncio.sleep(0)
     return pages.list()
-
-
-def _microseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1_000_000)

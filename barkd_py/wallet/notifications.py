@@ -8,6 +8,7 @@ A subscriber has a queue of 64 events. One that is too slow loses the oldest eve
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from barkd_py.errors import BarkdError
 from barkd_py.wallet.movements import Movement
 
 QUEUE_LENGTH = 64
-BUFFER_AGE = timedelta(seconds=600)
+BUFFER_SECS = 600.0
 _TICK = timedelta(microseconds=1)
 
 
@@ -101,13 +102,27 @@ class Subscription:
         raise StopAsyncIteration
 
 
-class Notifications:
-    """The broadcast of one loaded wallet."""
+@dataclass(frozen=True, slots=True)
+class _Pushed:
+    """An event in the buffer. at: what clients are told. secs: when it was, monotonic."""
 
-    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    at: datetime
+    secs: float
+    event: WalletEvent
+
+
+class Notifications:
+    """The broadcast of one loaded wallet.
+
+    now: the time that clients are told, which may be set while they poll; monotonic: seconds, by which the
+    buffer ages.
+    """
+
+    def __init__(self, now: Callable[[], datetime], monotonic: Callable[[], float] = time.monotonic) -> None:
         self._now = now
+        self._monotonic = monotonic
         self._subscriptions: set[Subscription] = set()
-        self._buffer: deque[tuple[datetime, WalletEvent]] = deque()
+        self._buffer: deque[_Pushed] = deque()
         self._last_pushed_at = datetime.min.replace(tzinfo=UTC)
         self._next_push = (
             asyncio.Event()
@@ -119,13 +134,15 @@ class Notifications:
         events = tuple(events)
         if not events or self._stopped:
             return
+        pushed_secs = self._monotonic()
         for event in events:
-            # Strictly increasing: a poll that continues after one event misses none of the same instant.
+            # Strictly increasing: a poll that continues after one event misses none of the same instant, nor
+            # any of the hour that comes a second time when a clock is put back.
             self._last_pushed_at = max(self._now(), self._last_pushed_at + _TICK)
-            self._buffer.append((self._last_pushed_at, event))
+            self._buffer.append(_Pushed(self._last_pushed_at, pushed_secs, event))
             for subscription in self._subscriptions:
                 subscription.push(event)
-        while self._buffer and self._buffer[0][0] < self._last_pushed_at - BUFFER_AGE:
+        while self._buffer[0].secs < pushed_secs - BUFFER_SECS:
             self._buffer.popleft()
         self._wake_waiters()
 
@@ -149,7 +166,7 @@ class Notifications:
                     if self._stopped:
                         raise NotificationsStopped
                     if found := self._after(since):
-                        return WaitResult(tuple(event for _, event in found), found[-1][0])
+                        return WaitResult(tuple(pushed.event for pushed in found), found[-1].at)
                     await self._next_push.wait()
         except TimeoutError:
             return WaitResult((), since)
@@ -162,8 +179,8 @@ class Notifications:
         self._subscriptions.clear()
         self._wake_waiters()
 
-    def _after(self, since: datetime | None) -> list[tuple[datetime, WalletEvent]]:
-        return [entry for entry in self._buffer if since is None or entry[0] > since]
+    def _after(self, since: datetime | None) -> list[_Pushed]:
+        return [pushed for pushed in self._buffer if since is None or pushed.at > since]
 
     def _wake_waiters(self) -> None:
         self._next_push.set()

@@ -54,6 +54,7 @@ from barkd_py.wallet.recovery.freshness import Staleness, look
 from barkd_py.wallet.rendered_list import RenderedList
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.onchain import OnchainTables
+from barkd_py.wallet.store.transaction import OpenStore, clock_of
 from barkd_py.wallet.vtxo_states import UNSPENT, StateKind, WalletVtxo
 from barkd_py.wallet.vtxos.registration import Registration
 
@@ -111,7 +112,7 @@ class Wallet:
         self.keychain = keychain
         self._network = network
         self._onchain = onchain
-        self._notifications = Notifications()
+        self._notifications = Notifications(clock_of(now), monotonic)
         self._stop_publishing = store.on_commit(self._notifications.publish)
 
         self.locks = NamedLocks()
@@ -189,16 +190,17 @@ class Wallet:
         *,
         seed: Seed,
         load_config: Callable[[Network], WalletConfig],
-        open_store: Callable[[str], Awaitable[Store]] = Store.open,
+        open_store: OpenStore = Store.open,
+        now: Callable[[], float] = time.time,
     ) -> "Wallet":
         """Open an existing wallet. It asks the chain source whether it can be used, and nobody else.
 
-        open_store: opens the database by its URL or path.
+        open_store: opens the database by its URL or path. now: Unix seconds, the one clock of the wallet.
 
         Raises PropertiesMissing, WrongMnemonic, StoreError, ConfigError, ChainError.
         """
         keys = WalletKeys(seed)
-        store = await open_store(str(database))
+        store = await open_store(str(database), clock=clock_of(now))
         try:
             async with store.read() as tx:
                 properties = await tx.properties.find()
@@ -210,7 +212,7 @@ class Wallet:
             config = load_config(network)
             chain = await open_usable_chain(config, network)
             try:
-                onchain = await OnchainWallet.open(OnchainTables(store), chain, seed, network)
+                onchain = await OnchainWallet.open(OnchainTables(store), chain, seed, network, now=now)
             except BaseException:
                 await chain.close()
                 raise
@@ -231,6 +233,7 @@ class Wallet:
             onchain=onchain,
             server=ArkServer(connection_settings(config, network), verify_identity),
             keychain=keychain,
+            now=now,
         )
 
     async def start(self) -> None:

@@ -63,6 +63,7 @@ from barkd_py.wallet.recovery.report import RecoveryReport
 from barkd_py.wallet.recovery.service import NoRecovery
 from barkd_py.wallet.rendered_list import RenderedList, render_all
 from barkd_py.wallet.store.recovery import RecoveryEntry, RecoveryOutcome
+from barkd_py.wallet.store.transaction import system_clock
 from barkd_py.wallet.vtxo_states import Exited, Spendable, Spent, UnknownVtxo, VtxoState, WalletVtxo
 from tests.fakes.lightning import FakeLightning
 from tests.fakes.rounds import FakeOffboards, FakeRounds
@@ -448,7 +449,7 @@ class FakeWallet:
     def __init__(self, network: Network = Network.REGTEST, mnemonic: str = "test " * 11 + "junk") -> None:
         self.network = network
         self.fingerprint = parse_mnemonic(mnemonic).master_key().fingerprint.hex()
-        self.notifications = Notifications()
+        self.notifications = Notifications(system_clock)
         self.onchain: FakeOnchain | None = FakeOnchain()
         self.exits = FakeExits(self)
         self.rounds = FakeRounds(self._all_vtxos, ARK_INFO, 100)

@@ -16,6 +16,7 @@ from barkd_py.wallet.notifications import (
     NotificationsStopped,
     Subscription,
 )
+from barkd_py.wallet.store.transaction import system_clock
 from tests.wallet.samples import Clock
 
 T0 = datetime(2026, 9, 1, tzinfo=UTC)
@@ -30,7 +31,7 @@ async def take(subscription: Subscription, count: int) -> list[Notification]:
 
 
 async def test_every_subscriber_gets_every_event_in_order() -> None:
-    notifications = Notifications()
+    notifications = Notifications(system_clock)
     first, second = notifications.subscribe(), notifications.subscribe()
     updated = MovementUpdated(created(1).movement)
 
@@ -41,7 +42,7 @@ async def test_every_subscriber_gets_every_event_in_order() -> None:
 
 
 async def test_a_subscriber_waits_for_the_next_event() -> None:
-    notifications = Notifications()
+    notifications = Notifications(system_clock)
     waiting = asyncio.create_task(take(notifications.subscribe(), 1))
     await asyncio.sleep(0)
     notifications.publish([created(1)])
@@ -49,7 +50,7 @@ async def test_a_subscriber_waits_for_the_next_event() -> None:
 
 
 async def test_nothing_is_replayed_to_a_late_subscriber() -> None:
-    notifications = Notifications()
+    notifications = Notifications(system_clock)
     notifications.publish([created(1)])
     late = notifications.subscribe()
     notifications.publish([created(2)])
@@ -57,14 +58,14 @@ async def test_nothing_is_replayed_to_a_late_subscriber() -> None:
 
 
 async def test_a_full_queue_loses_nothing() -> None:
-    notifications = Notifications()
+    notifications = Notifications(system_clock)
     subscription = notifications.subscribe()
     notifications.publish(created(number) for number in range(QUEUE_LENGTH))
     assert await take(subscription, QUEUE_LENGTH) == [created(number) for number in range(QUEUE_LENGTH)]
 
 
 async def test_a_slow_subscriber_is_told_once_and_goes_on_with_the_oldest_that_is_left() -> None:
-    notifications = Notifications()
+    notifications = Notifications(system_clock)
     slow, quick = notifications.subscribe(), notifications.subscribe()
     for number in range(QUEUE_LENGTH + 10):
         notifications.publish([created(number)])
@@ -78,7 +79,7 @@ async def test_a_slow_subscriber_is_told_once_and_goes_on_with_the_oldest_that_i
 
 
 async def test_a_closed_subscription_ends_and_takes_nothing_more() -> None:
-    notifications = Notifications()
+    notifications = Notifications(system_clock)
     subscription = notifications.subscribe()
     notifications.publish([created(1)])
     subscription.close()
@@ -87,7 +88,7 @@ async def test_a_closed_subscription_ends_and_takes_nothing_more() -> None:
 
 
 async def test_stopping_ends_subscriptions_and_polls() -> None:
-    notifications = Notifications()
+    notifications = Notifications(system_clock)
     before = notifications.subscribe()
     poll = asyncio.create_task(notifications.wait(None, timeout_seconds=60))
     await asyncio.sleep(0)
@@ -129,7 +130,7 @@ async def test_polls_that_continue_miss_nothing_of_the_same_instant() -> None:
 
 
 async def test_a_poll_waits_for_the_next_event() -> None:
-    notifications = Notifications()
+    notifications = Notifications(system_clock)
     notifications.publish([created(1)])
     since = (await notifications.wait(None, timeout_seconds=0)).last_pushed_at
     polls = [asyncio.create_task(notifications.wait(since, timeout_seconds=60)) for _ in range(2)]
@@ -143,15 +144,15 @@ async def test_a_poll_waits_for_the_next_event() -> None:
 
 @pytest.mark.parametrize("since", [None, T0])
 async def test_a_poll_that_times_out_echoes_since(since: datetime | None) -> None:
-    result = await Notifications().wait(since, timeout_seconds=0)
+    result = await Notifications(system_clock).wait(since, timeout_seconds=0)
     assert (result.notifications, result.last_pushed_at) == ((), since)
 
 
 async def test_the_buffer_is_purged_by_the_next_event_only() -> None:
-    clock = Clock()
-    notifications = Notifications(clock)
+    secs = Seconds()
+    notifications = Notifications(Clock(), secs)
     notifications.publish([created(1)])
-    clock.advance(seconds=601)
+    secs.now = 601
     assert (await notifications.wait(None, timeout_seconds=0)).notifications == (created(1),)
 
     notifications.publish([created(2)])
@@ -160,9 +161,36 @@ async def test_the_buffer_is_purged_by_the_next_event_only() -> None:
 
 
 async def test_events_of_the_last_ten_minutes_stay_in_the_buffer() -> None:
-    clock = Clock()
-    notifications = Notifications(clock)
+    secs = Seconds()
+    notifications = Notifications(Clock(), secs)
     notifications.publish([created(1)])
-    clock.advance(seconds=600)
+    secs.now = 600
     notifications.publish([created(2)])
     assert (await notifications.wait(None, timeout_seconds=0)).notifications == (created(1), created(2))
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+async def test_polls_miss_nothing_and_see_nothing_twice_when_the_clock_is_set(hours: int) -> None:
+    clock = Clock()
+    notifications = Notifications(clock, Seconds())
+    notifications.publish([created(1)])
+    first = await notifications.wait(None, timeout_seconds=0)
+    notifications.publish([created(2)])  # nobody has asked for it yet
+    for number in (3, 4):
+        clock.advance(hours=hours)
+        notifications.publish([created(number)])
+    rest = await notifications.wait(first.last_pushed_at, timeout_seconds=0)
+    assert rest.notifications == (created(2), created(3), created(4))
+    clock.advance(hours=-2 * hours)  # it is right again
+    assert (await notifications.wait(rest.last_pushed_at, timeout_seconds=0)).notifications == ()
+    notifications.publish([created(5)])
+    assert (await notifications.wait(rest.last_pushed_at, timeout_seconds=0)).notifications == (created(5),)
+
+
+class Seconds:
+    """A monotonic clock that stands still until it is moved."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now

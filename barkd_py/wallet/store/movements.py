@@ -30,7 +30,6 @@ from barkd_py.wallet.movements import (
 )
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, WalletEvent
 from barkd_py.wallet.store.rows import chunks, from_json, to_json
-from barkd_py.wallet.store.tables import UtcTime
 from barkd_py.wallet.store.tables import movement as t
 from barkd_py.wallet.store.tables import movement_destination as td
 from barkd_py.wallet.store.tables import movement_vtxo as tv
@@ -151,19 +150,13 @@ class MovementRepository:
         return found[0] if found else None
 
     async def list(self, *, limit: int | None = None, before: int | None = None) -> tuple[Movement, ...]:
-        """Movements, newest first; equally old ones by falling id.
+        """Movements, newest first: by falling id, for a clock may be put back between two of them.
 
-        limit, before: one page, starting behind the movement with this id. Raises UnknownMovement.
+        limit, before: one page, starting behind the movement with this id.
         """
-        query = sa.select(t).order_by(t.c.created_at.desc(), t.c.id.desc()).limit(limit)
+        query = sa.select(t).order_by(t.c.id.desc()).limit(limit)
         if before is not None:
-            at = (
-                await self._connection.execute(sa.select(t.c.created_at).where(t.c.id == before))
-            ).scalar_one_or_none()
-            if at is None:
-                raise UnknownMovement(before)
-            last = sa.tuple_(sa.literal(at, UtcTime), sa.literal(before, sa.BigInteger))
-            query = query.where(sa.tuple_(t.c.created_at, t.c.id) < last)
+            query = query.where(t.c.id < before)
         return await self._select(query)
 
     async def list_by_method(

@@ -231,7 +231,6 @@ movement = sa.Table(
     sa.Column("action_id", sa.Text, unique=True),
     sa.CheckConstraint("status IN ('pending', 'successful', 'failed', 'canceled')", name="status"),
     sa.CheckConstraint("(status = 'pending') = (completed_at IS NULL)", name="completed"),
-    sa.Index("ix_movement_created_at", "created_at", "id"),
     sqlite_autoincrement=True,
 )
 

@@ -19,11 +19,12 @@ knows when to ask again; this is what makes reads cheap (`cache`).
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -58,8 +59,18 @@ CommitListener = Callable[[Sequence[WalletEvent]], None]
 VtxoListener = Callable[[Collection[VtxoId]], None]
 
 
-def system_clock() -> datetime:
-    return datetime.now(UTC)
+class OpenStore(Protocol):
+    """Opens a database by its URL or path."""
+
+    def __call__(self, url: str, *, clock: Clock) -> Awaitable["Store"]: ...
+
+
+def clock_of(now: Callable[[], float]) -> Clock:
+    """The same clock. now: Unix seconds."""
+    return lambda: datetime.fromtimestamp(now(), UTC)
+
+
+system_clock = clock_of(time.time)
 
 
 class Transaction:
@@ -172,9 +183,9 @@ class Store:
         return store
 
     @classmethod
-    async def open_existing(cls, url: str) -> "Store":
+    async def open_existing(cls, url: str, *, clock: Clock = system_clock) -> "Store":
         """Open a database that is there; see `open`. Raises DatabaseEmpty, StoreError."""
-        return await cls.open(url, make=False)
+        return await cls.open(url, clock=clock, make=False)
 
     @staticmethod
     async def probe(url: str) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from barkd_py.devnet.chain import faucet
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
 from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.store import Store, snapshot
+from barkd_py.wallet.store.transaction import OpenStore
 from barkd_py.wallet.wallet import Wallet
 from tests.support.postgres import Cluster
 from tests.wallet.conftest import create_database
@@ -112,12 +114,15 @@ class Owner:
     changes: dict[str, object]
     wallet: Wallet = field(init=False)
 
-    async def open(self, open_store: Callable[[str], Awaitable[Store]] = Store.open) -> Wallet:
+    async def open(
+        self, open_store: OpenStore = Store.open, *, now: Callable[[], float] = time.time
+    ) -> Wallet:
         self.wallet = await Wallet.open(
             self.database,
             seed=self.seed,
             load_config=lambda _: self.net.config(**self.changes),
             open_store=open_store,
+            now=now,
         )
         return self.wallet
 

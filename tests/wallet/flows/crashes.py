@@ -1,6 +1,6 @@
 """A store that dies at a chosen commit, and machines whose every step runs twice."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
@@ -9,6 +9,7 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.wallet.actions.executor import Machine, Next, Outcome, step_once
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.store.transaction import Clock, OpenStore
 
 When = Literal["before", "after"]
 
@@ -39,11 +40,11 @@ class CrashingStore(Store):
         self.commits, self.crash_at, self.when = 0, crash_at, when
 
 
-def opener(made: list[CrashingStore]) -> Callable[[str], Awaitable[Store]]:
+def opener(made: list[CrashingStore]) -> OpenStore:
     """For `Wallet.open`; the store ends up in the list."""
 
-    async def open_store(url: str) -> Store:
-        store = await CrashingStore.open(url)
+    async def open_store(url: str, *, clock: Clock) -> Store:
+        store = await CrashingStore.open(url, clock=clock)
         assert isinstance(store, CrashingStore)
         made.append(store)
         return store

@@ -34,9 +34,10 @@ from tests.support.processes import until
 from tests.wallet.flows.conftest import ALICE, Net, Owner
 from tests.wallet.flows.liar import between
 from tests.wallet.flows.lightning import Outside
+from tests.wallet.flows.recoveries import recovery_with
 from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, refreshes, settle, stored_rounds
 from tests.wallet.flows.test_arkoor_send import AMOUNT_SAT, assert_settled, impatient_sends, sends
-from tests.wallet.flows.test_hostile_recovery import Server, no_xpub, recovery_with, run
+from tests.wallet.flows.test_hostile_recovery import Server, no_xpub, run
 from tests.wallet.flows.test_lightning_lies import assert_receives, hits
 from tests.wallet.flows.test_lightning_send import ends_as
 from tests.wallet.flows.test_lightning_send import pay as pay_invoice

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from barkd_py.wallet.movements import BOARD
 from barkd_py.wallet.store import Store, snapshot
+from barkd_py.wallet.store.backups import BackupNumber
 from barkd_py.wallet.store.properties import WalletProperties
 from barkd_py.wallet.store.snapshot import DatabaseNotEmpty, NoDatabase
 from barkd_py.wallet.store.tables import lease, metadata
@@ -80,7 +81,8 @@ async def test_what_is_put_back_recovers_first(sqlite_database: str, tmp_path: P
     store = await Store.open(sqlite_database)
     await fill(store)
     await store.close()
-    await snapshot.let_it_recover(Path(sqlite_database))
+    await snapshot.let_it_recover(Path(sqlite_database), BackupNumber(7, "today"))
+    assert await snapshot.last_number(sqlite_database, "1a2b3c4d") == BackupNumber(7, "today")
     store = await Store.open(sqlite_database)
     async with store.read() as tx:
         assert (await tx.properties.get()).recovery_pending
