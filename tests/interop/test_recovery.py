@@ -8,14 +8,24 @@ import os
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.support.processes import Bark, Daemon, Devnet, esplora, eventually
+from barkd_py.bitcoin.bip32 import generate_mnemonic
+from tests.support.processes import Bark, Daemon, Devnet, bitcoind_with_cookie, esplora, eventually
 
 pytestmark = pytest.mark.interop
 
 BOARD_SAT = 100_000
 ONCHAIN_SAT = 300_000
+
+
+def source_of(kind: str, devnet: Devnet) -> dict[str, Any]:
+    if kind == "esplora":
+        return esplora(devnet.esplora_url)
+    assert devnet.bitcoind_url is not None
+    assert devnet.bitcoind_cookie is not None
+    return bitcoind_with_cookie(devnet.bitcoind_url, devnet.bitcoind_cookie)
 
 
 def words_of(datadir: Path) -> str:
@@ -112,3 +122,67 @@ async def test_bark_finds_what_our_daemon_had(bark: Bark, daemon: Daemon, devnet
 async def _synced(daemon: Daemon) -> Any:
     await daemon.post("/wallet/sync")
     return await daemon.get("/wallet/balance")
+
+
+# --- on-chain coins, from a real bitcoind
+
+
+@pytest.mark.parametrize("kind", ["bitcoind", "esplora"])
+async def test_a_deleted_wallet_comes_back_from_its_words_and_its_birthday(
+    kind: str, daemon: Daemon, devnet_on_bitcoind: Devnet
+) -> None:
+    """Everything through REST, on one daemon: coins and their history are as they were, no address is given
+    out twice, and the coins can be spent.
+    """
+    devnet = devnet_on_bitcoind
+    async with httpx.AsyncClient(base_url=devnet.control_url, timeout=60) as http:
+        birthday_height = (await http.get("/status")).json()["height"]
+    body = {
+        "network": "regtest",
+        "ark_server": devnet.ark_server_url,
+        "chain_source": source_of(kind, devnet),
+        "mnemonic": generate_mnemonic().words,
+        "birthday_height": birthday_height,
+    }
+    await daemon.post("/wallet/create", body)
+    given_out = set()
+    for amount_sat in (300_000, 200_000):
+        address = (await daemon.post("/onchain/addresses/next"))["address"]
+        given_out.add(address)
+        await devnet.fund(address, amount_sat)
+    await daemon.post("/onchain/sync")
+    away = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
+    await daemon.post("/onchain/send", {"destination": away, "amount_sat": 40_000})
+    await devnet.mine(3)
+    await daemon.post("/onchain/sync")
+    before = await _onchain(daemon)
+    assert 0 < before["total_sat"] < 460_000
+    fingerprint = (await daemon.get("/wallet"))["fingerprint"]
+    deleted = await daemon.http.request(
+        "DELETE", "/wallet", json={"fingerprint": fingerprint, "dangerous": True}
+    )
+    assert deleted.status_code == 200
+    assert (await daemon.http.get("/onchain/balance")).status_code == 422
+    assert not (daemon.datadir / "mnemonic").exists()
+
+    await daemon.post("/wallet/create", body)
+
+    await eventually(lambda: daemon.get("/wallet/recovery"), lambda got: got["state"] == "finished")
+    assert (await daemon.get("/wallet"))["fingerprint"] == fingerprint
+    assert await _onchain(daemon) == before
+    assert (await daemon.post("/onchain/addresses/next"))["address"] not in given_out
+    await daemon.post("/onchain/send", {"destination": away, "amount_sat": 400_000})
+    await devnet.mine()
+    await daemon.post("/onchain/sync")
+    assert (await daemon.get("/onchain/balance"))["confirmed_sat"] < before["total_sat"] - 400_000
+
+
+async def _onchain(daemon: Daemon) -> dict[str, Any]:
+    """What is the same for whoever has the keys."""
+    await daemon.post("/onchain/sync")
+    utxos = await daemon.get("/onchain/utxos")
+    return {
+        "total_sat": (await daemon.get("/onchain/balance"))["total_sat"],
+        "utxos": sorted(each["outpoint"] for each in utxos),
+        "transactions": sorted(each["txid"] for each in await daemon.get("/onchain/transactions")),
+    }
