@@ -8,7 +8,8 @@ look tells what became of it.
 Each exit transaction is paid for once, whoever needs it; how is in `children`.
 
 A child is replaced if it pays less than the rate that is wanted now, whoever made it; without a rate given by
-the user not more than once per block for our own, and never above `MAX_AUTOMATIC_FEE_RATE`.
+the user not more than once per block for our own, and never above `MAX_AUTOMATIC_FEE_RATE`. What only exits
+that nobody asked for wait for is paid no more than they are worth (`worth`).
 
 Everything here runs under the exits' lock; see `service`. Source: sheet 06 §2.4-2.8, §4.
 """
@@ -23,10 +24,12 @@ from barkd_py.bitcoin.units import BlockRef, FeeRate
 from barkd_py.chain.source import (
     BroadcastError,
     ChainSource,
+    Confirmed,
     Mempool,
     NotFound,
 )
 from barkd_py.errors import ChainError, chain_text
+from barkd_py.onchain.cpfp import MIN_FEE_RATE
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.wallet.exits.children import ChildPayer, child_row, known_child
 from barkd_py.wallet.exits.claim import ClaimPaths, terms_of
@@ -57,6 +60,7 @@ from barkd_py.wallet.exits.states import (
     VtxoSwept,
     WalletOrigin,
 )
+from barkd_py.wallet.exits.worth import Bearer, bearable_rate
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.exits import ExitChildRow
 from barkd_py.wallet.vtxo_states import StateKind
@@ -127,7 +131,7 @@ class ExitDriver:
         looked = await self.look()
         if self._onchain is None or not (wanted := self._wanted(looked)):
             return looked
-        paid = await self._pay_for(self._onchain, wanted, fee_rate, looked.tip)
+        paid = await self._pay_for(self._onchain, wanted, fee_rate, looked)
         if not paid:
             return looked
         again = await self.look(paid)
@@ -352,9 +356,10 @@ class ExitDriver:
         return [_Wanted(by_txid[txid], view, tuple(waiting[txid])) for txid, view in frontiers.items()]
 
     async def _pay_for(
-        self, onchain: OnchainWallet, wanted: Sequence[_Wanted], fee_rate: FeeRate | None, tip: BlockRef
+        self, onchain: OnchainWallet, wanted: Sequence[_Wanted], fee_rate: FeeRate | None, looked: Looked
     ) -> set[VtxoId]:
         """One after the other, so that no coin is used twice. Returns the exits that have a new child."""
+        tip = looked.tip
         if fee_rate is None:
             wanted = [want for want in wanted if not self._is_paid_at(want.view, tip)]
         if not wanted:
@@ -363,10 +368,16 @@ class ExitDriver:
         payer = ChildPayer(self._store, self._chain, onchain, self.memory.fees)
         if onchain.tip_height < tip.height:
             await self._sync(onchain)
+        bearers = self._bearers(looked) if fee_rate is None else {}
         paid: set[VtxoId] = set()
         for want in wanted:
+            pays = rate
+            if bearers.keys() >= {*want.waiting}:
+                pays = min(rate, bearable_rate(want.tx.txid, list(bearers.values())))
             try:
-                sent = await payer.pay(want.tx, want.view, self._children.get(want.tx.txid), rate)
+                if pays < MIN_FEE_RATE:
+                    raise InternalExitError("it would cost more than it holds")
+                sent = await payer.pay(want.tx, want.view, self._children.get(want.tx.txid), pays)
             except ExitError as error:
                 for vtxo_id in want.waiting:
                     self._fail(vtxo_id, error)
@@ -375,6 +386,21 @@ class ExitDriver:
                 paid.update(want.waiting)
                 self._paid_at[sent] = tip.height
         return paid
+
+    def _bearers(self, looked: Looked) -> dict[VtxoId, Bearer]:
+        """The exits that nobody asked for."""
+        return {
+            vtxo_id: Bearer(
+                view.amount_sat,
+                [
+                    tx
+                    for tx, seen in zip(self._subjects[vtxo_id].transactions, view.transactions, strict=True)
+                    if not _is_paid_by_others(seen)
+                ],
+            )
+            for vtxo_id, view in looked.views.items()
+            if looked.exits[vtxo_id].is_automatic
+        }
 
     def _is_paid_at(self, view: TxView, tip: BlockRef) -> bool:
         """Whether its child is ours, in the mempool, and no older than the last block."""
@@ -391,6 +417,11 @@ class ExitDriver:
             await onchain.sync()
         except ChainError as error:
             log.warning("on-chain wallet: %s", chain_text(error))
+
+
+def _is_paid_by_others(view: TxView) -> bool:
+    is_ours = view.child is not None and view.child.is_ours
+    return isinstance(view.status, Confirmed) and not is_ours
 
 
 def _tell_loss(state: ExitState, view: ExitView) -> None:

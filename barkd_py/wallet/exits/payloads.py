@@ -32,3 +32,14 @@ def decode_history(text: str) -> tuple[ExitState, ...]:
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise StoreError("the history of an exit is malformed")
     return tuple(map(decode_state, entries))
+
+
+def decode_first(text: str) -> ExitState | None:
+    """The oldest entry of a history; None if there is none. Raises StoreError."""
+    match from_json(text):
+        case [str(entry), *_]:
+            return decode_state(entry)
+        case []:
+            return None
+        case _:
+            raise StoreError("the history of an exit is malformed")

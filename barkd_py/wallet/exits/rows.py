@@ -13,6 +13,7 @@ from barkd_py.wallet.exits.states import (
     Claimed,
     ClaimInProgress,
     ExitState,
+    Start,
     VtxoAlreadySpent,
     VtxoSwept,
 )
@@ -39,6 +40,12 @@ class LiveExit:
     def of(cls, row: ExitRow) -> "LiveExit":
         """Raises StoreError."""
         return cls(row, payloads.decode_state(row.state))
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether nobody but the wallet itself asked for it."""
+        first = payloads.decode_first(self.row.history) or self.state
+        return isinstance(first, Start) and first.is_automatic
 
 
 def read_exits(rows: Iterable[ExitRow]) -> tuple[list[LiveExit], dict[VtxoId, StoreError]]:

@@ -82,9 +82,11 @@ class Starts:
 
     async def start_held(self, vtxo_id: VtxoId) -> None:
         """Start an exit whoever holds the VTXO; a success if it is exiting already."""
-        await self._start([vtxo_id])
+        await self._start([vtxo_id], is_automatic=True)
 
-    async def _start(self, vtxo_ids: Sequence[VtxoId], *, pass_over_unfit: bool = False) -> None:
+    async def _start(
+        self, vtxo_ids: Sequence[VtxoId], *, pass_over_unfit: bool = False, is_automatic: bool = False
+    ) -> None:
         if not vtxo_ids:
             return
         tip = await fetch_tip(self._chain)
@@ -101,7 +103,7 @@ class Starts:
                         continue
                     failure = error
                     break  # those before stay started
-                await self._store_start(tx, vtxo, tip)
+                await self._store_start(tx, vtxo, Start(tip.height, is_automatic))
         if failure is not None:
             raise failure
 
@@ -113,7 +115,7 @@ class Starts:
         state = (await tx.vtxos.get(vtxo_id)).state.kind
         return state in (StateKind.SPENDABLE, StateKind.LOCKED)
 
-    async def _store_start(self, tx: Transaction, vtxo: Vtxo, tip: BlockRef) -> None:
+    async def _store_start(self, tx: Transaction, vtxo: Vtxo, state: Start) -> None:
         await _forget_sweep(tx, vtxo.id)
         script = vtxo.output.script_pubkey
         address = address_from_script(script, self._network)
@@ -131,7 +133,6 @@ class Starts:
                 sent_to=(MovementDestination(method, vtxo.amount_sat),),
             ),
         )
-        state = Start(tip.height)
         await tx.exits.save(
             ExitRow(
                 vtxo.id, state.type, payloads.encode_state(state), payloads.encode_history(()), movement.id
@@ -210,7 +211,8 @@ class Starts:
         async with self._locks.hold(EXITS), self._store.transaction() as tx:
             for vtxo_id in vtxo_ids:
                 if await self._may_start(tx, vtxo_id):
-                    await self._store_start(tx, await tx.vtxos.body(vtxo_id), tip)
+                    state = Start(tip.height, is_automatic=True)
+                    await self._store_start(tx, await tx.vtxos.body(vtxo_id), state)
 
 
 async def _forget_sweep(tx: Transaction, vtxo_id: VtxoId) -> None:

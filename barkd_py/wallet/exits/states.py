@@ -118,9 +118,10 @@ class ExitTx:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Asked for; nothing has been looked at."""
+    """Asked for; nothing has been looked at. is_automatic: nobody but the wallet itself asked for it."""
 
     tip_height: int
+    is_automatic: bool = False
     type: Literal["start"] = "start"
 
 

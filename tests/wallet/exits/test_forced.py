@@ -19,11 +19,12 @@ from barkd_py.bitcoin.tx import Tx, TxOut
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind
 from barkd_py.errors import ChainUnavailable
+from barkd_py.onchain.cpfp import CANONICAL_CHILD_WEIGHT_WU, MIN_FEE_RATE
 from barkd_py.wallet.exits.errors import TransactionRetrievalFailure
 from barkd_py.wallet.exits.forced import OnChainWatch, patience_blocks
 from barkd_py.wallet.exits.rivals import Rival, arkoor_pubkeys, rivals_of
 from barkd_py.wallet.exits.states import Canceled, Claimed, ExitFilter, VtxoSwept
-from barkd_py.wallet.exits.worth import worth_exiting
+from barkd_py.wallet.exits.worth import Bearer, bearable_rate, worth_exiting
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.movements import EXIT_START
 from barkd_py.wallet.store import Store
@@ -273,6 +274,36 @@ async def test_tiny_payments_are_not_exited_at_a_loss(world: World, stranger: St
     assert await exiting(world) == [large.id]
 
 
+@pytest.mark.parametrize("is_asked_for", [False, True])
+async def test_fees_that_rise_do_not_eat_up_an_exit_that_nobody_asked_for(
+    world: World, stranger: Stranger, is_asked_for: bool
+) -> None:
+    """A chain source that exaggerates, or a busy week. Who asks for an exit knows why."""
+    amount_sat = 30_000
+    funds_sat = 400_000
+    await world.fund(funds_sat // 2, funds_sat // 2)
+    spent = await stranger.board(amount_sat)
+    (ours,) = await stranger.pay(spent, amount_sat)
+    await publish(world, *spent.exit_transactions())
+    if is_asked_for:
+        await world.exits.start([ours.id])
+    for _ in range(PATIENCE):
+        await world.exits.tick()
+        await world.node.mine_exactly([])
+    await world.exits.tick()
+    assert await exiting(world) == [ours.id]
+    await world.set_rates(FeeRate.from_sat_per_vb(200))
+    for _ in range(3):
+        await world.node.mine_exactly([])
+        await world.exits.tick()
+        await world.restart()
+    await tick_and_mine(world, 2 * EXIT_DELTA)
+    assert (await world.state(ours.id)).type == "claimable"
+    paid_sat = funds_sat - await world.onchain_sat()
+    assert (paid_sat > amount_sat) is is_asked_for
+    assert paid_sat > amount_sat // 3, "it does follow the market, as far as that helps"
+
+
 # --- reorganisations, restarts, cancellations, outages
 
 
@@ -520,6 +551,24 @@ async def test_rivals(world: World, stranger: Stranger) -> None:
         Rival.SOMEBODY,  # an HTLC, though we have a key to it
         Rival.SERVER_AT_EXPIRY,
     ]
+
+
+async def test_what_exits_may_cost(world: World) -> None:
+    """All of it together what they hold, however much they share, and as the rate would be at the start."""
+    spent = await world.mint.board(40_000)
+    vtxos = await world.mint.pay(spent, [10_000] * 4)
+    bearers = [Bearer(vtxo.amount_sat, vtxo.exit_transactions()) for vtxo in vtxos]
+    txs = {tx.txid: tx for vtxo in vtxos for tx in vtxo.exit_transactions()}
+    total_sat = sum(
+        bearable_rate(txid, bearers).fee_wu(tx.weight_wu + CANONICAL_CHILD_WEIGHT_WU)
+        for txid, tx in txs.items()
+    )
+    rates = {bearable_rate(txid, bearers) for txid in txs}
+    rate = min(rates)
+    assert max(rates).sat_per_kwu - rate.sat_per_kwu <= rate.sat_per_kwu // 10
+    assert 30_000 < total_sat < 40_000, "claims have their part too"
+    assert worth_exiting(vtxos, [], FeeRate(rate.sat_per_kwu * 9 // 10)) == {vtxo.id for vtxo in vtxos}
+    assert bearable_rate(next(iter(txs)), [Bearer(1, list(txs.values()))]) < MIN_FEE_RATE
 
 
 async def test_what_several_share_is_shared(world: World, stranger: Stranger) -> None:
