@@ -8,7 +8,7 @@ tables are made of nothing else:
 
 import json
 import subprocess
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,6 +106,13 @@ def table(runs: Iterable[Run]) -> str:
     return "\n".join(lines)
 
 
+def look_ups(runs: Iterable[Run]) -> str:
+    """How often a daemon died where it only reads the chain: perhaps not everywhere yet."""
+    struck = Counter(run.flow for run in runs if " GET " in run.point and run.struck)
+    by_flow = ", ".join(f"{flow.name} {struck[flow.name]}" for flow in FLOWS if flow.name in struck)
+    return f"Of these deaths, {sum(struck.values())} were at look-ups ({by_flow or 'none'})."
+
+
 def matrix(runs: Iterable[Run]) -> str:
     """What came of each flow (a row) under each trouble (a column)."""
     found = {(run.flow, run.fault): run for run in runs}
@@ -151,6 +158,7 @@ def write_document(document: Path = DOCUMENT) -> None:
     kills = [run for run in runs if run.fault.startswith("killed")]
     troubles = [run for run in runs if not run.fault.startswith("killed")]
     said = f"`python -m tests.crash --parts kills` ({_provenance(kills)}):\n\n{table(kills)}"
+    said += f"\n\n{look_ups(kills)}"
     _replace_section("kills", said, document)
     said = f"`python -m tests.crash --parts troubles` ({_provenance(troubles)}):\n\n{matrix(troubles)}"
     _replace_section("troubles", said, document)
