@@ -108,8 +108,18 @@ async def test_a_wallet_moves_as_the_page_says(tmp_path: Path, devnet: Devnet, d
         )
         assert json.loads(_shell(here, tmp_path)) == {"fingerprint": fingerprint}
         functions = here.rpartition("new wallet/create")[0]
-        imported = json.loads(_shell(functions + bring, tmp_path))
-        assert sum(vtxo["amount_sat"] for vtxo in imported) == spendable_sat
+        # Three batches, one of which has a VTXO of another wallet, too.
+        assert "split -l 50 " in bring
+        foreign = await daemon.get(f"/wallet/vtxos/{(await daemon.get('/wallet/vtxos'))[0]['id']}/encoded")
+        with (tmp_path / "vtxos.json").open("a") as written_down:
+            written_down.write(json.dumps(foreign) + "\n")
+        for _ in range(2):
+            said = _shell(functions + bring.replace("split -l 50", "split -l 1"), tmp_path)
+            assert said == "2 of 3 VTXOs are in the wallet\n"
+        batches = [json.loads((tmp_path / f"imported.a{letter}").read_text()) for letter in "abc"]
+        assert [len(batch) for batch in batches] == [1, 1, 0]
+        assert sum(batch[0]["amount_sat"] for batch in batches[:2]) == spendable_sat
+        assert not list(tmp_path.glob("batch.*"))
         assert await _spendable_sat(new) == spendable_sat
         assert (await new.get("/onchain/balance"))["total_sat"] == onchain_sat
         # It is a wallet to pay with.
