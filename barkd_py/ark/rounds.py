@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from barkd_py.ark.cosign import BadCosignature, Cosignature, CosignTask
+from barkd_py.ark.deadlines import late_preimage_blocks
 from barkd_py.ark.genesis import ArkoorTransition, GenesisItem
 from barkd_py.ark.policy import HarkForfeitPolicy, Policy
 from barkd_py.ark.tree import TreeSpec, VtxoTree
-from barkd_py.ark.validation import validate, verify_locked_leaf, verify_terms
+from barkd_py.ark.validation import is_relayable, validate, verify_locked_leaf, verify_terms
 from barkd_py.ark.vtxo import EXIT_TX_VERSION, ServerVtxo, Vtxo, VtxoId
 from barkd_py.bitcoin.encode import DecodeError, Reader, u8
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
@@ -42,6 +43,8 @@ FUNDING_VOUT = 0
 FORFEIT_BUNDLE_VERSION = 1
 MIN_LEAVES = 2
 """With one leaf the root would be a leaf, whose transaction does not fit the funding output."""
+MAX_LEAF_DEPTH = 25
+"""Transactions of a leaf's exit. A tree of 4^24 leaves is not deeper."""
 
 
 class RoundRejected(ProtocolViolation):
@@ -118,6 +121,7 @@ def accept_proposal(
     for leaf in leaves:
         if tree.branch(leaf)[-1].level > nb_nonces:
             raise RoundRejected(f"the round's tree is too high for {nb_nonces} nonces")
+        verify_leaf_exits(tree.vtxo(leaf, (bytes(64),) * spec.nb_internal_nodes))
     return AcceptedProposal(tree, leaves)
 
 
@@ -203,6 +207,7 @@ def accept_delegated(
         if vtxo.anchor_point != funding_tx.outpoint(FUNDING_VOUT):
             raise RoundRejected(f"VTXO {vtxo.id} is not anchored in the round's funding transaction")
         _verify_round_terms(vtxo, terms)
+        verify_leaf_exits(vtxo)
         verify_locked_leaf(vtxo, funding_tx, leaf_signed=False)
         _verify_leaf_lock(vtxo, unlock_hash)
 
@@ -378,14 +383,37 @@ def verify_exitable(
 ) -> None:
     """Check that there is time for two exits, should the server keep the preimage of what we forfeit to.
 
-    Inputs that have all expired are lost without the round anyway. Raises RefusedToForfeit.
+    Raises RefusedToForfeit.
     """
-    if all(vtxo.expiry_height <= tip_height for vtxo in inputs):
-        return
-    required = tip_height + 2 * exit_margin + max(vtxo.exit_delta for vtxo in inputs)
     for vtxo in new_vtxos:
+        required = min_leaf_expiry(vtxo.exit_depth, inputs, tip_height=tip_height, exit_margin=exit_margin)
         if vtxo.expiry_height < required:
             raise RefusedToForfeit(
                 f"refusing to forfeit our input VTXOs: new VTXO {vtxo.id} expires at height "
                 f"{vtxo.expiry_height}, before the required minimum {required}"
             )
+
+
+def min_leaf_expiry(leaf_depth: int, inputs: Sequence[Vtxo], *, tip_height: int, exit_margin: int) -> int:
+    """The first height at which a leaf may expire that inputs are forfeited for.
+
+    If the server keeps the preimage, the inputs exit; and if it shows it then, as late as it can, the leaf
+    still has to. (Upstream asks for a margin for each of the exits and one exit delta, which is not enough.)
+    Inputs that have all expired are lost without the round anyway.
+    """
+    if all(vtxo.expiry_height <= tip_height for vtxo in inputs):
+        return 0
+    shown_height = tip_height + max(late_preimage_blocks(vtxo, exit_margin) for vtxo in inputs)
+    return shown_height + exit_margin + leaf_depth
+
+
+def verify_leaf_exits(vtxo: Vtxo) -> None:
+    """Check that a leaf can be exited, by the rules of nodes and in any time. Raises RoundRejected.
+
+    To be asked before anything is given for it: the server chooses what hangs beside it in the tree, and how
+    many transactions lead to it.
+    """
+    if vtxo.exit_depth > MAX_LEAF_DEPTH:
+        raise RoundRejected(f"VTXO {vtxo.id} has {vtxo.exit_depth} exit transactions, which is too many")
+    if not is_relayable(vtxo):
+        raise RoundRejected(f"nodes would not relay the exit of VTXO {vtxo.id}")

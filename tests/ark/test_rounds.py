@@ -11,6 +11,7 @@ from barkd_py.ark.cosign import BadCosignature
 from barkd_py.ark.genesis import WrongPreimage
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.rounds import (
+    MAX_LEAF_DEPTH,
     AcceptedProposal,
     ForfeitBundle,
     HarkForfeit,
@@ -26,6 +27,7 @@ from barkd_py.ark.rounds import (
     leaf_task,
     unlock_vtxos,
     verify_exitable,
+    verify_leaf_exits,
 )
 from barkd_py.ark.tree import LeafSpec, TreeInvalid, TreeSpec, VtxoTree
 from barkd_py.ark.validation import UnexpectedTerms, validate
@@ -134,6 +136,7 @@ def run_round() -> Finished:
 
 
 FINISHED = run_round()
+FINISHED_NONCE = generate_nonce(COSIGN)[1]
 (LOCKED,) = accept_finished(FINISHED.accepted, FINISHED.funding, FINISHED.signatures)
 
 
@@ -509,11 +512,59 @@ def test_a_changed_byte_gives_another_bundle_or_none(data: st.DataObject) -> Non
 # -- is it safe to forfeit?
 
 
-@pytest.mark.parametrize(("tip_height", "safe"), [(100_970, True), (100_971, False)])
+def test_what_hangs_beside_our_leaf_must_relay_as_well() -> None:
+    """Nodes relay no transaction with dust: ours would be worth nothing. Source: sheet 06 §1."""
+    dust = replace(OTHERS[3], amount_sat=1)
+    beside, elsewhere = (*OTHERS[:2], leaf(OUTPUT), dust, OTHERS[2]), (*OTHERS[:3], dust, leaf(OUTPUT))
+    for leaves, is_refused in ((elsewhere, False), (beside, True)):
+        spec = replace(SPEC, leaves=leaves)
+        nonces = SPEC.nb_internal_nodes * (FINISHED_NONCE,)
+        proposal = Proposal(spec, funding_for(spec), nonces)
+        if is_refused:
+            with pytest.raises(RoundRejected, match="nodes would not relay the exit"):
+                proposal.accept()
+        else:
+            proposal.accept()
+
+
+def test_a_leaf_is_not_taken_at_any_depth() -> None:
+    item = LOCKED.genesis[0]
+    deepest = replace(LOCKED, genesis=(item,) * (MAX_LEAF_DEPTH - 1) + LOCKED.genesis[-1:])
+    verify_leaf_exits(deepest)
+    with pytest.raises(RoundRejected, match="too many"):
+        verify_leaf_exits(replace(deepest, genesis=(item, *deepest.genesis)))
+
+
+def test_a_delegated_leaf_must_be_one_that_can_exit() -> None:
+    outputs = (replace(OUTPUT, cosign_pubkey=None),)
+    item = LOCKED.genesis[0]
+    dust = replace(item.siblings[0], value_sat=1)
+    for genesis, text in (
+        ((replace(item, siblings=(dust, *item.siblings[1:])), *LOCKED.genesis[1:]), "nodes would not relay"),
+        ((item,) * MAX_LEAF_DEPTH + LOCKED.genesis[-1:], "too many"),
+    ):
+        with pytest.raises(RoundRejected, match=text):
+            accept_delegated(
+                (replace(LOCKED, genesis=genesis),),
+                FINISHED.funding,
+                outputs=outputs,
+                unlock_hash=UNLOCK_HASH,
+                terms=TERMS,
+            )
+
+
+_TWO_EXITS = 12 + 1 + 2 * 6 + 12 + LOCKED.exit_depth
+"""A margin and a block for the input, twice its exit delta, a margin and blocks for the new one."""
+
+
+@pytest.mark.parametrize(
+    ("tip_height", "safe"), [(101_000 - _TWO_EXITS, True), (101_001 - _TWO_EXITS, False)]
+)
 def test_two_exits_must_fit_before_the_new_coin_expires(tip_height: int, safe: bool) -> None:
     """Source: sheet 04 §26, 9."""
     old = replace(user_vtxo("board"), exit_delta=6)
     new = replace(LOCKED, expiry_height=101_000)
+    assert (old.exit_depth, new.exit_depth) == (1, 2)
     if safe:
         verify_exitable((new,), (old,), tip_height=tip_height, exit_margin=12)
         return

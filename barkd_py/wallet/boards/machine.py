@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import assert_never
 
+from barkd_py.ark.deadlines import exit_start_height
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.chain.source import ChainSource, Confirmed, Mempool, NotFound
@@ -27,7 +28,7 @@ from barkd_py.wallet.boards.writes import write_dead, write_exited, write_regist
 from barkd_py.wallet.movements import MovementUpdate
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxo_states import Exited, Spent
+from barkd_py.wallet.vtxo_states import Exited, Spent, WalletVtxo
 from barkd_py.wallet.vtxos.registration import Registration
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class BoardMachine:
         except (ServerError, ProtocolViolation) as error:
             trouble = chain_text(error)
             log.warning("board %s is not registered yet: %s", action_id, trouble)
-        await self._exit_if_near_expiry(action_id, state.vtxo_id, stored.expiry_height, tip.height)
+        await self._exit_if_near_expiry(action_id, stored, tip.height)
         return Park(_confirming(state, trouble))
 
     async def _register(self, vtxo_id: VtxoId) -> None:
@@ -144,19 +145,17 @@ class BoardMachine:
             await self._onchain.evict(state.funding_tx.txid)
         return Done(write_dead(action_id, state.vtxo_id))
 
-    async def _exit_if_near_expiry(
-        self, action_id: str, vtxo_id: VtxoId, expiry_height: int, tip_height: int
-    ) -> None:
-        if expiry_height > tip_height + self._vtxo_exit_margin:
+    async def _exit_if_near_expiry(self, action_id: str, vtxo: WalletVtxo, tip_height: int) -> None:
+        if tip_height < exit_start_height(vtxo, self._vtxo_exit_margin):
             return
         if self.start_exit is None:
-            log.error("board %s is about to expire at block %d: exit it", action_id, expiry_height)
+            log.error("board %s is about to expire at block %d: exit it", action_id, vtxo.expiry_height)
             return
-        await self.start_exit(vtxo_id)
+        await self.start_exit(vtxo.id)
         async with self._store.transaction() as tx:
             movement = await tx.movements.find_by_action(action_id)
-            if movement is not None and vtxo_id not in movement.exited_vtxos:
-                await tx.movements.update(movement.id, MovementUpdate(exited_vtxos=(vtxo_id,)))
+            if movement is not None and vtxo.id not in movement.exited_vtxos:
+                await tx.movements.update(movement.id, MovementUpdate(exited_vtxos=(vtxo.id,)))
 
     async def _is_seen(self, txid: Txid) -> bool:
         return not isinstance(await self._chain.tx_status(txid), NotFound)

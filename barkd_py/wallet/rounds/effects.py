@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from typing import assert_never
 
 from barkd_py.ark.attestations import attest, delegated_participation_message, round_attempt_message
-from barkd_py.ark.rounds import RoundTerms, accept_delegated
+from barkd_py.ark.rounds import RoundTerms, accept_delegated, min_leaf_expiry
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.tx import Tx
@@ -364,9 +364,10 @@ class RoundEffects:
                 f"the server's exit delta has risen from {agreed.exit_delta} to {info.vtxo_exit_delta}"
             )
         tip = await self._chain.tip()
-        terms = RoundTerms(
-            info.server_pubkey, info.vtxo_exit_delta, self._min_expiry_height(round_, inputs, tip.height)
-        )
+        depth = max((vtxo.exit_depth for vtxo in participation.output_vtxos), default=0)
+        exits = min_leaf_expiry(depth, inputs, tip_height=tip.height, exit_margin=self._limits.exit_margin)
+        scheduled = 0 if round_.scheduled_height is None else round_.scheduled_height + 1
+        terms = RoundTerms(info.server_pubkey, info.vtxo_exit_delta, max(scheduled, exits))
         accept_delegated(
             participation.output_vtxos,
             funding_tx,
@@ -386,13 +387,6 @@ class RoundEffects:
             except FundingTxDoubleSpent as error:
                 return machine.DoubleSpent(str(error))
         return await self._swapper.prepare(round_, state)
-
-    def _min_expiry_height(self, round_: Round, inputs: Sequence[Vtxo], tip_height: int) -> int:
-        scheduled = 0 if round_.scheduled_height is None else round_.scheduled_height + 1
-        if all(vtxo.expiry_height <= tip_height for vtxo in inputs):
-            return scheduled
-        exits = tip_height + 2 * self._limits.exit_margin + max(vtxo.exit_delta for vtxo in inputs)
-        return max(scheduled, exits)
 
 
 def _vtxo_ids(identifiers: Sequence[str]) -> frozenset[VtxoId]:

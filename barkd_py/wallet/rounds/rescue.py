@@ -6,7 +6,8 @@ margin. Nothing is lost by that: whoever exits a forfeited VTXO can take its out
 unless the server takes it before with the forfeit, for which it shows the preimage.
 
 It may show it late: put the forfeit on the chain in the last block of the delay, and take that output in the
-last block of another one. The new VTXOs must be worth something then, and so have time for an exit as well.
+last block of another one. The new VTXOs must be worth something then, and so have time for an exit as well;
+nothing is forfeited for others (`ark.rounds.verify_exitable`).
 
 What is done on the chain is `wallet.round_rescue`. Source: sheet 10 §14; sheet 04 §7.
 """
@@ -14,6 +15,7 @@ What is done on the chain is `wallet.round_rescue`. Source: sheet 10 §14; sheet
 from collections.abc import Sequence
 from typing import Protocol
 
+from barkd_py.ark.deadlines import exit_start_height, late_preimage_blocks
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.wallet.rounds.machine import TakenBack, Unlocked
 from barkd_py.wallet.rounds.states import Issued, Round, RoundState
@@ -37,10 +39,10 @@ class Rescue(Protocol):
 
 def exit_heights(state: RoundState, inputs: Sequence[WalletVtxo], exit_margin: int) -> dict[VtxoId, int]:
     """From which height on each input of a held round has to exit."""
-    heights = {vtxo.id: vtxo.expiry_height - exit_margin - vtxo.exit_depth for vtxo in inputs}
+    heights = {vtxo.id: exit_start_height(vtxo, exit_margin) for vtxo in inputs}
     if isinstance(state, Issued) and state.forfeits_sent:
-        new_exits_at = min(vtxo.expiry_height - exit_margin - vtxo.exit_depth for vtxo in state.vtxos)
+        new_exits_at = min(exit_start_height(vtxo, exit_margin) for vtxo in state.vtxos)
         for vtxo in inputs:
-            shown_after = exit_margin + vtxo.exit_depth + 2 * vtxo.exit_delta
+            shown_after = late_preimage_blocks(vtxo, exit_margin)
             heights[vtxo.id] = min(heights[vtxo.id], new_exits_at - shown_after)
     return heights

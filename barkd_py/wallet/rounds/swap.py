@@ -2,7 +2,7 @@
 
     1. the funding transaction is deep enough in *our* chain
     2. the server and we sign the leaf of each new VTXO; each is proven now, but for the preimage
-    3. there is time for two exits, should the server keep the preimage
+    3. they can be exited, and there is time for two exits, should the server keep the preimage
     4. a forfeit of each input, bound to the hash that the new VTXOs hang on; stored as sent, then sent
     5. the preimage opens the new VTXOs, which are validated in full
 
@@ -26,6 +26,7 @@ from barkd_py.ark.rounds import (
     leaf_task,
     unlock_vtxos,
     verify_exitable,
+    verify_leaf_exits,
 )
 from barkd_py.ark.validation import verify_locked_leaf
 from barkd_py.ark.vtxo import Vtxo
@@ -126,6 +127,8 @@ class Swapper:
         if not state.forfeits_sent:
             tip = await self._chain.tip()
             verify_exitable(vtxos, inputs, tip_height=tip.height, exit_margin=self._limits.exit_margin)
+            for vtxo in vtxos:
+                verify_leaf_exits(vtxo)
         forfeits = await self._sign_forfeits(inputs, state.unlock_hash)
         return ForfeitsReady(vtxos, forfeits)
 

@@ -1,6 +1,6 @@
 """What is decided about a Lightning payment: each answer of the server, at each height that matters."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -52,6 +52,15 @@ PAYMENT = Payment(
 HTLCS = (VtxoId(b"\x01" * 36),)
 
 
+@dataclass(frozen=True)
+class Tree:
+    """What HTLCs come out of, as far as it matters for their time."""
+
+    expiry_height: int
+    exit_depth: int
+    exit_delta: int = 12
+
+
 @pytest.mark.parametrize(
     ("status", "answer"),
     [
@@ -89,10 +98,25 @@ def test_no_threshold_is_below_zero(delta: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("min_expiry_height", "expected"), [(1_000, 988), (213, 203), (215, 203), (216, 204), (100, 203)]
+    ("expiry_height", "depth", "expected"),
+    [
+        (1_000, 0, 988),
+        (1_000, 5, 983),
+        (213, 0, 203),
+        (215, 0, 203),
+        (216, 0, 204),
+        (216, 1, 203),
+        (100, 0, 203),
+    ],
 )
-def test_trees_give_a_few_blocks_at_least(min_expiry_height: int, expected: int) -> None:
-    assert exit_by(min_expiry_height=min_expiry_height, tip_height=200, exit_margin=MARGIN) == expected
+def test_htlcs_exit_in_time_but_trees_give_a_few_blocks_at_least(
+    expiry_height: int, depth: int, expected: int
+) -> None:
+    late = Tree(5_000, 1)
+    vtxo = Tree(expiry_height, depth)
+    assert exit_by((late, vtxo), MARGIN, deeper_by=0, tip_height=200) == expected
+    vtxo = replace(vtxo, expiry_height=expiry_height + 2)
+    assert exit_by((late, vtxo), MARGIN, deeper_by=2, tip_height=200) == expected
 
 
 EARLY, LATE = EXPIRY - THRESHOLD, EXPIRY - THRESHOLD + 1

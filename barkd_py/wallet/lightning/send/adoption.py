@@ -99,11 +99,7 @@ class HtlcAdoption:
             htlc_pubkey=policy.user_pubkey,
             revocation_pubkey=revocation_key,
             htlc_expiry_height=policy.htlc_expiry_height,
-            exit_by_height=exit_by(
-                min_expiry_height=min(htlc.expiry_height for htlc in htlcs),
-                tip_height=tip_height,
-                exit_margin=self._exit_margin,
-            ),
+            exit_by_height=exit_by(htlcs, self._exit_margin, deeper_by=0, tip_height=tip_height),
             movement_id=movement.id,
         )
         state = Stuck(payment, htlc_ids)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from barkd_py.ark.arkoor import ArkoorDestination, plan_outputs
+from barkd_py.ark.deadlines import ARKOOR_EXIT_DEPTH
 from barkd_py.ark.fees import VtxoFeeInfo
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
@@ -305,8 +306,7 @@ class LightningSends:
                 },
             ),
         )
-        min_expiry_height = min(vtxo.expiry_height for vtxo in selection.vtxos)
-        if min_expiry_height < terms.htlc_expiry_height:
+        if any(vtxo.expiry_height < terms.htlc_expiry_height for vtxo in selection.vtxos):
             log.warning("%s: an input expires before the HTLCs do", action_id)
         await tx.vtxos.lock(input_ids, ActionHolder(action_id))
         return Payment(
@@ -321,9 +321,10 @@ class LightningSends:
             revocation_pubkey=revocation_key,
             htlc_expiry_height=terms.htlc_expiry_height,
             exit_by_height=exit_by(
-                min_expiry_height=min_expiry_height,
+                selection.vtxos,
+                terms.exit_margin,
+                deeper_by=ARKOOR_EXIT_DEPTH,
                 tip_height=terms.tip_height,
-                exit_margin=terms.exit_margin,
             ),
             movement_id=movement.id,
             retry_for_secs=None if retry_for_secs is None else min(retry_for_secs, MAX_RETRY_FOR_SECS),
@@ -401,15 +402,17 @@ async def _select(tx: Transaction, terms: PayTerms, amount_sat: int) -> FeeSelec
     Raises CannotCoverLightningPayment.
     """
 
-    async def of_those_after(height: int) -> FeeSelection[WalletVtxo]:
+    async def of_those_after(
+        height: int, suits: Callable[[WalletVtxo], bool] | None = None
+    ) -> FeeSelection[WalletVtxo]:
         return await choose(
             tx,
-            lambda payable: terms.select(payable, amount_sat, expires_after_height=height),
+            lambda payable: terms.select(list(filter(suits, payable)), amount_sat),
             expires_after_height=height,
         )
 
     try:
-        return await of_those_after(terms.outlives_height)
+        return await of_those_after(terms.htlc_expiry_height, terms.outlives_htlcs)
     except CannotCoverPaymentAndFees:
         pass
     try:

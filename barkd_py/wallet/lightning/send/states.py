@@ -21,12 +21,14 @@ Everything here is pure. Source: protocol sheet 05 §4.3-4.9, §10.
 """
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
 from barkd_py.ark.arkoor import ArkoorDestination
+from barkd_py.ark.deadlines import Exitable, exit_start_height
 from barkd_py.ark.policy import PubkeyPolicy, ServerHtlcSendPolicy
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import PublicKey
@@ -199,13 +201,14 @@ class Decision(enum.Enum):
     WAIT = enum.auto()
 
 
-def exit_by(*, min_expiry_height: int, tip_height: int, exit_margin: int) -> int:
+def exit_by(vtxos: Iterable[Exitable], exit_margin: int, *, deeper_by: int, tip_height: int) -> int:
     """When HTLCs have to go on the chain, because the server may sweep a tree below them.
 
-    min_expiry_height: the first of the inputs' expiries. Inputs that are as good as expired do not send their
-    HTLCs there at once: a payment that works out takes seconds.
+    vtxos: what they come out of, and deeper_by how many transactions later; or they themselves. Inputs that
+    are as good as expired do not send their HTLCs there at once: a payment that works out takes seconds.
     """
-    return max(min_expiry_height - exit_margin, tip_height + MIN_PATIENCE_BLOCKS)
+    first = min(exit_start_height(vtxo, exit_margin, deeper_by=deeper_by) for vtxo in vtxos)
+    return max(first, tip_height + MIN_PATIENCE_BLOCKS)
 
 
 def is_late(payment: Payment, tip_height: int, threshold: int) -> bool:

@@ -10,6 +10,7 @@ Source: protocol sheet 05 §4.2, §6.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from barkd_py.ark.deadlines import ARKOOR_EXIT_DEPTH, exit_start_height
 from barkd_py.ark.fees import VtxoFeeInfo, lightning_send_fee
 from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.vtxo import VtxoId
@@ -67,20 +68,18 @@ class PayTerms:
         before = [replace(info, expiry_blocks=info.expiry_blocks + 1) for info in infos]
         return max(lightning_send_fee(self.info.fees, amount_sat, each) for each in (infos, before))
 
-    @property
-    def outlives_height(self) -> int:
-        """Where inputs are to be taken that expire above it, if there are enough of these.
+    def outlives_htlcs(self, vtxo: WalletVtxo) -> bool:
+        """Whether it is an input to be taken before others.
 
         A tree that expires before its HTLCs are dealt with forces stuck ones on the chain early.
         """
-        return self.htlc_expiry_height + 2 * self.info.vtxo_exit_delta + self.exit_margin
+        dealt_with_height = self.htlc_expiry_height + 2 * self.info.vtxo_exit_delta
+        return exit_start_height(vtxo, self.exit_margin, deeper_by=ARKOOR_EXIT_DEPTH) > dealt_with_height
 
-    def select(
-        self, payable: Sequence[WalletVtxo], amount_sat: int, *, expires_after_height: int
-    ) -> FeeSelection[WalletVtxo]:
-        """Raises CannotCoverPaymentAndFees."""
+    def select(self, payable: Sequence[WalletVtxo], amount_sat: int) -> FeeSelection[WalletVtxo]:
+        """Of those that have not expired. Raises CannotCoverPaymentAndFees."""
         limits = SelectionLimits(
-            max_exit_depth=self.info.max_vtxo_exit_depth, expires_after_height=expires_after_height
+            max_exit_depth=self.info.max_vtxo_exit_depth, expires_after_height=self.tip_height
         )
         return select_with_fee(payable, amount_sat, self.fee_sat, tip_height=self.tip_height, limits=limits)
 
