@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from barkd_py.ark.vtxo import Vtxo
 from tests.support.processes import (
     Bark,
     Daemon,
@@ -114,7 +115,7 @@ async def _fees_and_anchors_sat(daemon: Daemon, devnet: Devnet, claim_txid: str)
             parent = (await chain.get(f"/tx/{txid}")).json()
             assert parent["status"]["confirmed"]
             assert parent["fee"] == 0
-            if package["child"]["origin"]["type"] != "wallet":
+            if package["child"] is None or package["child"]["origin"]["type"] != "wallet":
                 continue
             anchors_sat += parent["vout"][-1]["value"]
             child = (await chain.get(f"/tx/{package['child']['info']['txid']}")).json()
@@ -311,3 +312,58 @@ async def test_a_vtxo_of_the_real_bark_exits_through_our_daemon(
     assert {vtxo["id"] for vtxo in imported} == {vtxo["id"] for vtxo in vtxos}
 
     await _exit_everything(daemon, devnet)
+
+
+EXIT_DELTA = 12
+"""Of devnet's server: so many blocks after his own coin is on the chain, a payer could take it back."""
+
+
+@pytest.mark.parametrize("kind", ["bitcoind", "esplora"])
+async def test_a_payee_exits_when_the_payer_publishes_what_was_paid_with(
+    kind: str, daemon: Daemon, tmp_path: Path, doomed_devnet: Devnet
+) -> None:
+    """Nobody asks the payee's daemon for anything: it sees the payer's transaction in a block, and has its
+    own behind it before the payer may spend; then what it was paid gets all the way to its coins.
+    """
+    devnet = doomed_devnet
+    await daemon.create_wallet(devnet.ark_server_url, _source(kind, devnet))
+    await _fund(daemon, devnet)
+    await _board(daemon, devnet)
+    (boarded,) = await daemon.get("/wallet/vtxos")
+    encoded = (await daemon.get(f"/wallet/vtxos/{boarded['id']}/encoded"))["encoded"]
+    (published,) = Vtxo.decode_hex(encoded).exit_transactions()
+    payee = Daemon(tmp_path / "payee", env={"BARK_DAEMON_SYNC_INTERVAL_SECS": "1"})
+    await payee.start()
+    try:
+        await payee.create_wallet(devnet.ark_server_url, _source(kind, devnet))
+        for _ in range(COINS):
+            address = (await payee.post("/onchain/addresses/next"))["address"]
+            await devnet.fund(address, COIN_SAT)
+        await payee.post("/onchain/sync")
+        address = (await payee.post("/wallet/addresses/next"))["address"]
+        await daemon.post("/wallet/send", {"destination": address, "amount_sat": 40_000})
+        (paid,) = await eventually(lambda: payee.get("/wallet/vtxos"), bool)
+        await daemon.close()
+        await devnet.pull("/ark-server/stop")
+        onchain_sat = await _confirmed_sat(payee)
+
+        await devnet.pull("/mine", transactions=[published.serialize().hex()])
+        began = (await payee.get("/bitcoin/tip"))["tip_height"]
+
+        for _ in range(EXIT_DELTA - 1):
+            await payee.post("/wallet/sync")
+            await devnet.mine()
+        (exit_,) = await payee.get("/exits/status/all?transactions=true")
+        assert exit_["vtxo_id"] == paid["id"]
+        checkpoint = exit_["transactions"][1]["exit"]["txid"]
+        async with httpx.AsyncClient(base_url=devnet.esplora_url, timeout=60) as chain:
+            status = (await chain.get(f"/tx/{checkpoint}")).json()["status"]
+        assert status["confirmed"]
+        assert status["block_height"] < began + EXIT_DELTA
+
+        await _exit_to_claimable(payee, devnet, ())
+        claim_txid = await _claim(payee, devnet)
+        fees_sat, anchors_sat = await _fees_and_anchors_sat(payee, devnet, claim_txid)
+        assert await _confirmed_sat(payee) == onchain_sat + 40_000 + anchors_sat - fees_sat
+    finally:
+        await payee.close()
