@@ -136,33 +136,27 @@ class Datadir:
         """
         write_private(self.path / CREATION_FILE, b"config.toml existed\n" if config_existed else b"")
 
-    def interrupted_creation(self) -> bool | None:
-        """Whether config.toml existed before a creation that never came to its end; None without one.
+    def begin_deletion(self) -> None:
+        """Note that what is in the directory will soon be no wallet any more."""
+        write_private(self.path / CREATION_FILE, b"")
 
-        With a mnemonic there is a wallet: then only the note was left behind.
-        """
+    def is_changing(self) -> bool:
+        """Whether something was begun that has come to no end: a creation, or a deletion."""
+        return (self.path / CREATION_FILE).exists()
+
+    def undo_change(self) -> None:
+        """Remove what belongs to no wallet: all but the process lock, the token, and settings from before."""
         try:
-            note = (self.path / CREATION_FILE).read_bytes()
-        except FileNotFoundError:
-            return None
+            config_existed = bool((self.path / CREATION_FILE).read_bytes())
         except OSError as error:
             raise DatadirError("error accessing datadir") from FileFailure(error)
-        return None if self.mnemonic.exists() else bool(note)
-
-    def clear_interrupted_creation(self) -> bool:
-        """Remove what a creation has left that was killed; False if there is no such thing."""
-        config_existed = self.interrupted_creation()
-        if config_existed is None:
-            return False
-        log.warning("removing what a creation that did not finish has left in %s", self.path)
         if config_existed:
             self.check_contents(clean=True)
         else:
             self.wipe_wallet()
-        return True
 
-    def end_creation(self) -> None:
-        """There is a wallet now."""
+    def end_change(self) -> None:
+        """There is a wallet."""
         (self.path / CREATION_FILE).unlink(missing_ok=True)
 
     def wipe_wallet(self) -> None:
@@ -226,9 +220,9 @@ class Datadir:
         self._rename(self.database, aside)
         return aside
 
-    def take_database_back(self, aside: Path) -> None:
-        """What was put aside is db.sqlite again."""
-        self._rename(aside, self.database)
+    def take_database(self, file: Path) -> None:
+        """The file is db.sqlite from now on: one that was put aside, or a new one."""
+        self._rename(file, self.database)
 
     def databases_aside(self) -> list[Path]:
         """What `put_database_aside` has made of earlier databases, the newest last."""

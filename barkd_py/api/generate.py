@@ -19,7 +19,10 @@ class _NoWallets:
     async def open(self, *_: object) -> Never:
         raise NotImplementedError
 
-    async def erase(self) -> Never:
+    async def holds_wallet(self, *_: object) -> Never:
+        raise NotImplementedError
+
+    async def erase(self, *_: object) -> Never:
         raise NotImplementedError
 
 

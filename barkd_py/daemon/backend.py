@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from barkd_py.bitcoin.bip32 import parse_mnemonic
+from barkd_py.ark.wallet_keys import WalletKeys
+from barkd_py.bitcoin.bip32 import InvalidMnemonic, parse_mnemonic
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import WalletConfig
-from barkd_py.daemon.errors import DatabaseMoved, NoWalletInDatabase, TwoDatabases
+from barkd_py.daemon.errors import DatabaseMoved, NoWalletInDatabase, OtherWalletInDatabase, TwoDatabases
 from barkd_py.daemon.loops import Daemon
 from barkd_py.daemon.wallet_api import NewWallet, WalletApi, WalletBackend
 from barkd_py.datadir import DATABASE_FILE, Datadir
@@ -14,8 +15,7 @@ from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.store import Store, snapshot
 from barkd_py.wallet.store.engine import parse_url
 from barkd_py.wallet.store.migrate import DatabaseEmpty
-from barkd_py.wallet.store.properties import WalletExists
-from barkd_py.wallet.wallet import PropertiesMissing, Wallet
+from barkd_py.wallet.wallet import PropertiesMissing, Wallet, WrongMnemonic
 
 
 class Backend:
@@ -27,9 +27,7 @@ class Backend:
     def __init__(self, database_url: str | None = None) -> None:
         self._url = database_url
 
-    async def create(self, datadir: Path, new: NewWallet) -> None:
-        if self._url is not None:
-            await _clear(self._url)
+    async def create(self, datadir: Path, new: NewWallet, keep_words: Callable[[], None]) -> None:
         await create_wallet(
             self._database(datadir),
             seed=parse_mnemonic(new.mnemonic),
@@ -38,12 +36,14 @@ class Backend:
             birthday_height=new.birthday_height,
             recover=new.recover,
             without_server=new.without_server,
+            keep_words=keep_words,
         )
 
     async def open(
         self, datadir: Path, mnemonic: str, load_config: Callable[[Network], WalletConfig]
     ) -> WalletApi:
         self._check_which(Datadir(datadir))
+        await self._check_whose(datadir, mnemonic)
         try:
             wallet = await Wallet.open(
                 self._database(datadir),
@@ -56,14 +56,41 @@ class Backend:
         wallet.background = Daemon(wallet)
         return wallet
 
-    async def erase(self) -> None:
+    async def holds_wallet(self, datadir: Path) -> bool:
+        fingerprint = _fingerprint_of_words(Datadir(datadir))
+        if fingerprint is None:
+            return False
+        return await Store.peek(str(self._database(datadir))) == fingerprint
+
+    async def erase(self, datadir: Path, wallet: WalletApi | None) -> None:
         if self._url is None:
+            if wallet is not None:
+                await wallet.close()
             return  # the file is wiped with its directory
-        store = await Store.open(self._url)
+        if wallet is not None:
+            assert isinstance(wallet, Wallet)
+            await wallet.store.erase()  # and nobody has the lease before the caller closes it
+        elif await self.holds_wallet(datadir):
+            await self._erase_own(datadir)
+
+    async def _erase_own(self, datadir: Path) -> None:
+        assert self._url is not None
+        store = await Store.open_existing(self._url)
         try:
-            await store.erase()
+            if await self.holds_wallet(datadir):  # still, now that nobody else can change that
+                await store.erase()
         finally:
             await store.close()
+
+    async def _check_whose(self, datadir: Path, mnemonic: str) -> None:
+        """Before the lease is taken: who may never have the wallet must not be in anybody's way."""
+        if self._url is None:
+            return
+        found = await Store.peek(self._url)
+        if found is None:
+            raise PropertiesMissing from NoWalletInDatabase(datadir, at_url=True)
+        if found != WalletKeys(parse_mnemonic(mnemonic)).fingerprint:
+            raise WrongMnemonic from OtherWalletInDatabase(found)
 
     def _check_which(self, datadir: Datadir) -> None:
         """A wallet that has moved is not run where it was. Raises TwoDatabases, DatabaseMoved."""
@@ -87,16 +114,14 @@ def is_elsewhere(database_url: str | None, datadir: Datadir) -> bool:
     return Path(url.database or "").resolve() != datadir.database.resolve()
 
 
-async def _clear(url: str) -> None:
-    """Remove what a failed creation has left. Raises WalletExists if the database holds a whole wallet."""
-    store = await Store.open(url)
+def _fingerprint_of_words(datadir: Datadir) -> str | None:
+    """Of the wallet whose words are in the directory; None without words, or half of them."""
+    if not datadir.mnemonic.exists():
+        return None
     try:
-        async with store.read() as tx:
-            if await tx.properties.find() is not None:
-                raise WalletExists
-        await store.erase()
-    finally:
-        await store.close()
+        return WalletKeys(parse_mnemonic(datadir.read_mnemonic())).fingerprint
+    except InvalidMnemonic:
+        return None
 
 
 async def check_database(database_url: str | None) -> None:

@@ -32,7 +32,8 @@ from barkd_py.ark.wallet_keys import WalletKeys
 from barkd_py.bitcoin.bip32 import InvalidMnemonic, Seed, parse_mnemonic
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import load_config
-from barkd_py.daemon.backend import is_elsewhere
+from barkd_py.daemon import leftovers
+from barkd_py.daemon.backend import Backend, is_elsewhere
 from barkd_py.datadir import BACKUPS_FILE, Datadir, DatadirError, write_private
 from barkd_py.errors import BarkdError, KnownError, chain_text
 from barkd_py.wallet.recovery.freshness import Staleness
@@ -70,6 +71,16 @@ class UncheckedBackup(BackupError):
         super().__init__(
             "refusing a backup that cannot be checked; make server and chain source reachable, or say "
             "--accept-stale"
+        )
+
+
+class AlreadyThere(BackupError):
+    """An earlier restore, or move, came to its end."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the wallet is in this database already: start the daemon; to put a backup in its place, delete "
+            "the wallet first"
         )
 
 
@@ -255,9 +266,8 @@ async def restore(
         held.callback(datadir.lock_wallet().acquire().release)
         if not existed:
             held.callback(datadir.remove_locks_unless_used)
-        datadir.clear_interrupted_creation()
-        _check_empty(datadir, database_url)
-        had_words = datadir.mnemonic.exists()
+        await leftovers.settle(datadir, Backend(database_url))
+        await _check_empty(datadir, database_url)
         seed = _seed(datadir, backup, ask_mnemonic)
         with tempfile.TemporaryDirectory(dir=datadir.path, prefix=".restore-") as scratch:
             prepared = Path(scratch) / "db.sqlite"
@@ -267,25 +277,45 @@ async def restore(
                 backup, prepared, seed, datadir, newest, accept_stale=accept_stale, environment=environment
             )
             await snapshot.let_it_recover(prepared, newest)
-            config_existed = datadir.config.exists()
-            if not had_words:
-                datadir.begin_creation(config_existed=config_existed)
-            if not config_existed:
-                write_private(datadir.config, backup.config.encode())
-            if database_url is not None:
-                with _aside(datadir, database_url, now) as aside:
-                    await snapshot.to_database(prepared, database_url)
-                restored = replace(restored, aside=aside)
-            else:
-                prepared.replace(datadir.database)
-        if not had_words:
+            aside = await _put_back(prepared, datadir, database_url, backup, seed, now)
+            return replace(restored, aside=aside)
+
+
+async def _put_back(
+    prepared: Path, datadir: Datadir, database_url: str | None, backup: Backup, seed: Seed, now: datetime
+) -> Path | None:
+    """All the files, the words before the rows (`leftovers`); returns where an earlier db.sqlite is now."""
+    new = [file for file in (datadir.mnemonic, datadir.config) if not file.exists()]
+    aside = None
+    try:
+        if datadir.mnemonic in new:
+            datadir.begin_creation(config_existed=datadir.config not in new)
             datadir.write_mnemonic(seed.words)
-            datadir.end_creation()
-        return restored
+        if datadir.config in new:
+            write_private(datadir.config, backup.config.encode())
+        if database_url is not None:
+            with _aside(datadir, database_url, now) as aside:
+                await snapshot.to_database(prepared, database_url)
+        else:
+            datadir.take_database(prepared)
+    except KnownError:
+        if not await Backend(database_url).holds_wallet(datadir.path):  # else it was the answer that was lost
+            for file in new:
+                file.unlink(missing_ok=True)
+        datadir.end_change()
+        raise
+    datadir.end_change()
+    return aside
 
 
-def _check_empty(datadir: Datadir, database_url: str | None) -> None:
-    """Raises BackupError. An empty db.sqlite is in nobody's way."""
+async def _check_empty(datadir: Datadir, database_url: str | None) -> None:
+    """Raises BackupError, DatabaseNotEmpty. An empty db.sqlite is in nobody's way."""
+    backend = Backend(database_url)
+    if is_elsewhere(database_url, datadir) and database_url is not None:
+        if await backend.holds_wallet(datadir.path):
+            raise AlreadyThere
+        if await Store.peek(database_url) is not None:
+            raise snapshot.DatabaseNotEmpty
     moves = is_elsewhere(database_url, datadir) and datadir.mnemonic.exists()
     if snapshot.holds_wallet(datadir.database) and not moves:
         raise BackupError(
@@ -314,7 +344,7 @@ def _aside(datadir: Datadir, database_url: str, now: datetime) -> Iterator[Path 
         yield aside
     except BaseException:
         if aside is not None:
-            datadir.take_database_back(aside)
+            datadir.take_database(aside)
         raise
 
 

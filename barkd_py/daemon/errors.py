@@ -36,6 +36,13 @@ class WalletElsewhere(WalletNotLoaded):
         BarkdError.__init__(self, "another daemon runs this wallet; this one takes over when that ends")
 
 
+class WalletOutOfReach(WalletNotLoaded):
+    """This daemon stands by, and nobody is known to run the wallet; the cause says what keeps it away."""
+
+    def __init__(self) -> None:
+        BarkdError.__init__(self, "this daemon stands by for its wallet, and cannot open it")
+
+
 class CreationFailed(BarkdError):
     """No wallet was made, and what was begun is gone again."""
 
@@ -44,7 +51,7 @@ class CreationFailed(BarkdError):
 
 
 class DeletionFailed(BarkdError):
-    """The wallet is unloaded but not all of its files are gone; deleting again completes it."""
+    """Not all of it is gone, and deleting again completes it. With the words left, the daemon stands by."""
 
     def __init__(self) -> None:
         super().__init__("Couldn't delete wallet")
@@ -59,7 +66,8 @@ class NoWalletInDatabase(StoreError):
 
     def __init__(self, datadir: Path, *, at_url: bool) -> None:
         doubt = (
-            "the database that BARKD_DATABASE_URL names holds no wallet: is it the right one?"
+            "the database that BARKD_DATABASE_URL names holds no wallet: is it the right one, and did nobody "
+            "delete the wallet?"
             if at_url
             else f"{datadir / DATABASE_FILE} holds no wallet of barkd-py: is BARKD_DATABASE_URL missing?"
         )
@@ -67,6 +75,13 @@ class NoWalletInDatabase(StoreError):
             f"there is a mnemonic in {datadir}, but {doubt} A wallet moves from one database to another by "
             "`barkd backup` and `barkd restore`, and comes from barkd by its words (docs/migration.md)"
         )
+
+
+class OtherWalletInDatabase(StoreError):
+    """The database is somebody else's, by now at least."""
+
+    def __init__(self, fingerprint: str) -> None:
+        super().__init__(f"the database that BARKD_DATABASE_URL names holds another wallet, {fingerprint}")
 
 
 class DatabaseMoved(StoreError):

@@ -1,18 +1,21 @@
 """The runtime: at most one loaded wallet, and how it is created, opened, deleted and closed.
 
 Creating and deleting exclude each other by one lock. A creation writes, in this order: the directory
-(0700), a note that a wallet is being made, `config.toml`, the wallet's database, and last `mnemonic` (before
-the first address is handed out, never over another one): a directory without that file holds no wallet.
-After a kill in between, the next start or creation removes what was begun. If the creation fails, what it
-made is removed at once: with a `config.toml` from before everything else goes, otherwise all but the process
-lock and the token. If only the *opening* after a successful creation fails, the wallet stays where it is and
-is loaded at the next start.
+(0700), a note that a wallet is being made, `config.toml`, the wallet's database, `mnemonic` (before the first
+address is handed out, never over another one), and last the row of the database that makes it a wallet: a
+directory without the words holds none, and a database with a wallet is never without its words. A deletion
+goes the other way: a note, the rows, the files, and only then the database is another daemon's to open.
+After a kill in between, the next start or creation removes what is no wallet (`leftovers`). If the creation
+fails, what it made is removed at once: with a `config.toml` from before everything else goes, otherwise all
+but the process lock and the token. If only the *opening* after a successful creation fails, the wallet stays
+where it is and is loaded at the next start.
 
 Both run in tasks of their own, detached from the request: a client that goes away must not leave half a
 wallet. Source: protocol sheet 07 §6.2, §9.5.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from typing import TypeVar
 from barkd_py.bitcoin.bip32 import InvalidMnemonic, generate_mnemonic, parse_mnemonic
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import ConfigError, WalletConfig, load_config
+from barkd_py.daemon import leftovers
 from barkd_py.daemon.errors import (
     CreationFailed,
     DeletionFailed,
@@ -29,6 +33,7 @@ from barkd_py.daemon.errors import (
     RuntimeStopped,
     WalletAlreadySet,
     WalletElsewhere,
+    WalletOutOfReach,
 )
 from barkd_py.daemon.new_wallet import CreateWallet, check_birthday, check_mnemonic, settle_config
 from barkd_py.daemon.standby import Standby
@@ -80,6 +85,7 @@ class Runtime:
         self._tasks: set[asyncio.Task[object]] = set()
         self._config: WalletConfig | None = None
         self._stopped = False
+        self._warned: set[str] = set()
         self._standby = Standby(
             self._changing, holds=self._holds, open_wallet=self._open, unload=self._unload
         )
@@ -92,12 +98,17 @@ class Runtime:
     def wallet(self) -> WalletApi:
         """Raises WalletNotLoaded."""
         if self._loaded is None:
-            raise WalletElsewhere if self.is_standing_by else WalletNotLoaded
+            obstacle = self._standby.obstacle
+            if obstacle is None:
+                raise WalletNotLoaded
+            if self._standby.is_elsewhere:
+                raise WalletElsewhere
+            raise WalletOutOfReach from obstacle
         return self._loaded.wallet
 
     @property
     def is_standing_by(self) -> bool:
-        """Whether another daemon runs the wallet of this data directory; see `daemon.standby`."""
+        """Whether this daemon waits for its wallet, which another one runs, say; see `daemon.standby`."""
         return self._standby.is_standing_by
 
     @property
@@ -130,14 +141,13 @@ class Runtime:
         If another daemon runs it, this one stands by, and that is False too; see `is_standing_by`.
         """
         async with self._changing:
+            await leftovers.settle(self._datadir, self._backend)
             if not self._datadir.mnemonic.exists():
-                self._datadir.clear_interrupted_creation()
                 return False
-            self._datadir.end_creation()
             try:
                 await self._open()
-            except DatabaseInUse:
-                self._standby.begin()
+            except DatabaseInUse as error:
+                self._standby.begin(error)
                 return False
             return True
 
@@ -170,12 +180,12 @@ class Runtime:
                 raise WalletAlreadySet
             if request.mnemonic is not None:
                 check_mnemonic(request.mnemonic)
-            self._datadir.clear_interrupted_creation()
+            await leftovers.settle(self._datadir, self._backend)
             config_existed = self._datadir.check_contents(clean=request.force)
             try:
                 await self._make(request, config_existed=config_existed)
             except BaseException as error:
-                self._clean_up(config_existed=config_existed)
+                await self._clean_up(config_existed=config_existed)
                 if isinstance(error, KnownError):
                     raise CreationFailed from error
                 raise
@@ -221,18 +231,18 @@ class Runtime:
                     recover=request.mnemonic is not None,
                     without_server=request.force,
                 ),
+                keep_words=lambda: self._datadir.write_mnemonic(seed.words),
             )
             if self._datadir.database.exists():
                 self._datadir.database.chmod(0o600)
-            # What makes the directory a wallet, so it comes last: a kill before this leaves files that the
-            # next start or creation removes. No address was handed out yet.
-            self._datadir.write_mnemonic(seed.words)
-            self._datadir.end_creation()
+            self._datadir.end_change()
         finally:
             lock.release()
 
-    def _clean_up(self, *, config_existed: bool) -> None:
+    async def _clean_up(self, *, config_existed: bool) -> None:
+        """If that fails, the note and what is left stay for the next start or creation."""
         try:
+            await self._backend.erase(self._datadir.path, None)
             if config_existed:
                 self._datadir.check_contents(clean=True)
             else:
@@ -247,7 +257,9 @@ class Runtime:
         for warning in self._datadir.loose_modes(
             self._datadir.mnemonic, self._datadir.config, self._datadir.database, mode=0o600
         ):
-            log.warning("%s", warning)
+            if warning not in self._warned:  # who stands by opens again and again
+                self._warned.add(warning)
+                log.warning("%s", warning)
         phrase = self._datadir.read_mnemonic()
         try:
             parse_mnemonic(phrase)
@@ -280,17 +292,18 @@ class Runtime:
         if not dangerous:
             raise DeletionNotConfirmed
         async with self._changing:
-            if self.is_standing_by:
+            if self._standby.is_elsewhere:
                 raise WalletElsewhere
             loaded = self.fingerprint
             if loaded is not None and loaded != fingerprint:
                 raise FingerprintMismatch
-            await self._unload()
+            await self._standby.end()
+            unloaded, self._loaded = self._loaded, None
             try:
-                await self._backend.erase()
-                self._datadir.wipe_wallet()  # last, so that the mnemonic goes with the rest or not at all
-            except KnownError as error:
-                raise DeletionFailed from error
+                await self._wipe(None if unloaded is None else unloaded.wallet)
+            finally:
+                if unloaded is not None:
+                    unloaded.lock.release()
         if loaded is None:
             return DeleteOutcome(
                 deleted=False,
@@ -298,6 +311,28 @@ class Runtime:
                 message="No wallet was loaded; wiped any leftover wallet files",
             )
         return DeleteOutcome(deleted=True, fingerprint=loaded, message="Wallet deleted")
+
+    async def _wipe(self, wallet: WalletApi | None) -> None:
+        """Rows, files, and last the claim on the database; nobody takes over what is being deleted.
+
+        Raises DeletionFailed. With the words still there, this daemon stands by for whatever is left.
+        """
+        try:
+            if wallet is not None:
+                await wallet.stop()
+            if self._datadir.mnemonic.exists():
+                with contextlib.suppress(KnownError):  # a full disk is no reason to keep a wallet
+                    self._datadir.begin_deletion()
+            await self._backend.erase(self._datadir.path, wallet)
+            self._datadir.wipe_wallet()  # last, so that the mnemonic goes with the rest or not at all
+        except KnownError as error:
+            if self._datadir.mnemonic.exists():
+                self._datadir.end_change()  # nobody shall take the words for rubbish
+                self._standby.begin(error)
+            raise DeletionFailed from error
+        finally:
+            if wallet is not None:
+                await wallet.close()
 
     def _holds(self, wallet: WalletApi) -> bool:
         return self._loaded is not None and self._loaded.wallet is wallet

@@ -5,6 +5,10 @@ the moment when it no longer does, unloads it, and stands by; a daemon that stan
 again and again, until the other's end lets it. With SQLite nobody shares anything: the watch waits for ever.
 
              loaded ──another took it over──▶ standing by ──opened──▶ loaded
+
+What keeps it from opening the wallet may be something else than another daemon: the database is away, or
+holds the wallet no more, because it was deleted. It is the `obstacle`; it is logged when it changes, and as
+often as it stays the same nothing is.
 """
 
 import asyncio
@@ -13,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 from barkd_py.daemon.wallet_api import WalletApi
 from barkd_py.errors import KnownError, chain_text
-from barkd_py.wallet.store.lease import DatabaseInUse
+from barkd_py.wallet.store.lease import DatabaseInUse, TakenOver
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +47,24 @@ class Standby:
         self._unload = unload
         self._retry_secs = retry_secs
         self._task: asyncio.Task[None] | None = None
-        self.is_standing_by = False
+        self.obstacle: KnownError | None = None
+
+    @property
+    def is_standing_by(self) -> bool:
+        return self.obstacle is not None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another daemon ran the wallet when this one last tried to open it."""
+        return isinstance(self.obstacle, DatabaseInUse | TakenOver)
 
     def watch(self, wallet: WalletApi) -> None:
         """From now on: notice when the wallet, which was just loaded, is no longer ours."""
         self._start(self._keep(wallet))
 
-    def begin(self) -> None:
-        """Stand by from now on."""
+    def begin(self, obstacle: KnownError) -> None:
+        """Stand by from now on. obstacle: why the wallet cannot be open."""
+        self._meet(obstacle)
         self._start(self._stand_by())
 
     async def end(self) -> None:
@@ -58,6 +72,7 @@ class Standby:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            self.obstacle = None
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         self._task = asyncio.create_task(work, name="shared database")
@@ -69,30 +84,35 @@ class Standby:
         async with self._changing:
             if not self._holds(wallet):
                 return
-            self.is_standing_by = True  # at once: nobody shall believe that there is no wallet
+            self._meet(TakenOver())  # at once: nobody shall believe that there is no wallet
             try:
                 await self._unload()
             except BaseException:
-                self.is_standing_by = False
+                self.obstacle = None
                 raise
         await self._stand_by()
 
     async def _stand_by(self) -> None:
         """Until the wallet is ours."""
-        log.warning("Another daemon runs this wallet. Standing by")
-        self.is_standing_by = True
         try:
             while True:
                 await asyncio.sleep(self._retry_secs)
                 async with self._changing:
                     try:
                         await self._open_wallet()
-                    except DatabaseInUse:
-                        continue
                     except KnownError as error:
-                        log.error("Cannot take the wallet over: %s", chain_text(error))
+                        self._meet(error)
                         continue
                     log.warning("Wallet taken over")
                     return
         finally:
-            self.is_standing_by = False
+            self.obstacle = None
+
+    def _meet(self, obstacle: KnownError) -> None:
+        was, self.obstacle = self.obstacle, obstacle
+        if was is not None and chain_text(was) == chain_text(obstacle):
+            return
+        if self.is_elsewhere:
+            log.warning("Another daemon runs this wallet. Standing by")
+        else:
+            log.error("Cannot take the wallet over: %s", chain_text(obstacle))

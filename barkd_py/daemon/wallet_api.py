@@ -462,6 +462,9 @@ class WalletApi(Protocol):
     async def close(self) -> None:
         """Stop the background work, end subscriptions and polls, close the store. Safe to repeat."""
 
+    async def stop(self) -> None:
+        """The same, and the store stays open: no other daemon can have the wallet. Safe to repeat."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewWallet:
@@ -486,9 +489,10 @@ class NewWallet:
 class WalletBackend(Protocol):
     """How wallets come to be. The caller holds the locks of the data directory and cleans up after errors."""
 
-    async def create(self, datadir: Path, new: NewWallet) -> None:
+    async def create(self, datadir: Path, new: NewWallet, keep_words: Callable[[], None]) -> None:
         """Make the database and the wallet in it, scan the chain, recover; nothing stays open.
 
+        keep_words: called just before the database holds a wallet; what it raises prevents that.
         Errors begin with the texts of sheet 07 §6.2: `failed to create a chain source client with the
         config: …`, `chain source version check failed: …`, `error creating wallet: error creating new
         wallet: Failed to connect to provided server: …`.
@@ -503,5 +507,12 @@ class WalletBackend(Protocol):
         read properties` if the database holds no wallet.
         """
 
-    async def erase(self) -> None:
-        """Destroy what of a wallet is kept outside of its data directory. No wallet is open."""
+    async def holds_wallet(self, datadir: Path) -> bool:
+        """Whether the database holds the wallet of the data directory's words. Raises StoreError."""
+
+    async def erase(self, datadir: Path, wallet: WalletApi | None) -> None:
+        """Destroy what of the data directory's own wallet is kept outside of it; of another one nothing.
+
+        wallet: it was loaded, and is stopped. It is closed afterwards, unless others might have its database:
+        that is for the caller to do, once the directory is empty too. Raises StoreError.
+        """

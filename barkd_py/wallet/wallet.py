@@ -161,6 +161,7 @@ class Wallet:
         self._history = HistoryListing(store, turn)
         self._tip = RecentTip(chain, monotonic)
         self._closed = False
+        self._stopped = False
 
     def _default_sync_steps(self) -> list[SyncStep]:
         return [
@@ -246,6 +247,14 @@ class Wallet:
         if self._closed:
             return
         self._closed = True
+        await self.stop()
+        await self.store.close()
+
+    async def stop(self) -> None:
+        """Stop everything but the store: nobody else can open the wallet yet. Safe to repeat."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._notifications.stop()
         if self.background is not None:
             await self.background.stop()
@@ -259,7 +268,6 @@ class Wallet:
         await self.server.close()
         await self.chain.close()
         self._stop_publishing()
-        await self.store.close()
 
     async def until_taken_over(self) -> None:
         """Return when another process runs the wallet; never, if its database is not shared."""

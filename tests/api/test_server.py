@@ -5,7 +5,7 @@ import contextlib
 import ipaddress
 import resource
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -206,10 +206,10 @@ class _SlowBackend(FakeBackend):
         self.is_creating = asyncio.Event()
         self.may_create = asyncio.Event()
 
-    async def create(self, datadir: Path, new: NewWallet) -> None:
+    async def create(self, datadir: Path, new: NewWallet, keep_words: Callable[[], None]) -> None:
         self.is_creating.set()
         await self.may_create.wait()
-        await super().create(datadir, new)
+        await super().create(datadir, new, keep_words)
 
 
 def _connect_deaf(port: int, request: bytes) -> socket.socket:

@@ -9,13 +9,20 @@ import pytest
 
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import ConfigError
-from barkd_py.daemon.errors import CreationFailed, DeletionFailed, FingerprintMismatch, WalletAlreadySet
+from barkd_py.daemon.errors import (
+    CreationFailed,
+    DeletionFailed,
+    FingerprintMismatch,
+    WalletAlreadySet,
+    WalletOutOfReach,
+)
 from barkd_py.daemon.new_wallet import Bitcoind, CreateWallet, Esplora, UserPassAuth
 from barkd_py.daemon.runtime import Runtime
 from barkd_py.datadir import Datadir, DatadirLocked, UnexpectedContents
 from barkd_py.errors import BarkdError, ServerUnavailable, StoreError, WalletNotLoaded, chain_text
 from tests.fakes.wallet import FakeBackend
 from tests.support.api_server import MNEMONIC
+from tests.support.processes import eventually
 
 REQUEST = CreateWallet(
     Network.REGTEST, ark_server="http://127.0.0.1:3535", chain_source=Esplora("http://127.0.0.1:3000")
@@ -175,11 +182,14 @@ async def test_creation_goes_on_without_its_caller(setup: Setup) -> None:
 async def killed_creation(setup: Setup, monkeypatch: pytest.MonkeyPatch, request: CreateWallet) -> None:
     setup.backend.create_failure = ServerUnavailable("the power went out")
     with monkeypatch.context() as dead:
-        dead.setattr(Runtime, "_clean_up", lambda *_, **__: None)  # a killed process cleans nothing up
+        dead.setattr(Runtime, "_clean_up", _do_nothing)  # a killed process cleans nothing up
         with pytest.raises(CreationFailed):
             await setup.runtime.create(request)
     assert {"config.toml", "db.sqlite"} <= setup.files()
     setup.backend.create_failure = None
+
+
+async def _do_nothing(*_: object, **__: object) -> None: ...
 
 
 async def test_a_creation_that_was_killed_is_begun_again(
@@ -303,6 +313,39 @@ async def test_a_database_that_cannot_be_erased_leaves_the_mnemonic(setup: Setup
     setup.backend.erase_failure = None
     await setup.runtime.delete("", dangerous=True)
     assert setup.files() == set()
+
+
+async def test_who_fails_to_delete_has_the_wallet_again(setup: Setup) -> None:
+    fingerprint = await setup.runtime.create(REQUEST)
+    setup.backend.erase_failure = StoreError("cannot reach the database")
+    with pytest.raises(DeletionFailed):
+        await setup.runtime.delete(fingerprint, dangerous=True)
+    with pytest.raises(WalletOutOfReach) as away:
+        _ = setup.runtime.wallet
+    assert chain_text(away.value).endswith("cannot open it: cannot reach the database")
+
+    async def again() -> str | None:
+        return setup.runtime.fingerprint
+
+    assert await eventually(again, lambda found: found is not None) == fingerprint
+    assert ".creation" not in setup.files()
+    await setup.runtime.close()
+
+
+async def test_a_creation_that_fails_when_the_words_are_kept_leaves_none(setup: Setup) -> None:
+    setup.backend.commit_failure = StoreError("disk full")
+    with pytest.raises(CreationFailed):
+        await setup.runtime.create(REQUEST)
+    assert setup.files() == set()
+
+
+async def test_words_stay_while_nobody_can_tell_whether_they_are_of_a_wallet(setup: Setup) -> None:
+    setup.backend.commit_failure = setup.backend.erase_failure = StoreError("cannot reach the database")
+    with pytest.raises(CreationFailed):
+        await setup.runtime.create(REQUEST)
+    assert {".creation", "mnemonic"} <= setup.files()
+    setup.datadir.database.write_text(setup.datadir.read_mnemonic())  # it was the answer that was lost
+    assert await Runtime(setup.datadir, setup.backend, environment={}).open_existing()
 
 
 async def test_the_wrong_fingerprint_deletes_nothing(setup: Setup) -> None:

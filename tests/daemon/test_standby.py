@@ -54,10 +54,27 @@ class House:
 async def test_who_stands_by_tries_until_the_wallet_opens() -> None:
     house = House()
     house.refusals = [DatabaseInUse(), ChainUnavailable("no chain"), DatabaseInUse()]
-    house.standby.begin()
+    house.standby.begin(DatabaseInUse())
     await house.until(lambda: house.standby.is_standing_by)
     await house.until(lambda: house.runs)
     assert house.refusals == []
+    await house.standby.end()
+
+
+async def test_what_keeps_it_from_opening_is_said_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    house = House()
+    gone = [StoreError("no wallet") for _ in range(20)]
+    house.refusals = [DatabaseInUse(), *gone, DatabaseInUse()]
+    house.standby.begin(DatabaseInUse())
+    assert house.standby.is_elsewhere
+    await house.until(lambda: not house.standby.is_elsewhere)
+    await house.until(lambda: house.runs)
+    assert [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == [
+        "Another daemon runs this wallet. Standing by",
+        "Cannot take the wallet over: no wallet",
+        "Another daemon runs this wallet. Standing by",
+        "Wallet taken over",
+    ]
     await house.standby.end()
 
 
@@ -104,7 +121,7 @@ async def test_who_cannot_unload_the_lost_wallet_does_not_stand_by() -> None:
 async def test_at_the_end_nobody_takes_anything_over() -> None:
     house = House()
     house.elsewhere = True
-    house.standby.begin()
+    house.standby.begin(DatabaseInUse())
     await house.until(lambda: house.standby.is_standing_by)
     await house.standby.end()
     assert not house.standby.is_standing_by

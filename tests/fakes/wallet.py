@@ -671,9 +671,12 @@ class FakeWallet:
     async def start(self) -> None:
         self.started = True
 
-    async def close(self) -> None:
-        self.closed = True
+    async def stop(self) -> None:
         self.notifications.stop()
+
+    async def close(self) -> None:
+        await self.stop()
+        self.closed = True
 
 
 @dataclass(slots=True)
@@ -681,9 +684,11 @@ class FakeBackend:
     """Makes fake wallets; a wallet exists as an empty database file.
 
     create_failure, open_failure, erase_failure: raised instead of making, opening or erasing one.
+    commit_failure: raised when the words are kept, and nothing else is.
     """
 
     create_failure: KnownError | None = None
+    commit_failure: KnownError | None = None
     open_failure: KnownError | None = None
     erase_failure: KnownError | None = None
     erased: int = 0
@@ -692,11 +697,15 @@ class FakeBackend:
     configs: list[WalletConfig] = field(default_factory=list)
     network: Network = Network.REGTEST
 
-    async def create(self, datadir: Path, new: NewWallet) -> None:
-        assert not (datadir / "mnemonic").exists()  # it is what makes the directory a wallet
+    async def create(self, datadir: Path, new: NewWallet, keep_words: Callable[[], None]) -> None:
+        assert not (datadir / "mnemonic").exists()
         (datadir / "db.sqlite").touch()
         if self.create_failure is not None:
             raise self.create_failure
+        keep_words()
+        if self.commit_failure is not None:
+            raise self.commit_failure
+        (datadir / "db.sqlite").write_text(new.mnemonic)
         self.network = new.network
         self.created.append(new)
 
@@ -712,10 +721,16 @@ class FakeBackend:
         self.opened.append(wallet)
         return wallet
 
-    async def erase(self) -> None:
-        assert all(wallet.closed for wallet in self.opened)
+    async def holds_wallet(self, datadir: Path) -> bool:
+        words, database = datadir / "mnemonic", datadir / "db.sqlite"
+        return database.exists() and words.read_text() == database.read_text() != ""
+
+    async def erase(self, datadir: Path, wallet: WalletApi | None) -> None:
         if self.erase_failure is not None:
             raise self.erase_failure
+        if wallet is not None:
+            await wallet.close()
+        assert all(wallet.closed for wallet in self.opened)
         self.erased += 1
 
 

@@ -12,6 +12,7 @@ Changes here need a migration in ``alembic/versions``; a test compares the two. 
 in one database is said there alone: here it would load the drivers of both whenever the program starts.
 """
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -46,6 +47,22 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+class OutsideText(sa.types.TypeDecorator[str]):
+    """Text that others wrote, in a row or looked for. JSON needs no such care: `to_json` escapes.
+
+    PostgreSQL stores no NUL and neither database half a character: they become U+FFFD, in both alike.
+    """
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
 
 
 # --- the wallet
@@ -104,7 +121,7 @@ recovery_entry = sa.Table(
     sa.Column("vtxo_id", sa.Text, primary_key=True),
     sa.Column("outcome", sa.Text, nullable=False),
     sa.Column("amount_sat", sa.BigInteger),
-    sa.Column("reason", sa.Text),
+    sa.Column("reason", OutsideText),
 )
 
 mailbox_checkpoint = sa.Table(
@@ -241,7 +258,7 @@ movement_destination = sa.Table(
     sa.Column("role", sa.Text, primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("method_kind", sa.Text, nullable=False),
-    sa.Column("method_value", sa.Text, nullable=False),
+    sa.Column("method_value", OutsideText, nullable=False),
     sa.Column("amount_sat", sa.BigInteger, nullable=False),
     sa.CheckConstraint("role IN ('sent_to', 'received_on')", name="role"),
     # A hash index in PostgreSQL, which puts no very long texts, such as BOLT 12 invoices, into a B-tree.

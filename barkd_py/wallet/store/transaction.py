@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
+import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
@@ -47,7 +48,7 @@ from barkd_py.wallet.store.onchain import OnchainRepository
 from barkd_py.wallet.store.properties import PropertiesRepository
 from barkd_py.wallet.store.recovery import RecoveryRepository
 from barkd_py.wallet.store.rounds import RoundRepository
-from barkd_py.wallet.store.tables import last_backup, lease, metadata
+from barkd_py.wallet.store.tables import last_backup, lease, metadata, properties
 from barkd_py.wallet.store.vtxos import VtxoRepository
 
 log = logging.getLogger(__name__)
@@ -200,6 +201,26 @@ class Store:
                     pass
         finally:
             await writer.dispose()
+
+    @staticmethod
+    async def peek(url: str) -> str | None:
+        """The fingerprint of the wallet that a database holds, whoever runs it; None if it holds none.
+
+        Nothing is changed. Raises StoreError.
+        """
+        parsed = engine.parse_url(url)
+        if engine.is_missing_file(parsed):
+            return None
+        reader = engine.create_reader(parsed)
+        try:
+            with _translated():
+                async with reader.connect() as connection:
+                    if not await connection.run_sync(lambda sync: sa.inspect(sync).has_table("properties")):
+                        return None
+                    found = await connection.execute(sa.select(properties.c.fingerprint))
+                    return found.scalar_one_or_none()
+        finally:
+            await reader.dispose()
 
     async def erase(self) -> None:
         """Delete every row; what is left is an empty wallet database. Dangerous: coins are lost with it."""

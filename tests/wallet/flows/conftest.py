@@ -23,6 +23,7 @@ from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.chain import faucet
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
+from barkd_py.devnet.state_dir import STATE_FILE
 from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.store import Store, snapshot
 from barkd_py.wallet.store.transaction import OpenStore
@@ -221,7 +222,8 @@ async def _running(directory: Path, settings: ServerSettings, databases: Databas
 async def net(
     tmp_path: Path, template: Path, databases: Databases, server_settings: ServerSettings
 ) -> AsyncIterator[Net]:
-    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    # Not the ports of the template: by now they may be somebody's, and they would be for all tests to come.
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(STATE_FILE))
     async with _running(tmp_path, server_settings, databases) as running:
         yield running
     if isinstance(databases, PostgresDatabases):

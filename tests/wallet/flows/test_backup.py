@@ -4,13 +4,15 @@ import asyncio
 import shutil
 import sqlite3
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from barkd_py.config import write_config
+from barkd_py.daemon import backup
 from barkd_py.daemon.backend import Backend
 from barkd_py.daemon.backup import (
     BackupError,
@@ -23,7 +25,7 @@ from barkd_py.daemon.backup import (
 )
 from barkd_py.daemon.errors import DatabaseMoved, TwoDatabases
 from barkd_py.datadir import Datadir
-from barkd_py.errors import ServerError, chain_text
+from barkd_py.errors import ServerError, StoreError, chain_text
 from barkd_py.wallet.store import Store, snapshot
 from barkd_py.wallet.store.snapshot import DatabaseNotEmpty, NotABackup
 from barkd_py.wallet.wallet import PropertiesMissing
@@ -64,14 +66,20 @@ class Home:
         return target
 
     async def put_back(
-        self, file: Path, name: str = "back", *, accept_stale: bool = False, words: str = ALICE.words
+        self,
+        file: Path,
+        name: str = "back",
+        *,
+        accept_stale: bool = False,
+        words: str = ALICE.words,
+        url: str | None = None,
     ) -> Restored:
         datadir = Datadir(self.net.directory / name)
         shutil.copy(self.net.directory / "home.backups", self.net.directory / f"{name}.backups")
         return await restore(
             file,
             datadir,
-            None,
+            url,
             ask_mnemonic=lambda: words,
             accept_stale=accept_stale,
             now=NOW,
@@ -316,21 +324,83 @@ async def test_what_is_no_backup_of_this_wallet_is_refused(home: Home) -> None:
     assert not Datadir(home.net.directory / "back").path.exists()
 
 
-async def test_a_restore_that_was_killed_is_made_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        (Datadir, "begin_creation"),
+        (Datadir, "write_mnemonic"),
+        (backup, "write_private"),
+        (Datadir, "take_database"),
+        (snapshot, "to_database"),
+        (Datadir, "end_change"),
+    ],
+)
+async def test_a_restore_that_was_killed_is_made_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch, postgres: Cluster, kind: str, what: Any, name: str
+) -> None:
     file = await home.backup("file")
+    url = None
+    if kind == "postgresql":
+        url = await create_database(postgres, f"killed_at_{name}")
+    killed = False
+
+    def die(*_: object, **__: object) -> None:
+        nonlocal killed
+        killed = True
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as dying:
-        dying.setattr(Datadir, "write_mnemonic", _die)
-        with pytest.raises(KeyboardInterrupt):
-            await home.put_back(file)
-    assert (home.net.directory / "back" / "db.sqlite").exists()
-    await home.put_back(file)
-    again = await opened(home)
-    assert again.wallet.fingerprint == "53bdf6b1"
-    await again.wallet.close()
+        dying.setattr(what, name, die)
+        with suppress(KeyboardInterrupt):
+            await home.put_back(file, url=url)
+        assert killed is (name != ("to_database" if url is None else "take_database"))
+    if not killed or name == "end_change":  # the wallet is there, and nothing says that it is not
+        with pytest.raises(BackupError, match=r"is in this database already|holds a wallet database"):
+            await home.put_back(file, url=url)
+    else:
+        await home.put_back(file, url=url)
+    datadir = Datadir(home.net.directory / "back")
+    assert not datadir.is_changing()
+    assert datadir.read_mnemonic() == ALICE.words
+    wallet = await Backend(url).open(datadir.path, ALICE.words, lambda _: home.net.config())
+    assert wallet.fingerprint == "53bdf6b1"
+    await wallet.close()
 
 
 def _die(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("holds", ["another wallet", "the same wallet"])
+async def test_a_restore_into_somebody_elses_database_changes_nothing(
+    home: Home, postgres: Cluster, holds: str
+) -> None:
+    url = await create_database(postgres, f"has_{holds.replace(' ', '_')}")
+    of = "alice" if holds == "the same wallet" else "bob"
+    await snapshot.to_database(home.net.directory / f"{of}.sqlite", url)
+    fingerprint = await Store.peek(url)
+    with pytest.raises(DatabaseNotEmpty):
+        await home.put_back(await home.backup("file"), url=url)
+    assert not Datadir(home.net.directory / "back").path.exists()
+    assert await Store.peek(url) == fingerprint
+
+
+async def test_a_restore_that_fails_at_its_end_changes_nothing(
+    home: Home, postgres: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await create_database(postgres, "fails_at_its_end")
+    file = await home.backup("file")
+
+    async def fail(*_: object) -> None:
+        raise StoreError("cannot reach the database")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(snapshot, "_copy_rows", fail)
+        with pytest.raises(StoreError):
+            await home.put_back(file, url=url)
+    assert not Datadir(home.net.directory / "back").path.exists()
+    await home.put_back(file, url=url)
 
 
 # --- between databases
@@ -382,7 +452,7 @@ async def test_a_move_that_fails_leaves_the_wallet_where_it_is(
     url = f"sqlite:///{home.net.directory}/elsewhere.sqlite"
     with monkeypatch.context() as dying:
         dying.setattr(snapshot, "to_database", _die)
-        dying.setattr(Datadir, "take_database_back", lambda *_: None)
+        dying.setattr(Datadir, "take_database", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             await home.move(file, url)
     for which in (None, url):

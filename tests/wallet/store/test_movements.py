@@ -23,6 +23,7 @@ from barkd_py.wallet.movements import (
 )
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, WalletEvent
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.recovery import RecoveryEntry, RecoveryOutcome
 from barkd_py.wallet.store.tables import movement as movement_table
 from tests.wallet.samples import ACTION_ID, Clock, make_id
 
@@ -289,3 +290,24 @@ async def test_a_longer_history_takes_no_more_statements(
             assert all(movement.sent_to == FULL.sent_to for movement in await tx.movements.list())
         lengths.append(len([statement for statement in statements if statement.startswith("SELECT")]))
     assert lengths == [3, 3]
+
+
+@pytest.mark.parametrize("text", ["\0", "a\0b", "\ud800", "x\udfff\0"])
+async def test_what_no_database_can_hold_is_neither_an_error_nor_lost(store: Store, text: str) -> None:
+    """Somebody else wrote it: whoever pays, or asks for the history."""
+    method = PaymentMethod(PaymentMethodKind.CUSTOM, text)
+    async with store.read() as tx:
+        assert await tx.movements.list_by_method(method) == ()
+    async with store.transaction() as tx:
+        made = await tx.movements.create(
+            ARKOOR_SEND, MovementUpdate(sent_to=(MovementDestination(method, 1),), metadata={text: text})
+        )
+        await tx.movements.patch_metadata(made.id, {"other": text})
+        entry = RecoveryEntry(make_id(1), RecoveryOutcome.FAILED, 1, text)
+        await tx.recovery.put([entry])
+    async with store.read() as tx:
+        (found,) = await tx.movements.list_by_method(method)
+        (noted,) = await tx.recovery.entries()
+    assert found.metadata == {text: text, "other": text}
+    assert "\N{REPLACEMENT CHARACTER}" in found.sent_to[0].method.value
+    assert noted.reason == found.sent_to[0].method.value
