@@ -1,6 +1,6 @@
 """Every decoder, fed noise and damaged examples: it answers or raises what it documents, in bounded space.
 
-What a decoder documents is a `BarkdError` or a `ValueError`, which its callers expect. Anything else would
+What a decoder documents is a `KnownError` or a `ValueError`, which its callers expect. Anything else would
 end a loop of the daemon, or answer a request with a bug's 500. A decoder that believes a length in the data
 before it has read so much would take gigabytes for a few bytes.
 """
@@ -51,7 +51,7 @@ from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tlv import read_tlv_stream
 from barkd_py.bitcoin.tx import OutPoint, Tx, parse_block_body
 from barkd_py.bitcoin.units import BlockRef, Network
-from barkd_py.errors import BarkdError
+from barkd_py.errors import KnownError
 from barkd_py.server_rpc import convert
 from barkd_py.server_rpc.connection import ServerAddress
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
@@ -62,7 +62,7 @@ from barkd_py.wallet.payments.bip321 import Bip321Uri
 from barkd_py.wallet.payments.request import decode_lnurl, parse_destination, parse_lightning_destination
 from tests.support.vectors import cases, load
 
-DOCUMENTED = (BarkdError, ValueError, BodyRejected, ParameterRejected)
+DOCUMENTED = (KnownError, ValueError, BodyRejected, ParameterRejected)
 
 # Decoded objects are larger than their bytes; what must not be is a multiple that the data chooses.
 BYTES_PER_BYTE = 2_000

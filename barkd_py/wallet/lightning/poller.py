@@ -30,8 +30,8 @@ MAX_URGENT_AT_ONCE = 32
 MIN_PAUSE_SECS = 1.0
 MAX_PAUSE_SECS = 60.0
 """After trouble."""
-MAX_PACE_SECS = 300.0
-"""A thousand that wait cost a hundredth of a processor at this pace; at that of trouble, a twentieth."""
+MAX_PACE_SECS = 120.0
+"""Whoever pays is kept waiting for three minutes by the server; a message about it may have been lost."""
 
 Pace = Callable[[ActionCheckpoint], float]
 """How many seconds a payment may wait for its next look, if the last one went well."""

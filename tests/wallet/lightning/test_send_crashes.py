@@ -46,7 +46,7 @@ REVOKING = (
     "register_vtxo_transactions",
     "request_lightning_pay_htlc_revocation",
 )
-COMMITS = ("planned and locked", "funded", "initiated", "parked")
+COMMITS = ("planned and locked", "funded", "initiated")  # who only waits writes nothing
 
 Ending = Literal["paid", "failed"]
 
