@@ -139,7 +139,7 @@ class BackupNumbers:
         try:
             _note_in(self.beside, fingerprint, newest)
         except DatadirError as error:
-            log.info("%s; noting it in the data directory", chain_text(error))
+            log.debug("%s; noting it in the data directory", chain_text(error))
             _note_in(self.inside, fingerprint, newest)
 
 
