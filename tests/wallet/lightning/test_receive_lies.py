@@ -21,7 +21,7 @@ from barkd_py.bitcoin.bolt11 import create_invoice
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from barkd_py.errors import BarkdError, ChainError, ServerRejected, ServerUnavailable, chain_text
-from barkd_py.server_rpc.api import ArkoorCosignature, LightningReceiveState
+from barkd_py.server_rpc.api import ArkoorCosignature, LightningReceiveGrant, LightningReceiveState
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.lightning.receive.errors import AlreadySettled, UnreadableInvoice
 from barkd_py.wallet.lightning.receive.states import PreimageRevealed
@@ -298,6 +298,27 @@ async def test_a_vtxo_that_was_granted_before_is_not_taken_for_another(receiver:
     receiver.liar.lies["prepare_lightning_receive_claim"] = lambda grant: replace(grant, htlc_vtxos=old)
     with pytest.raises(GrantRefused, match="for another payment hash"):
         await receiver.drive(other)
+
+
+async def test_a_vtxo_that_the_wallet_has_had_buys_no_preimage(receiver: Receiver) -> None:
+    """Nothing is wrong with it, but that we have it: one coin would be taken for two payments."""
+    payment_hash = await receiver.paid_invoice()
+    grants: list[LightningReceiveGrant] = []
+
+    def keep_back(grant: LightningReceiveGrant) -> LightningReceiveGrant:
+        grants.append(grant)
+        return replace(grant, htlc_vtxos=())
+
+    receiver.liar.lies["prepare_lightning_receive_claim"] = keep_back
+    with pytest.raises(GrantRefused, match="return enough"):
+        await receiver.drive(payment_hash)
+    (vtxo,) = grants[0].htlc_vtxos
+    await receiver.hold(vtxo)
+    receiver.liar.lies["prepare_lightning_receive_claim"] = lambda _: grants[0]
+    with pytest.raises(GrantRefused, match="granted a VTXO that was ours before"):
+        await receiver.drive(payment_hash)
+    assert receiver.server.preimages == []
+    assert await receiver.movements() == []
 
 
 async def test_a_payment_that_we_never_released_cannot_be_settled(receiver: Receiver) -> None:

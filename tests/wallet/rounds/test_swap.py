@@ -1,0 +1,63 @@
+"""When a round's funding transaction is deep enough to forfeit for. Source: sheet 04 §18."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
+from barkd_py.bitcoin.units import BlockRef
+from barkd_py.chain.source import Confirmed, Mempool, NotFound, TxStatus
+from barkd_py.wallet.rounds.swap import SwapLimits, Swapper
+
+FUNDING = Tx(2, (TxIn(OutPoint(Txid(bytes([8] * 32)), 1)),), (TxOut(10_000, b"\x51"),))
+TIP_HEIGHT = 200
+
+
+def block(height: int) -> BlockRef:
+    return BlockRef(height, BlockHash(height.to_bytes(32, "big")))
+
+
+@dataclass
+class Chain:
+    """Knows one transaction. broadcasts: what it was given."""
+
+    status: TxStatus
+    broadcasts: int = 0
+
+    async def tip(self) -> BlockRef:
+        return block(TIP_HEIGHT)
+
+    async def tx_status(self, txid: Txid) -> TxStatus:
+        assert txid == FUNDING.txid
+        return self.status
+
+    async def broadcast(self, tx: Tx) -> None:
+        assert tx == FUNDING
+        self.broadcasts += 1
+
+
+async def is_deep(chain: Chain, required: int) -> bool:
+    unused: Any = None
+    asked: Any = chain
+    return await Swapper(unused, unused, asked, unused, SwapLimits(required, 12)).is_deep(FUNDING)
+
+
+@pytest.mark.parametrize(
+    ("required", "last_height"), [(0, TIP_HEIGHT), (1, TIP_HEIGHT), (2, 199), (3, 198), (6, 195)]
+)
+async def test_the_block_that_it_is_in_is_its_first_confirmation(required: int, last_height: int) -> None:
+    for height in range(last_height - 3, TIP_HEIGHT + 1):
+        assert await is_deep(Chain(Confirmed(block(height))), required) is (height <= last_height), height
+
+
+@pytest.mark.parametrize(("required", "is_enough"), [(0, True), (1, False), (2, False)])
+async def test_the_mempool_is_enough_only_if_nothing_is_asked_for(required: int, is_enough: bool) -> None:
+    assert await is_deep(Chain(Mempool()), required) is is_enough
+
+
+@pytest.mark.parametrize("required", [0, 1])
+async def test_one_that_nobody_has_is_broadcast_and_looked_at_again_later(required: int) -> None:
+    chain = Chain(NotFound())
+    assert not await is_deep(chain, required)
+    assert chain.broadcasts == 1
