@@ -135,11 +135,12 @@ class _Paths:
 
 
 def _match(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | None:
+    """The raw values of the parameters; only the last segment must not be empty, as with barkd's router."""
+    if not segments[-1]:
+        return None
     values: dict[str, str] = {}
     for expected, segment in zip(pattern, segments, strict=True):
         if expected.startswith("{"):
-            if not segment:
-                return None
             values[expected[1:-1]] = segment
         elif expected != segment:
             return None

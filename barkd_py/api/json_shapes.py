@@ -211,11 +211,11 @@ class StructShape:
             if known is not None and key in values:
                 raise text.wrong(f"duplicate field `{key}`")
             text.colon()
-            if known is None:
-                text.skip_value()
-                continue
             try:
-                values[key] = known.shape.read(text)
+                if known is None:
+                    text.skip_value()
+                else:
+                    values[key] = known.shape.read(text)
             except Problem as problem:
                 problem.path.append(key)
                 raise
@@ -266,7 +266,7 @@ class AnyShape:
         if byte == 0x5B:
             items: list[Any] = []
             while text.next_in(0x5D, first=not items):
-                items.append(self._value(text, depth + 1))
+                items.append(self._at(f"[{len(items)}]", text, depth + 1))
             text.index += 1
             return items
         entries: dict[str, Any] = {}
@@ -275,9 +275,16 @@ class AnyShape:
             first = False
             key = text.key()
             text.colon()
-            entries[key] = self._value(text, depth + 1)
+            entries[key] = self._at(key, text, depth + 1)
         text.index += 1
         return entries
+
+    def _at(self, place: str, text: Text, depth: int) -> Any:
+        try:
+            return self._value(text, depth)
+        except Problem as problem:
+            problem.path.append(place)
+            raise
 
 
 ANY: Final[Shape] = AnyShape()

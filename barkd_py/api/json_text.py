@@ -15,6 +15,7 @@ _ESCAPES: Final = {
     ord('"'): '"', ord("\\"): "\\", ord("/"): "/", ord("b"): "\b",
     ord("f"): "\f", ord("n"): "\n", ord("r"): "\r", ord("t"): "\t",
 }  # fmt: skip
+_CONTROL_CHARACTER: Final = "control character (\\u0000-\\u001F) found while parsing a string"
 _U64_MAX: Final = 2**64 - 1
 _I64_MIN: Final = -(2**63)
 
@@ -93,7 +94,7 @@ class Text:
                 return "".join(parts)
             self.index += 1
             if byte != 0x5C:
-                raise self.problem_behind("control character (\\u0000-\\u001F) found while parsing a string")
+                raise self.problem_behind(_CONTROL_CHARACTER)
             parts.append(self._escape())
 
     def _bad_utf8(self) -> Problem:
@@ -140,6 +141,20 @@ class Text:
 
     def number(self) -> int | float:
         """Read a number, of which the first byte has been seen. An integer beyond 64 bits is a float."""
+        digits, is_integer = self._skip_number()
+        if is_integer:
+            integer = int(digits) if len(digits) <= 40 else math.inf
+            if integer == 0 and digits[0] == 0x2D:
+                return -0.0
+            if _I64_MIN <= integer <= _U64_MAX:
+                return integer
+        value = float(digits)
+        if math.isinf(value):
+            raise self.problem_behind("number out of range")
+        return value
+
+    def _skip_number(self) -> tuple[bytes, bool]:
+        """Its text, and whether it has neither a fraction nor an exponent."""
         match = _NUMBER.match(self.data, self.index)
         if match is None:  # a minus sign and no digit
             self.index += 1
@@ -156,16 +171,7 @@ class Text:
             raise self.problem_here("invalid number")
         if exponent is None and byte is not None and byte in (b"eE" if fraction else b"eE."):
             raise self._broken_number()
-        if fraction is None and exponent is None:
-            integer = int(digits) if len(digits) <= 40 else math.inf
-            if integer == 0 and digits[0] == 0x2D:
-                return -0.0
-            if _I64_MIN <= integer <= _U64_MAX:
-                return integer
-        value = float(digits)
-        if math.isinf(value):
-            raise self.problem_behind("number out of range")
-        return value
+        return digits, fraction is None and exponent is None
 
     def _broken_number(self) -> Problem:
         """A point or an exponent without digits."""
@@ -177,17 +183,27 @@ class Text:
         return self.problem_here("invalid number")
 
     def skip_value(self) -> None:
-        """Read past any value; nested as deep as it likes."""
+        """Read past any value; nested as deep as it likes.
+
+        It only has to be well-formed: a number may be of any size, and half a character may be escaped.
+        """
         closers: list[int] = []
         while True:
             byte = self.skip_space()
             if byte == 0x7B or byte == 0x5B:  # { [
                 self.index += 1
                 closers.append(byte + 2)
-                if self.skip_space() != closers[-1]:
+                following = self.skip_space()
+                if following is None:
+                    raise self._ended_in(closers[-1])
+                if following != closers[-1]:
                     if closers[-1] == 0x7D:
                         self._skip_key()
                     continue
+            elif byte == 0x22:
+                self._skip_string()
+            elif byte is not None and (byte == 0x2D or 0x30 <= byte <= 0x39):
+                self._skip_number()
             else:
                 any_scalar(self, byte)
             while closers:
@@ -198,8 +214,7 @@ class Text:
                     closers.pop()
                     continue
                 if byte is None:
-                    kind = "an object" if closer == 0x7D else "a list"
-                    raise self.problem_behind(f"EOF while parsing {kind}")
+                    raise self._ended_in(closer)
                 if byte != 0x2C:
                     raise self.problem_here(f"expected `,` or `{chr(closer)}`")
                 self.index += 1
@@ -210,8 +225,40 @@ class Text:
                 return
 
     def _skip_key(self) -> None:
-        self.key()
+        byte = self.skip_space()
+        if byte is None:
+            raise self._ended_in(0x7D)
+        if byte != 0x22:
+            raise self.problem_here("key must be a string")
+        self._skip_string()
         self.colon()
+
+    def _skip_string(self) -> None:
+        self.index += 1
+        while True:
+            match = _PLAIN.match(self.data, self.index)
+            assert match is not None
+            self.index = match.end()
+            byte = self.peek()
+            if byte is None:
+                raise self.problem_behind("EOF while parsing a string")
+            self.index += 1
+            if byte == 0x22:
+                return
+            if byte != 0x5C:
+                raise self.problem_behind(_CONTROL_CHARACTER)
+            byte = self.peek()
+            if byte is None:
+                raise self.problem_behind("EOF while parsing a string")
+            self.index += 1
+            if byte == ord("u"):
+                self._hex4()
+            elif byte not in _ESCAPES:
+                raise self.problem_behind("invalid escape")
+
+    def _ended_in(self, closer: int) -> Problem:
+        kind = "an object" if closer == 0x7D else "a list"
+        return self.problem_behind(f"EOF while parsing {kind}")
 
     def key(self) -> str:
         """Read the key of an object's entry."""

@@ -15,17 +15,13 @@ from urllib.parse import unquote, unquote_to_bytes
 from pydantic import BaseModel
 
 from barkd_py.api.json_body import Unsigned
+from barkd_py.api.timestamps import parse_timestamp
 
 M = TypeVar("M", bound=BaseModel)
 
 _FLOAT: Final = re.compile(
     r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:inf|infinity|nan)", re.I
 )
-_TIMESTAMP: Final = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?"
-    r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
-)
-_TIMESTAMP_LIKE: Final = "0000-00-00T00:00:00"
 
 
 class ParameterRejected(Exception):
@@ -46,7 +42,9 @@ def parse_unsigned(text: str, bits: int) -> int:
     digits = text[1:] if text[0] == "+" else text
     if not digits or not digits.isascii() or not digits.isdigit():
         raise ValueError("invalid digit found in string")
-    if len(digits.lstrip("0")) > 20 or (value := int(digits)) >= 1 << bits:
+    # Zeros before the number do not count, however many: Python reads 4300 digits at most.
+    digits = digits.lstrip("0") or "0"
+    if len(digits) > 20 or (value := int(digits)) >= 1 << bits:
         raise ValueError("number too large to fit in target type")
     return value
 
@@ -63,24 +61,6 @@ def parse_float(text: str) -> float:
     if _FLOAT.fullmatch(text) is None:
         raise ValueError("invalid float literal")
     return float(text)
-
-
-def parse_timestamp(text: str) -> datetime.datetime:
-    """RFC 3339, to the microsecond, in UTC."""
-    match = _TIMESTAMP.fullmatch(text)
-    if match is None:
-        cut = len(text) < len(_TIMESTAMP_LIKE) and re.sub("[0-9]", "0", text) == _TIMESTAMP_LIKE[: len(text)]
-        raise ValueError("premature end of input" if cut else "input contains invalid characters")
-    year, month, day, hour, minute, second, fraction, sign, offset_hours, offset_minutes = match.groups()
-    offset = datetime.timedelta(hours=int(offset_hours or 0), minutes=int(offset_minutes or 0))
-    microsecond = int(((fraction or ".")[1:] + "000000")[:6])
-    try:
-        local = datetime.datetime(
-            int(year), int(month), int(day), int(hour), int(minute), int(second), microsecond, datetime.UTC
-        )
-        return local + offset if sign == "-" else local - offset
-    except (ValueError, OverflowError):
-        raise ValueError("input is out of range") from None
 
 
 # --- the query

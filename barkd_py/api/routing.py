@@ -28,7 +28,14 @@ from barkd_py.api.reply import EMPTY, ListReply, Reply, json_reply
 
 BODY_BYTES_MAX: Final = 2 * 1024 * 1024
 
-_JSON_TYPE: Final = re.compile(rb"application/(?:json|[^\s;/]+\+json)[ \t]*(?:;.*)?", re.I | re.S)
+_WORD: Final = r"[!#$%&'*+\-.^_`|~0-9a-z]"
+_QUOTED: Final = r'"[ -~][ !#-~]*" *'
+_JSON_TYPE: Final = re.compile(
+    rf"application/(?:json(?:\+{_WORD}*)?|{_WORD}+\+json)"
+    rf"(?:;(?: *{_WORD}+=(?:{_WORD}+|{_QUOTED});)* *(?:{_WORD}+=(?:{_WORD}*|{_QUOTED}))?)?".encode(),
+    re.I,
+)
+"""The grammar of barkd's library: parameters must be whole, and no blank may be before a semicolon."""
 
 PathReader = Callable[[str, str], object]
 BodyReader = Callable[[bytes], object]
@@ -113,8 +120,10 @@ class Operation:
 def require_json(headers: Sequence[tuple[bytes, bytes]]) -> None:
     """Raises RequestRefused unless the body is declared to be JSON."""
     for name, value in headers:
-        if name == b"content-type" and _JSON_TYPE.fullmatch(value):
-            return
+        if name == b"content-type":
+            if _JSON_TYPE.fullmatch(value):
+                return
+            break
     raise RequestRefused(415, "Expected request with `Content-Type: application/json`")
 
 

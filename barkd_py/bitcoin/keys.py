@@ -44,10 +44,13 @@ class PublicKey:
 
     @classmethod
     def from_hex(cls, text: str) -> "PublicKey":
-        """From 66 hex digits. Raises ValueError."""
-        if len(text) != 66:
+        """From 66 hex digits, or the 130 of the uncompressed form. Raises ValueError."""
+        if len(text) not in (66, 130):
             raise ValueError("malformed public key")
-        return cls(bytes.fromhex(text))
+        try:
+            return cls.from_sec(bytes.fromhex(text))
+        except ValueError:
+            raise ValueError("malformed public key") from None
 
     @classmethod
     def from_sec(cls, data: bytes) -> "PublicKey":

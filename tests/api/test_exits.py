@@ -359,7 +359,18 @@ async def test_the_fee_rate_of_children_is_per_kvb(
     assert api.wallet.exits.progressed_with == [rate]
 
 
-async def test_children_that_nobody_would_relay_are_refused(api: RunningApi) -> None:
+@pytest.mark.parametrize("fee_rate", [0, 1, 3])
+async def test_a_fee_rate_does_not_matter_without_exits(api: RunningApi, fee_rate: int) -> None:
+    answer = await api.http.post("/api/v1/exits/progress", json={"fee_rate": fee_rate})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"exits": [], "done": True, "claimable_height": None},
+    )
+
+
+async def test_children_that_nobody_would_relay_are_refused(api: RunningApi, a_vtxo: WalletVtxo) -> None:
+    api.wallet.add_vtxo(a_vtxo)
+    await api.http.post("/api/v1/exits/start/all")
     answer = await api.http.post("/api/v1/exits/progress", json={"fee_rate": 0})
     assert (answer.status_code, answer.json()) == (
         400,

@@ -67,6 +67,45 @@ def test_unknown_fields_are_passed_over_whatever_they_hold(value: Any) -> None:
     assert read_model(SendRequest, body) == SendRequest(destination="d")
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["1e999", "-1e999", '"\\ud800"', '["\\udc00x", {"\\ud83d": 1e400}]', '"\xff"', "9" * 5_000],
+)
+def test_unknown_fields_only_have_to_be_well_formed(value: str) -> None:
+    body = b'{"x":' + value.encode("latin-1") + b',"destination":"d"}'
+    assert read_model(SendRequest, body) == SendRequest(destination="d")
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("nan", "x: expected ident at line 1 column 7"),
+        ("tru", "x: expected ident at line 1 column 9"),
+        ('"\\ud8"', "x: invalid escape at line 1 column 12"),
+        ('"\\x"', "x: invalid escape at line 1 column 8"),
+        ('{"a":1,}', "x: key must be a string at line 1 column 13"),
+        ("01", "x: invalid number at line 1 column 7"),
+    ],
+)
+def test_unknown_fields_that_are_no_json_are_named(value: str, problem: str) -> None:
+    with pytest.raises(BodyRejected) as refused:
+        read_model(SendRequest, f'{{"x":{value},"destination":"d"}}'.encode())
+    assert refused.value.text == f"Failed to parse the request body as JSON: {problem}"
+
+
+def test_what_is_wrong_deep_inside_any_json_is_named() -> None:
+    with pytest.raises(BodyRejected) as refused:
+        read_any(b'{"a":[0,{"b":1e400}]}')
+    assert refused.value.text.startswith(
+        "Failed to parse the request body as JSON: a[1].b: number out of range"
+    )
+    with pytest.raises(BodyRejected) as refused:
+        read_model(SendRequest, b'{"x":' + b"[" * 2_000)
+    assert refused.value.text == (
+        "Failed to parse the request body as JSON: x: EOF while parsing a list at line 1 column 2005"
+    )
+
+
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
 def test_integers_are_exact_up_to_their_width(wide: int, narrow: int) -> None:
     found = read_model(Numbers, json.dumps({"wide": wide, "narrow": narrow}).encode())
@@ -102,15 +141,15 @@ def test_a_positional_body_is_read_in_the_order_of_the_fields() -> None:
         (b'{"wide":1,}', "trailing comma at line 1 column 11"),
         (b'{"wide" 1}', "expected `:` at line 1 column 9"),
         (b'{"wide":1', "EOF while parsing an object at line 1 column 9"),
-        (b'{"a":"\\x"}', "invalid escape at line 1 column 8"),
+        (b'{"a":"\\x"}', "a: invalid escape at line 1 column 8"),
         (
             b'{"a":"\x01"}',
-            "control character (\\u0000-\\u001F) found while parsing a string at line 1 column 7",
+            "a: control character (\\u0000-\\u001F) found while parsing a string at line 1 column 7",
         ),
-        (b'{"a":"\\udc00"}', "lone leading surrogate in hex escape at line 1 column 12"),
-        (b'{"a":[1,]}', "expected value at line 1 column 9"),
-        (b'{"a":[1 2]}', "expected `,` or `]` at line 1 column 9"),
-        (b'{\n"a":tru}', "expected ident at line 2 column 8"),
+        (b'{"wide":"\\udc00"}', "wide: lone leading surrogate in hex escape at line 1 column 15"),
+        (b'{"a":[1,]}', "a: expected value at line 1 column 9"),
+        (b'{"a":[1 2]}', "a: expected `,` or `]` at line 1 column 9"),
+        (b'{\n"a":tru}', "a: expected ident at line 2 column 8"),
     ],
 )
 def test_text_that_is_no_json_is_a_400(body: bytes, text: str) -> None:

@@ -259,3 +259,85 @@ async def test_http_2_is_not_spoken(api: RunningApi) -> None:
         answer = await reader.read()
         writer.close()
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+# --- numbers and texts at their limits, as a barkd 0.8.0 answered them
+
+U64_MAX = 2**64 - 1
+
+
+@pytest.mark.parametrize("path", ["lightning/pay?", f"send-onchain?address={ADDRESS}&"])
+async def test_estimates_stop_at_the_largest_number(api: RunningApi, path: str) -> None:
+    estimate = (await api.http.get(f"/api/v1/fees/{path}amount_sat={U64_MAX}")).json()
+    assert estimate["fee_sat"] > 0
+    assert (estimate["gross_amount_sat"], estimate["net_amount_sat"]) == (U64_MAX, U64_MAX)
+
+
+async def test_an_uncompressed_public_key_is_one(api: RunningApi) -> None:
+    generator = (
+        "0479be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+        "483ada7726a3c4655da4fbfc0e1108a8fd17b448a68554199c47d08ffb10d4b8"
+    )
+    body = {"message": "m", "signature": "00" * 64, "pubkey": generator}
+    answer = await api.http.post("/api/v1/message/verify", json=body)
+    assert (answer.status_code, answer.json()) == (200, {"valid": False})
+    body["pubkey"] = generator[:-1] + "9"
+    answer = await api.http.post("/api/v1/message/verify", json=body)
+    assert answer.json() == {"message": "bad request: invalid pubkey: malformed public key"}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/json", 200),
+        ("application/json;", 200),
+        ("Application/JSON; charset=utf-8", 200),
+        ('application/json;a=b; c="d e" ;', 200),
+        ("application/merge-patch+json", 200),
+        ("application/json;charset", 415),
+        ("application/json ; x=y", 415),
+        ('application/json;charset="x', 415),
+        ("application/+json", 415),
+        ("text/json", 415),
+    ],
+)
+async def test_a_content_type_is_read_to_its_end(api: RunningApi, content_type: str, status: int) -> None:
+    answer = await api.http.post(
+        "/api/v1/exits/progress", content=b"{}", headers={"Content-Type": content_type}
+    )
+    assert answer.status_code == status
+
+
+async def test_an_empty_segment_is_a_parameter_unless_it_is_the_last(api: RunningApi) -> None:
+    patch = await api.http.post("/api/v1/history//metadata", json={})
+    assert (patch.status_code, patch.text) == (400, "Invalid URL: Cannot parse `` to a `u32`")
+    other_method = await api.http.get("/api/v1/history//metadata")
+    assert (other_method.status_code, other_method.content) == (405, b"")
+    assert (await api.http.get("/api/v1/wallet/vtxos//encoded")).status_code == 400
+    assert (await api.http.get("/api/v1/wallet/vtxos/")).status_code == 404
+
+
+async def test_history_of_what_only_looks_like_an_invoice(api: RunningApi) -> None:
+    answer = await api.http.get("/api/v1/history?type=invoice&value=lni1x")
+    assert (answer.status_code, answer.json()["message"]) == (
+        400,
+        "bad request: invalid payment method: invalid invoice: cannot parse invoice",
+    )
+
+
+async def test_dust_is_refused_before_the_funds_are_counted(api: RunningApi) -> None:
+    for first, message in (
+        ("293 sat", "Output below the dust limit: 1"),
+        ("294 sat", "Insufficient funds: 0 BTC available of 21000000.00000294 BTC needed"),
+    ):
+        body = {"destinations": [f"{ADDRESS}:21000000 BTC", f"{ADDRESS}:{first}"]}
+        answer = await api.http.post("/api/v1/onchain/send-many", json=body)
+        assert (answer.status_code, answer.json()["message"]) == (
+            500,
+            f"Failed to send many onchain payments: error building tx: {message}",
+        )
+
+
+async def test_a_sign_that_is_no_letter_may_be_in_a_lightning_address(api: RunningApi) -> None:
+    answer = await api.http.post("/api/v1/wallet/send", json={"destination": "₿user@example.com"})
+    assert answer.json() == {"message": "bad request: amount is required for Lightning addresses"}

@@ -1,7 +1,11 @@
 """Boards, fees, and the on-chain wallet. Source: protocol sheet 07 §7.3, §7.7."""
 
+from typing import Final
+
 from barkd_py.api.render.values import Json, block_ref, transaction
 from barkd_py.daemon import wallet_api
+
+_U64_MAX: Final = 2**64 - 1
 
 
 def pending_board(board: wallet_api.PendingBoard) -> Json:
@@ -14,10 +18,11 @@ def pending_board(board: wallet_api.PendingBoard) -> Json:
 
 
 def fee_estimate(estimate: wallet_api.FeeEstimate) -> Json:
+    """Sums that leave the 64 bits of the contract's numbers stop at the largest of them."""
     return {
-        "gross_amount_sat": estimate.gross_amount_sat,
-        "fee_sat": estimate.fee_sat,
-        "net_amount_sat": estimate.net_amount_sat,
+        "gross_amount_sat": min(estimate.gross_amount_sat, _U64_MAX),
+        "fee_sat": min(estimate.fee_sat, _U64_MAX),
+        "net_amount_sat": min(estimate.net_amount_sat, _U64_MAX),
         "vtxos_spent": [str(vtxo_id) for vtxo_id in estimate.vtxos_spent],
     }
 

@@ -112,7 +112,9 @@ async def exit_progress(
 ) -> object:
     fee_rate = _fee_rate(body.fee_rate)
     if fee_rate is not None and fee_rate < _MIN_FEE_RATE:
-        raise BadRequest(f"Fee rate must be at least {_MIN_FEE_RATE.sat_per_kvb} sat/kvB")
+        if await wallet.exits.statuses(ExitFilter.LIVE, with_history=False, with_packages=False):
+            raise BadRequest(f"Fee rate must be at least {_MIN_FEE_RATE.sat_per_kvb} sat/kvB")
+        fee_rate = None
     try:
         progress = await wallet.exits.progress(fee_rate)
     except OnchainSyncFailure:

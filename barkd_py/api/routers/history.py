@@ -105,7 +105,7 @@ def _parse_method(kind: str, value: str, network: Network) -> PaymentMethod:
                     f"invalid hex char {ord(bad[0])}"
                 )
             value = value.lower()
-        case PaymentMethodKind.INVOICE if not is_invoice(value) and not value.lower().startswith("lni1"):
+        case PaymentMethodKind.INVOICE if not is_invoice(value):
             problem = "invalid invoice: cannot parse invoice"
         case PaymentMethodKind.OFFER if not is_offer(value):
             reason = "InvalidChar" if "1" in value else "MissingSeparator"

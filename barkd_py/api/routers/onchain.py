@@ -57,6 +57,9 @@ async def onchain_send(body: schemas.OnchainSendRequest, wallet: Wallet, onchain
 async def onchain_send_many(body: schemas.OnchainSendManyRequest, wallet: Wallet, onchain: Onchain) -> object:
     recipients = [_parse_recipient(text, wallet.network) for text in body.destinations]
     with failing("Failed to send many onchain payments"):
+        for index, (script, amount_sat) in enumerate(recipients):
+            if amount_sat < _least_relayed_sat(script):
+                raise Failure(f"error building tx: Output below the dust limit: {index}")
         await _refuse_impossible(onchain, sum(amount_sat for _, amount_sat in recipients))
         return await _txid(onchain.send_many(recipients))
 
@@ -75,6 +78,12 @@ async def onchain_sync(onchain: Onchain) -> None:
 
 async def _txid(sending: Awaitable[Txid]) -> object:
     return {"txid": str(await sending)}
+
+
+def _least_relayed_sat(script: bytes) -> int:
+    """What nodes take for an output to an address: three times the bytes to make and to spend it."""
+    is_legacy = script[0] in (0x76, 0xA9)  # OP_DUP of P2PKH, OP_HASH160 of P2SH
+    return 3 * (8 + 1 + len(script) + (148 if is_legacy else 67))
 
 
 async def _refuse_impossible(onchain: OnchainApi, amount_sat: int) -> None:

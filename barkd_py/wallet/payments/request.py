@@ -13,6 +13,7 @@ Source: protocol sheet 07 §6.2 (POST wallet/send); sheet 02 §7.1, §7.3.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -30,6 +31,7 @@ from barkd_py.bitcoin.address import (
 )
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice, InvalidInvoice
 from barkd_py.bitcoin.bolt12 import InvalidOffer, Offer
+from barkd_py.bitcoin.bolt12_invoice import Bolt12Invoice, InvalidBolt12Invoice
 from barkd_py.bitcoin.units import Network
 
 _BECH32_CONST: Final = 1
@@ -40,8 +42,9 @@ MAX_LOCAL_PART_BYTES: Final = 64
 MAX_DOMAIN_BYTES: Final = 254
 MAX_LABEL_BYTES: Final = 63
 
-# One or more atoms between dots. Letters are those of any script, as in upstream.
-_LOCAL_PART: Final = re.compile(r"[\w!#$%&'*+\-/=?^`{|}~]+(?:\.[\w!#$%&'*+\-/=?^`{|}~]+)*")
+# One or more atoms between dots. What is not ASCII is welcome, as in upstream: ₿, say.
+_ATOM: Final = r"[\w!#$%&'*+\-/=?^`{|}~\u0080-\U0010ffff]+"
+_LOCAL_PART: Final = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 # The services of a devnet have ports.
 _LOOPBACK: Final = re.compile(r"(?:localhost|127\.0\.0\.1)(?::[0-9]{1,5})?")
 _LABEL: Final = re.compile(r"[^\W_](?:[\w-]*[^\W_])?")
@@ -147,12 +150,14 @@ def _bitcoin_destination(text: str, network: Network) -> BitcoinDestination | No
 
 
 def is_invoice(text: str) -> bool:
-    """Whether a text is a valid BOLT-11 invoice."""
-    try:
+    """Whether a text is a valid invoice, of BOLT-11 or (as fetched for an offer) of BOLT-12."""
+    with suppress(InvalidInvoice):
         Bolt11Invoice.parse(text)
-    except InvalidInvoice:
-        return False
-    return True
+        return True
+    with suppress(InvalidBolt12Invoice):
+        Bolt12Invoice.parse(text)
+        return True
+    return False
 
 
 def is_offer(text: str) -> bool:

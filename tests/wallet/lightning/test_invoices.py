@@ -294,3 +294,6 @@ def test_invoices_of_other_implementations_have_amount_and_network(case: Case) -
     assert Order(invoice, user_sat, method).payable_sat(network) == expected
     with pytest.raises(BarkdError, match="Invoice is for wrong network"):
         Order(invoice, user_sat, method).payable_sat(other)
+    if invoice.amount_sat:
+        with pytest.raises(BarkdError, match=r"invalid user amount: invoice=.* BTC, user=0 BTC"):
+            Order(invoice, 0, method).payable_sat(other)

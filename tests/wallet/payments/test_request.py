@@ -107,6 +107,10 @@ def test_an_invoice_with_a_wrong_signature_is_none() -> None:
     assert kind_of(invoice) is None
 
 
+def test_what_only_begins_like_an_invoice_for_an_offer_is_none() -> None:
+    assert not is_invoice("lni1x")
+
+
 def test_an_expired_invoice_of_another_network_is_still_one() -> None:
     invoice = cases("bolt11", kind="valid")[0]["invoice"]
     assert is_invoice(invoice)

@@ -126,11 +126,11 @@ class Order:
     def payable_sat(self, network: Network) -> int:
         """The amount of the payment.
 
-        Raises WrongInvoiceNetwork, UserAmountRequired, InvalidUserAmount, ZeroPayment.
+        Raises UserAmountRequired, InvalidUserAmount, WrongInvoiceNetwork, ZeroPayment.
         """
+        amount_sat = payment_amount_sat(self.invoice.amount_sat, self.user_amount_sat)
         if not self.invoice.is_of(network):
             raise WrongInvoiceNetwork(_network_name(self.invoice))
-        amount_sat = payment_amount_sat(self.invoice.amount_sat, self.user_amount_sat)
         if amount_sat == 0:
             raise ZeroPayment
         return amount_sat
