@@ -146,6 +146,8 @@ class Wallet:
         wiring.connect(
             base,
             exits=self.exits,
+            arkoor=self.arkoor,
+            offboards=self.offboards,
             rounds=self.rounds,
             mailbox=self.mailbox,
             lightning=self.lightning,

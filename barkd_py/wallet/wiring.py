@@ -108,7 +108,14 @@ def make_arkoor(base: Base) -> ArkoorSends:
     return ArkoorSends(
         base.store,
         base.executor,
-        ArkoorSendMachine(base.store, base.keychain, base.server, base.registration),
+        ArkoorSendMachine(
+            base.store,
+            base.keychain,
+            base.server,
+            base.chain,
+            base.registration,
+            exit_margin=base.config.vtxo_exit_margin,
+        ),
         base.keychain,
         base.server,
         base.chain,
@@ -281,9 +288,18 @@ def make_vtxo_import(base: Base) -> VtxoImport:
 
 
 def connect(
-    base: Base, *, exits: Exits, rounds: Rounds, mailbox: Mailbox, lightning: Lightning, recovery: Recovery
+    base: Base,
+    *,
+    exits: Exits,
+    arkoor: ArkoorSends,
+    offboards: Offboards,
+    rounds: Rounds,
+    mailbox: Mailbox,
+    lightning: Lightning,
+    recovery: Recovery,
 ) -> None:
     """Tell the parts what they call without knowing whose it is."""
+    exits.holders.extend([arkoor.lets_go, offboards.lets_go, rounds.lets_go, lightning.lets_go])
     exits.preimage_sources.append(revealed_preimage)
     mailbox.on_round_completed = rounds.on_completed
     mailbox.on_incoming_lightning = lightning.on_incoming

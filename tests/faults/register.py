@@ -72,6 +72,7 @@ _BAD_PROPOSAL = (
     _ROUNDS + "test_a_proposal_that_is_not_what_we_asked_for_is_refused",
     _ROUND_LIES + "test_a_bad_proposal_is_not_signed",
 )
+_HELD = "wallet/flows/test_held_near_expiry.py::"
 _RESCUE = "wallet/flows/test_round_rescue.py::"
 _KEPT_PREIMAGE = (
     _RESCUE + "test_a_server_that_says_nothing_for_ever",
@@ -370,6 +371,7 @@ REGISTER: dict[str, Line] = {
     "04.9": Line(
         "time for two exits before forfeits, and these in time",
         (
+            _ROUNDS + "test_two_exits_must_fit_before_the_new_coin_expires",
             _ROUND_LIES + "test_nothing_is_forfeited_without_time_for_two_exits",
             "wallet/rounds/test_rescue.py::"
             "test_what_is_forfeited_exits_while_a_preimage_that_is_shown_late_is_worth_something",
@@ -455,6 +457,8 @@ REGISTER: dict[str, Line] = {
         (
             _SENDING + "test_inputs_that_outlive_the_htlcs_are_preferred",
             _SENDING + "test_htlcs_exit_before_the_tree_below_them_expires",
+            "wallet/lightning/test_send_states.py::"
+            "test_htlcs_exit_in_time_but_trees_give_a_few_blocks_at_least",
             _LIGHTNING + "test_inputs_outlive_the_htlcs_that_they_become",
         ),
     ),
@@ -496,6 +500,9 @@ REGISTER: dict[str, Line] = {
         (
             *_NEWCOMER,
             _VALID + "test_standardness_agrees_with_upstream",
+            _ROUNDS + "test_what_hangs_beside_our_leaf_must_relay_as_well",
+            _ROUNDS + "test_a_leaf_is_not_taken_at_any_depth",
+            _ROUNDS + "test_a_delegated_leaf_must_be_one_that_can_exit",
             "wallet/exits/test_service.py::test_a_chain_that_cannot_be_broadcast_does_not_start",
         ),
     ),
@@ -505,6 +512,9 @@ REGISTER: dict[str, Line] = {
             _BOARD + "test_a_board_that_is_never_registered_is_exited_before_it_expires",
             "faults/test_exits.py::test_an_exit_that_comes_too_late_ends_as_swept",
             "wallet/exits/test_forced.py::test_below_the_expiry_what_is_half_on_the_chain_leaves_in_time",
+            _HELD + "test_what_nobody_has_got_anything_for_leaves_before_it_expires",
+            _HELD + "test_what_was_paid_for_on_the_chain_does_not_leave",
+            _HELD + "test_the_change_of_a_payment_that_is_not_delivered_leaves",
         ),
     ),
     "06.3": Line(

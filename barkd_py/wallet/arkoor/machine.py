@@ -9,12 +9,14 @@ from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
+from barkd_py.ark.deadlines import exit_start_height
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
+from barkd_py.chain.source import ChainSource
 from barkd_py.errors import OutsideError, ProtocolViolation, ServerRejected, chain_text
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.actions.bad_answers import after_bad_answer, counted
-from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park
+from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park, Retry
 from barkd_py.wallet.actions.failures import Unworkable, is_final
 from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.arkoor.errors import DeliveryFailed
@@ -34,16 +36,25 @@ MAX_REFUSED_DELIVERIES = 5
 
 
 class ArkoorSendMachine:
-    """The steps of a payment."""
+    """The steps of a payment. exit_margin: config `vtxo_exit_margin`."""
 
     kind = ActionKind.ARKOOR_SEND
 
     def __init__(
-        self, store: Store, keychain: Keychain, server: ArkServerApi, registration: Registration
+        self,
+        store: Store,
+        keychain: Keychain,
+        server: ArkServerApi,
+        chain: ChainSource,
+        registration: Registration,
+        *,
+        exit_margin: int,
     ) -> None:
         self._store = store
         self._keychain = keychain
         self._server = server
+        self._chain = chain
+        self._exit_margin = exit_margin
         self._registration = registration
 
     def encode(self, state: State) -> str:
@@ -60,7 +71,7 @@ class ArkoorSendMachine:
             case Cosigning():
                 return await self._cosign(action_id, state)
             case Delivering():
-                return await self._deliver(action_id, state)
+                return await self._deliver_in_time(action_id, state)
             case _:
                 assert_never(state)
 
@@ -101,6 +112,22 @@ class ArkoorSendMachine:
         )
 
     # --- Delivering
+
+    async def _deliver_in_time(self, action_id: str, state: Delivering) -> Outcome[State]:
+        """Given up when the change, which nobody else has, would expire: it is exited like any other VTXO."""
+        outcome: Outcome[State]
+        try:
+            outcome = await self._deliver(action_id, state)
+        except OutsideError as error:
+            outcome = Retry(error)
+        if isinstance(outcome, Park | Retry) and await self._must_change_exit(state):
+            log.error("arkoor send %s: not delivered, and the change expires soon", action_id)
+            return Failed(DeliveryFailed(), write_undelivered(action_id, state, self._registration))
+        return outcome
+
+    async def _must_change_exit(self, state: Delivering) -> bool:
+        heights = [exit_start_height(vtxo, self._exit_margin) for vtxo in state.change]
+        return bool(heights) and (await self._chain.tip()).height >= min(heights)
 
     async def _deliver(self, action_id: str, state: Delivering) -> Outcome[State]:
         if not state.registered:

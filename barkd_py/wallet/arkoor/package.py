@@ -20,6 +20,7 @@ from barkd_py.server_rpc.api import ArkoorCosignature, ArkoorCosignPart, ArkServ
 from barkd_py.wallet.actions.failures import Unworkable, is_final
 from barkd_py.wallet.keychain import Keychain, UnknownKey
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.vtxo_states import StateKind
 
 # A server's words, in a failure that reads as "try again", for: these amounts of these inputs were cosigned
 # before, to be paid to others.
@@ -45,6 +46,8 @@ async def cosign_package(
     async with store.read() as tx:
         stored = await tx.vtxos.get_many(input_ids)
         inputs = await tx.vtxos.bodies(input_ids)
+    if any(vtxo.state.kind is StateKind.EXITED for vtxo in stored):
+        raise Unworkable("inputs of the package are on the chain")
     try:
         user_secrets = await keychain.secrets_for([vtxo.user_pubkey for vtxo in inputs])
         parts = split_package(inputs, outputs)

@@ -24,13 +24,14 @@ from barkd_py.wallet.actions.blame import blamed_inputs
 from barkd_py.wallet.actions.drives import Drives
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
 from barkd_py.wallet.actions.failures import StillPending
+from barkd_py.wallet.actions.holding import state_of_holder
 from barkd_py.wallet.arkoor.errors import ZeroAmount
 from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
 from barkd_py.wallet.arkoor.recipient import verify_mailboxes, verify_server
-from barkd_py.wallet.arkoor.states import Cosigning, State
+from barkd_py.wallet.arkoor.states import Cosigning, State, is_nothing_given
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.vtxo_states import ActionHolder, Locked
+from barkd_py.wallet.vtxo_states import ActionHolder, Locked, WalletVtxo
 from barkd_py.wallet.vtxos.inputs import choose
 from barkd_py.wallet.vtxos.selection import SelectionLimits, select
 
@@ -67,6 +68,11 @@ class ArkoorSends:
         self._network = network
         self._change_split_factor = change_split_factor
         self._drives = Drives("arkoor send", wait_secs)
+
+    async def lets_go(self, vtxo: WalletVtxo) -> bool:
+        """Whether it is an input that nobody can have got anything for. See `exits.starts.LetsGo`."""
+        state = await state_of_holder(self._store, self._machine, vtxo)
+        return state is not None and is_nothing_given(state)
 
     async def send(self, address_text: str, amount_sat: int) -> None:
         """Pay; when this returns, the recipient's mailbox has the payment.

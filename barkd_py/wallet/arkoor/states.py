@@ -71,6 +71,17 @@ class Delivering:
 
 
 State = Cosigning | Delivering
+
+
+def is_nothing_given(state: State) -> bool:
+    """Whether nobody but us can move the inputs.
+
+    Without our signatures the server's are worth nothing, and ours are first in what is delivered. Then the
+    payment is the recipient's, who perhaps has it.
+    """
+    return isinstance(state, Cosigning)
+
+
 FORMAT: PayloadFormat[State] = PayloadFormat(
     "arkoor send", lambda: TypeAdapter(Annotated[State, Field(discriminator="type")])
 )

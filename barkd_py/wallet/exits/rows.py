@@ -102,6 +102,26 @@ async def apply_consequences(
             pass
 
 
+async def forget_exits(tx: Transaction, vtxo_ids: Sequence[VtxoId]) -> None:
+    """A payment's movement says what became of these VTXOs: whatever their exits came to counts no more.
+
+    One that is not on the chain and not given up is ended by the exits themselves, as the VTXO is spent.
+    """
+    for vtxo in await tx.vtxos.get_many(vtxo_ids):
+        row = await tx.exits.find(vtxo.id)
+        if row is None or row.movement_id is None:
+            continue
+        update = MovementUpdate(effective_balance_sat=0)
+        status = (await tx.movements.get(row.movement_id)).status
+        if status is MovementStatus.CANCELED:
+            continue
+        if status is MovementStatus.PENDING and vtxo.state.kind is not StateKind.EXITED:
+            await tx.movements.update(row.movement_id, update)
+            continue
+        await tx.movements.finish_with_update(row.movement_id, MovementStatus.FAILED, update)
+        await tx.exits.save(replace(row, movement_id=None))
+
+
 def _is_htlc_of_ours(vtxo: WalletVtxo | None) -> bool:
     """Whether the exit's movement is the only one that says that its money is gone: that of the Lightning
     payment has left it to the exit to bring it back.

@@ -44,7 +44,7 @@ from barkd_py.wallet.exits.machine import cancel
 from barkd_py.wallet.exits.observe import fetch_tip
 from barkd_py.wallet.exits.packages import load_packages
 from barkd_py.wallet.exits.rows import LiveExit, apply_consequences, read_exits, row_after
-from barkd_py.wallet.exits.starts import Starts
+from barkd_py.wallet.exits.starts import LetsGo, Starts
 from barkd_py.wallet.exits.states import (
     AwaitingDelta,
     Canceled,
@@ -103,6 +103,11 @@ class Exits:
     def preimage_sources(self) -> list[FindPreimage]:
         """Where preimages of incoming Lightning payments may be; add to it what knows more."""
         return self._paths.preimages
+
+    @property
+    def holders(self) -> list[LetsGo]:
+        """The flows that are asked before a VTXO that they hold is exited; add to it what holds some."""
+        return self._starts.holders
 
     # --- starting
 

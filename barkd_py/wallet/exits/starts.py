@@ -7,8 +7,9 @@ Source: sheet 06 §1 (what no node relays), §2.7.
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
+from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.validation import NonStandardVtxo, verify_standard
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.address import address_from_script
@@ -16,7 +17,7 @@ from barkd_py.bitcoin.script import P2A_SCRIPT
 from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.bitcoin.units import DUST_SAT, BlockRef, Network
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, chain_text
+from barkd_py.errors import BarkdError, StoreError, chain_text
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.wallet.exits import payloads
 from barkd_py.wallet.exits.driver import MAX_AUTOMATIC_FEE_RATE
@@ -40,6 +41,11 @@ from barkd_py.wallet.vtxo_states import Locked, MovementHolder, Spendable, State
 
 log = logging.getLogger(__name__)
 
+LetsGo = Callable[[WalletVtxo], Awaitable[bool]]
+"""What a flow says of a VTXO: whether it holds it, and it may be exited all the same, as far as the flow has
+come. One that knows by itself when its VTXOs have to leave says no. Raises ChainError, StoreError.
+"""
+
 
 class Starts:
     """Starts exits, whoever asks for it. onchain: what pays for them; None: nothing does."""
@@ -58,13 +64,14 @@ class Starts:
         self._locks = locks
         self._network = network
         self._complained: dict[VtxoId, str] = {}
+        self.holders: list[LetsGo] = []
 
     async def start(self, vtxo_ids: Sequence[VtxoId]) -> None:
         """Those that are free; the rest is passed over. Raises UnknownVtxo, ExitError."""
         async with self._store.read() as tx:
             vtxos = await tx.vtxos.get_many(list(dict.fromkeys(vtxo_ids)))
             in_rounds = await tx.rounds.inputs([vtxo.id for vtxo in vtxos])
-        free = [vtxo.id for vtxo in vtxos if _is_free(vtxo, in_rounds)]
+        free = [vtxo.id for vtxo in vtxos if _is_unheld(vtxo, in_rounds) or await self._may_leave(vtxo)]
         for vtxo in vtxos:
             if vtxo.id not in free:
                 log.warning("no exit of %s: it is %s", vtxo.id, vtxo.state.kind.value.lower())
@@ -183,8 +190,8 @@ class Starts:
                 self._complain(each.vtxo_id, f"{each.cause.value}, and {unreadable[0]}")
                 continue
             (vtxo,) = vtxos
-            if each.cause is Cause.NOT_REFRESHED and not isinstance(stored.state, Spendable):
-                continue  # what holds it knows when it has to leave
+            if each.cause is Cause.NOT_REFRESHED and not await self._may_leave(stored):
+                continue
             match None if row is None else payloads.decode_state(row.state):
                 case VtxoSwept():
                     continue
@@ -192,11 +199,35 @@ class Starts:
                     continue
             try:
                 verify_chain(vtxo)
-            except InvalidWalletState as error:
+                if each.cause is Cause.NOT_REFRESHED:
+                    verify_standard(vtxo)  # what is half on the chain may be relayed by now
+            except (InvalidWalletState, NonStandardVtxo) as error:
                 self._complain(each.vtxo_id, f"{each.cause.value}, and it cannot be exited: {error}")
             else:
                 wanted[each.vtxo_id] = vtxo
         return wanted
+
+    async def _may_leave(self, vtxo: WalletVtxo) -> bool:
+        """Whether its exit is the right thing if it would else expire. Raises ChainError.
+
+        What a flow holds may leave as long as nobody else can have got anything for it: the flow knows. What
+        nobody holds may: that it is spent is the server's word alone. If that is true, the server and whoever
+        has the money have the signed spend, and publish that; we have lost fees. If not, all of it would be
+        lost. An HTLC that nobody holds is not ours to take.
+        """
+        match vtxo.state:
+            case Spendable():
+                return True
+            case Locked(None):
+                return vtxo.policy_kind == PubkeyPolicy.KIND
+            case Locked():
+                try:
+                    return any([await lets_go(vtxo) for lets_go in self.holders])
+                except StoreError as error:
+                    self._complain(vtxo.id, f"what holds it cannot be read: {error}")
+                    return False
+            case _:
+                return False
 
     def _complain(self, vtxo_id: VtxoId, text: str) -> None:
         """Say it once, for it will be so for a long time."""
@@ -222,7 +253,8 @@ async def _forget_sweep(tx: Transaction, vtxo_id: VtxoId) -> None:
         await tx.movements.update(row.movement_id, MovementUpdate(effective_balance_sat=0))
 
 
-def _is_free(vtxo: WalletVtxo, in_rounds: Collection[VtxoId]) -> bool:
+def _is_unheld(vtxo: WalletVtxo, in_rounds: Collection[VtxoId]) -> bool:
+    """Or held by a round: whoever asks for the exit of an input gives up the refresh."""
     match vtxo.state:
         case Spendable() | Locked(None):  # held by nobody: a recovery does not know whether it can be spent
             return True

@@ -17,6 +17,7 @@ from barkd_py.wallet.lightning.receive.service import (
 from barkd_py.wallet.lightning.send.invoices import LightningDestination
 from barkd_py.wallet.lightning.send.service import LightningSend, LightningSends
 from barkd_py.wallet.lightning.send.terms import PayEstimate
+from barkd_py.wallet.vtxo_states import WalletVtxo
 
 
 class Lightning:
@@ -53,6 +54,10 @@ class Lightning:
     async def estimate_pay(self, amount_sat: int) -> PayEstimate:
         """See `daemon.wallet_api.LightningApi`."""
         return await self._sends.estimate(amount_sat)
+
+    async def lets_go(self, vtxo: WalletVtxo) -> bool:
+        """See `exits.starts.LetsGo`."""
+        return await self._sends.lets_go(vtxo)
 
     async def on_send_finished(self, payment_hash: bytes, preimage: bytes | None) -> None:
         """The mailbox says how a payment ended."""

@@ -15,7 +15,7 @@ from barkd_py.ark.offboard import OffboardForfeits, OffboardTxInvalid, verify_of
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import Tx, Txid
-from barkd_py.chain.source import ChainSource, NotFound
+from barkd_py.chain.source import ChainSource, Confirmed, NotFound
 from barkd_py.errors import ChainError, OutsideError, ProtocolViolation, ServerRejected, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, RoundInput
 from barkd_py.wallet.actions.bad_answers import ASK_AGAIN_SECS, MAX_BAD_ANSWERS, counted
@@ -40,6 +40,7 @@ from barkd_py.wallet.offboards.states import (
 from barkd_py.wallet.offboards.writes import undo, write_begun, write_registered, write_split, write_tx
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.vtxo_states import StateKind
 from barkd_py.wallet.vtxos.registration import Registration
 
 log = logging.getLogger(__name__)
@@ -165,6 +166,8 @@ class OffboardMachine:
         async with self._store.read() as read:
             stored = await read.vtxos.get_many(state.vtxo_ids)
             inputs = await read.vtxos.bodies(state.vtxo_ids)
+        if not state.earlier and any(vtxo.state.kind is StateKind.EXITED for vtxo in stored):
+            return undo(action_id, state, Unworkable("inputs of the offboard are on the chain"))
         known = {vtxo.id for vtxo in stored if vtxo.registered}
         message = offboard_request_message(
             net_amount_sat=payment.net_amount_sat,
@@ -236,6 +239,18 @@ class OffboardMachine:
         return Park(self._confirming(state, state.tx), POLL_SECS)
 
     # --- shared
+
+    async def is_paid(self, state: State) -> bool:
+        """Whether a transaction for which forfeits have perhaps left us is in a block. Raises ChainError.
+
+        Until then, the forfeits are worth nothing, and the inputs may exit: if it is confirmed after all, the
+        server takes what has exited, and we have lost the fees.
+        """
+        txs = () if isinstance(state, Splitting | Registering) else state.earlier
+        if isinstance(state, Prepared | Broadcasting | Confirming):
+            txs = (*txs, state.tx)
+        statuses = [await self._chain.tx_status(tx.txid) for tx in txs]
+        return any(isinstance(status, Confirmed) for status in statuses)
 
     async def _is_seen(self, txid: Txid) -> bool:
         return not isinstance(await self._chain.tx_status(txid), NotFound)

@@ -21,6 +21,7 @@ from barkd_py.errors import BarkdError, StateConflict
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.actions.drives import Drives
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
+from barkd_py.wallet.actions.holding import state_of_holder
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.offboards.errors import (
     CannotLock,
@@ -88,6 +89,11 @@ class Offboards:
         self._chain = chain
         self._change_split_factor = change_split_factor
         self._drives = Drives("offboard", wait_secs)
+
+    async def lets_go(self, vtxo: WalletVtxo) -> bool:
+        """Whether it has not been paid for on the chain. See `exits.starts.LetsGo`."""
+        state = await state_of_holder(self._store, self._machine, vtxo)
+        return state is not None and not await self._machine.is_paid(state)
 
     async def offboard(self, vtxo_ids: Sequence[VtxoId], target: OffboardTarget) -> OffboardResult:
         """Let these VTXOs leave, whole; the fee is taken from them. Returns when the transaction is out.

@@ -7,6 +7,7 @@ from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.tx import Tx
 from barkd_py.errors import BarkdError, chain_text
 from barkd_py.wallet.actions.executor import Failed, Writes
+from barkd_py.wallet.exits.rows import forget_exits
 from barkd_py.wallet.movements import (
     OFFBOARD,
     SEND_ONCHAIN,
@@ -91,6 +92,7 @@ def write_settled(action_id: str, vtxo_ids: Sequence[VtxoId]) -> Writes:
 
     async def write(tx: Transaction) -> None:
         await tx.vtxos.steal_spent(vtxo_ids)
+        await forget_exits(tx, vtxo_ids)  # which began because the transaction did not come
         movement = await tx.movements.find_by_action(action_id)
         assert movement is not None, "stored before this state"
         await tx.movements.finish(movement.id, MovementStatus.SUCCESSFUL)

@@ -53,12 +53,13 @@ from barkd_py.wallet.rounds.states import (
     Waiting,
     decode_round,
     encode_round,
+    is_held,
 )
 from barkd_py.wallet.rounds.swap import SwapLimits
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.rounds import RoundRow
 from barkd_py.wallet.store.unreadable import PassedOver
-from barkd_py.wallet.vtxo_states import Spendable, WalletVtxo
+from barkd_py.wallet.vtxo_states import Locked, MovementHolder, Spendable, WalletVtxo
 from barkd_py.wallet.vtxos.registration import Registration
 from barkd_py.wallet.vtxos.selection import RefreshRules
 
@@ -363,6 +364,23 @@ class Rounds:
             log.warning("%d VTXOs cannot be refreshed: %s", len(inputs), chain_text(error))
             return None
         return await self._insert(tx, inputs, amount_sat, info, Waiting())
+
+    async def lets_go(self, vtxo: WalletVtxo) -> bool:
+        """Whether it is an input of a round that is not known to be held. See `exits.starts.LetsGo`.
+
+        Also when the tree is signed: the server can end the round then, but forfeits come later, and the new
+        VTXOs are worth nothing before. Later it is `rescue` that has inputs exit.
+        """
+        match vtxo.state:
+            case Locked(MovementHolder(movement_id)):
+                async with self._store.read() as tx:
+                    rows = await tx.rounds.list()
+                return any(
+                    row.movement_id == movement_id and not is_held(decode_round(row.payload).state)
+                    for row in rows
+                )
+            case _:
+                return False
 
     # --- looking after
 

@@ -38,7 +38,9 @@ def impatient_sends(wallet: Wallet, machine: object = None, *, wait_secs: float 
     async def no_time(_: float) -> None:
         await asyncio.sleep(0)
 
-    own = ArkoorSendMachine(wallet.store, wallet.keychain, wallet.server, wallet.registration)
+    own = ArkoorSendMachine(
+        wallet.store, wallet.keychain, wallet.server, wallet.chain, wallet.registration, exit_margin=12
+    )
     return ArkoorSends(
         wallet.store,
         ActionExecutor(wallet.store, wallet.locks, sleep=no_time),
@@ -119,7 +121,9 @@ async def test_what_is_built_for_an_address_has_the_pinned_key_of_the_server(
 
     wallet = alice.wallet
     listening: Any = Listening()
-    machine = ArkoorSendMachine(wallet.store, wallet.keychain, listening, wallet.registration)
+    machine = ArkoorSendMachine(
+        wallet.store, wallet.keychain, listening, wallet.chain, wallet.registration, exit_margin=12
+    )
     await impatient_sends(wallet, machine).send(address.encode(), AMOUNT_SAT)
     (part,) = asked
     for vtxo in part.unsigned_vtxos:
@@ -229,7 +233,11 @@ async def test_a_kill_at_any_commit_pays_once_or_not_at_all(
 async def test_every_step_may_run_twice(alice: Owner, bob: Owner) -> None:
     wallet = alice.wallet
     before = await alice.spendable_sat()
-    machine = Twice(ArkoorSendMachine(wallet.store, wallet.keychain, wallet.server, wallet.registration))
+    machine = Twice(
+        ArkoorSendMachine(
+            wallet.store, wallet.keychain, wallet.server, wallet.chain, wallet.registration, exit_margin=12
+        )
+    )
     await impatient_sends(wallet, machine).send(await bob.wallet.new_address(), AMOUNT_SAT)
     assert machine.steps == ["Cosigning", "Delivering"]
     await bob.wallet.sync_mailbox()

@@ -30,6 +30,7 @@ from barkd_py.errors import BarkdError
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.actions.drives import Drives
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
+from barkd_py.wallet.actions.holding import state_of_holder
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import send_action_id
 from barkd_py.wallet.lightning.poller import MIN_PAUSE_SECS, Poller
@@ -372,6 +373,14 @@ class LightningSends:
         elif preimage is not None:
             self._machine.note_preimage(payment_hash, preimage)
         self.poller.drive_now(action_id)
+
+    async def lets_go(self, vtxo: WalletVtxo) -> bool:
+        """Whether it is an input, out of which no HTLCs were made. See `exits.starts.LetsGo`.
+
+        Without our signature nobody else can make them. HTLCs leave when it is time (`states.must_exit`).
+        """
+        state: State | None = await state_of_holder(self._store, self._machine, vtxo)
+        return isinstance(state, Locked)
 
     async def adopt(self, vtxo_ids: Collection[VtxoId]) -> None:
         """HTLCs that a recovery found: from now on they are asked back. Raises ChainUnavailable."""

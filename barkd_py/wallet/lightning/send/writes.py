@@ -6,14 +6,14 @@ has another one. Source: protocol sheet 05 §4.7, §4.8, §4.13.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.wallet.actions.executor import Writes
+from barkd_py.wallet.exits.rows import forget_exits
 from barkd_py.wallet.lightning.send.states import Payment
 from barkd_py.wallet.movements import MovementStatus, MovementUpdate
 from barkd_py.wallet.store import Transaction
-from barkd_py.wallet.vtxo_states import ActionHolder, Locked, NewVtxo, Spendable, StateKind
+from barkd_py.wallet.vtxo_states import ActionHolder, Locked, NewVtxo, Spendable
 
 Wake = Callable[[], None]
 """Has the server learn of new VTXOs after the commit."""
@@ -61,7 +61,7 @@ def write_paid(
     async def write(tx: Transaction) -> None:
         await tx.lightning.record_paid(payment.payment_hash, preimage)
         await tx.vtxos.steal_spent(htlc_ids)
-        await _forget_exits(tx, htlc_ids)
+        await forget_exits(tx, htlc_ids)
         update = MovementUpdate(
             effective_balance_sat=returned_sat - payment.htlc_sat,
             offchain_fee_sat=payment.fee_sat,
@@ -70,26 +70,6 @@ def write_paid(
         await tx.movements.finish_with_update(payment.movement_id, MovementStatus.SUCCESSFUL, update)
 
     return write
-
-
-async def _forget_exits(tx: Transaction, htlc_ids: Sequence[VtxoId]) -> None:
-    """The payment's movement says what became of these HTLCs: whatever their exits came to counts no more.
-
-    One that is not on the chain and not given up is ended by the exits themselves, as the HTLC is spent.
-    """
-    for htlc in await tx.vtxos.get_many(htlc_ids):
-        row = await tx.exits.find(htlc.id)
-        if row is None or row.movement_id is None:
-            continue
-        update = MovementUpdate(effective_balance_sat=0)
-        status = (await tx.movements.get(row.movement_id)).status
-        if status is MovementStatus.CANCELED:
-            continue
-        if status is MovementStatus.PENDING and htlc.state.kind is not StateKind.EXITED:
-            await tx.movements.update(row.movement_id, update)
-            continue
-        await tx.movements.finish_with_update(row.movement_id, MovementStatus.FAILED, update)
-        await tx.exits.save(replace(row, movement_id=None))
 
 
 def write_taken_back(
@@ -105,7 +85,7 @@ def write_taken_back(
         exited_sat = sum(htlc.amount_sat for htlc in await tx.vtxos.get_many(exited_ids))
         missing_sat = payment.htlc_sat - exited_sat - sum(vtxo.amount_sat for vtxo in vtxos)
         await tx.vtxos.steal_spent(htlc_ids)
-        await _forget_exits(tx, htlc_ids)
+        await forget_exits(tx, htlc_ids)
         await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in vtxos)
         update = MovementUpdate(
             effective_balance_sat=-missing_sat,
