@@ -7,6 +7,7 @@ refreshes that the wallet starts by itself. One that was asked for is refused on
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from barkd_py.ark.deadlines import late_preimage_blocks
 from barkd_py.ark.fees import refresh_fee
 from barkd_py.ark.info import ArkInfo
 from barkd_py.bitcoin.units import format_btc
@@ -25,6 +26,12 @@ FAIR_EXIT_DELTA = 144
 """A day. An exit delta up to here is no reason to let a VTXO expire."""
 
 
+USUAL_LEAF_DEPTH = 5
+"""Transactions of an exit of a new VTXO: hundreds of them in a round."""
+ROUND_BLOCKS = 6
+"""From the announcement until the forfeits."""
+
+
 class AbsurdFee(BarkdError):
     """The server's schedule takes more than the bound. Nothing was given."""
 
@@ -37,6 +44,23 @@ class AbsurdFee(BarkdError):
 
 class WorseTerms(ProtocolViolation):
     """The server would give VTXOs that are worse than those it takes."""
+
+
+def check_lifetime(inputs: Sequence[WalletVtxo], info: ArkInfo, *, tip_height: int, exit_margin: int) -> None:
+    """Whether new VTXOs will live long enough to be forfeited for, so that the round can be ended.
+
+    Looked at again before the forfeits; but once the round was held the server has the inputs as spent, and
+    all that is left to do is to exit them. Raises WorseTerms.
+    """
+    if all(vtxo.expiry_height <= tip_height for vtxo in inputs):
+        return
+    shown_after = max(late_preimage_blocks(vtxo, exit_margin) for vtxo in inputs)
+    needed = ROUND_BLOCKS + shown_after + exit_margin + USUAL_LEAF_DEPTH
+    if info.vtxo_lifetime < needed:
+        raise WorseTerms(
+            f"VTXOs of the server live for {info.vtxo_lifetime} blocks, less than the {needed} that it takes"
+            " to exit these, and then the new ones"
+        )
 
 
 def check_asked_fee(inputs: Sequence[WalletVtxo], amount_sat: int) -> None:

@@ -22,7 +22,13 @@ from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.movements import ROUND_REFRESH
 from barkd_py.wallet.rounds import machine
-from barkd_py.wallet.rounds.bounds import AbsurdFee, UnattendedBounds, WorseTerms, check_asked_fee
+from barkd_py.wallet.rounds.bounds import (
+    AbsurdFee,
+    UnattendedBounds,
+    WorseTerms,
+    check_asked_fee,
+    check_lifetime,
+)
 from barkd_py.wallet.rounds.driver import RoundDriver
 from barkd_py.wallet.rounds.maintenance import select_inputs
 from barkd_py.wallet.rounds.participation import (
@@ -139,6 +145,7 @@ class Rounds:
         self._chain = chain
         self._keychain = keychain
         self._unattended = unattended
+        self._exit_margin = limits.exit_margin
         self._driver = RoundDriver(
             store, server, chain, keychain, registration, locks, limits, unattended, rescue
         )
@@ -229,6 +236,7 @@ class Rounds:
                 inputs = await _inputs(tx, vtxo_ids)
                 amount_sat = output_amount_sat(inputs, info, height)
                 check_asked_fee(inputs, amount_sat)
+                check_lifetime(inputs, info, tip_height=tip.height, exit_margin=self._exit_margin)
             except BarkdError as error:
                 raise NotBuilt from error
             for vtxo in inputs:
@@ -356,6 +364,7 @@ class Rounds:
         try:
             amount_sat = output_amount_sat(inputs, info, height)
             self._unattended.check(inputs, amount_sat, info)
+            check_lifetime(inputs, info, tip_height=height, exit_margin=self._exit_margin)
         except (AbsurdFee, WorseTerms) as error:
             log.error("%d VTXOs are not refreshed: %s", len(inputs), chain_text(error))
             self._driver.leave_alone([vtxo.id for vtxo in inputs], height)

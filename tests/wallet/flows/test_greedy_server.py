@@ -74,6 +74,10 @@ REFUSED: dict[str, tuple[Callable[[ArkInfo], ArkInfo], str]] = {
         "exit delta is 288 blocks, that of the VTXOs 12",
     ),
     "a short life": (lambda info: replace(info, vtxo_lifetime=23), "live for 23 blocks"),
+    "no time for two exits": (
+        lambda info: replace(info, vtxo_lifetime=59),
+        "live for 59 blocks, less than the 60 that it takes to exit these, and then the new ones",
+    ),
 }
 
 
@@ -133,14 +137,18 @@ async def test_a_server_that_takes_all_as_a_fee(net: Net, max_fee_ppm: int | Non
 
 
 async def test_a_refresh_that_somebody_asked_for_has_a_bound_too(net: Net, alice: Owner) -> None:
-    """5 % and 10,000 sat: 34,970 of 499,400."""
+    """5 % and 10,000 sat: 34,970 of 499,400; and time for two exits."""
     old = await only_vtxo(alice)
     liar = between(alice)
     announce(liar, with_fees(34_971, 0))
     with pytest.raises(NotBuilt) as refused:
         await alice.wallet.rounds.refresh([old.id])
     assert "a fee of 0.00034971 BTC for a refresh of 0.00499400 BTC" in chain_text(refused.value)
-    announce(liar, with_fees(34_970, 0))
+    announce(liar, lambda info: replace(info, vtxo_lifetime=59))
+    with pytest.raises(NotBuilt) as refused:
+        await alice.wallet.rounds.refresh([old.id])
+    assert "59 blocks, less than the 60 that it takes to exit these" in chain_text(refused.value)
+    announce(liar, lambda info: with_fees(34_970, 0)(replace(info, vtxo_lifetime=60)))
     await alice.wallet.rounds.refresh([old.id])
     assert len(await stored_rounds(alice)) == 1
 
