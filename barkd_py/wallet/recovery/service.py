@@ -127,6 +127,7 @@ class Recovery:
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
         self._retry_at = 0.0
+        self._is_onchain_owed = False
         self._asked: frozenset[VtxoId] = frozenset()
         self._retry_pause_secs = FIRST_RETRY_SECS
 
@@ -189,11 +190,23 @@ class Recovery:
                 left = await tx.recovery.pending_ids()
             changed = left != before
             self._asked = frozenset(left)
+            if changed or self._is_onchain_owed:
+                await self._search_onchain_again()
             longer = min(self._retry_pause_secs * 2, LAST_RETRY_SECS)
             self._retry_pause_secs = FIRST_RETRY_SECS if changed else longer
             self._retry_at = self._monotonic() + self._retry_pause_secs
         if changed:
             self._wake_registration()
+
+    async def _search_onchain_again(self) -> None:
+        """Who did not know the anchors of VTXOs did not know of coins either. What fails is made up for."""
+        self._is_onchain_owed = True
+        try:
+            await self._rescan_onchain()
+        except BarkdError as error:
+            log.warning("recovery: on-chain wallet: %s", chain_text(error))
+        else:
+            self._is_onchain_owed = False
 
     async def is_mailbox_blocked(self) -> bool:
         """Whether the regular mailbox must be left alone for now."""

@@ -235,6 +235,41 @@ async def test_a_chain_source_that_is_away_leaves_it_for_later(net: Net, alice: 
         assert await spendable(again) == {mine}
 
 
+async def test_coins_are_looked_for_again_when_the_chain_source_knows_what_it_denied(
+    net: Net, alice: Owner
+) -> None:
+    """It knew no transaction while the wallet was recovered, and so no coin either."""
+    looks: list[str] = []
+    denies = True
+
+    class Denying:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(alice.wallet.chain, name)
+
+        async def get_tx(self, txid: Txid) -> Any:
+            return None if denies else await alice.wallet.chain.get_tx(txid)
+
+    async def look() -> None:
+        looks.append("look")
+        if not denies and len(looks) == 1:
+            raise ChainUnavailable("it is busy")
+
+    (mine,) = await spendable(alice)
+    async with reborn(net, alice) as again:
+        recovery = recovery_with(again.wallet, again.wallet.server, Denying(), rescan_onchain=look)
+        assert found(await run(recovery), RecoveryOutcome.FAILED) == {mine}
+        looks.clear()
+        await recovery.retry()
+        assert looks == []
+        denies = False
+        await recovery.retry()
+        assert await spendable(again) == {mine}
+        assert len(looks) == 1
+        for _ in range(2):  # what failed is made up for, once
+            await recovery.retry()
+            assert len(looks) == 2
+
+
 @pytest.mark.parametrize("server_settings", [ServerSettings(), ServerSettings(emulate=Emulation.V0_6)])
 @pytest.mark.parametrize("how_far", ["broadcast", "confirmed"])
 async def test_an_exit_goes_on_where_the_lost_wallet_left_it(net: Net, alice: Owner, how_far: str) -> None:
