@@ -152,6 +152,68 @@ def test_secret_alone_prints_its_help_as_an_error() -> None:
     assert "Usage: barkd secret [OPTIONS] <COMMAND>" in result.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint", "usage"),
+    [
+        (["secret", "nope"], "unrecognized subcommand 'nope'", "barkd secret [OPTIONS] <COMMAND>"),
+        (["secret", "show", "extra"], "unexpected argument 'extra' found", "barkd secret show [OPTIONS]"),
+        (["secret", "-V"], "unexpected argument '-V' found", "barkd secret [OPTIONS] <COMMAND>"),
+        (
+            ["secret", "show", "--port", "1"],
+            "unexpected argument '--port' found",
+            "barkd secret show [OPTIONS]",
+        ),
+        (
+            ["secret", "refresh", "--secret", "x", "--secret", "x"],
+            "the argument '--secret <SECRET>' cannot be used multiple times",
+            "barkd secret refresh [OPTIONS]",
+        ),
+        (["nope"], "unrecognized subcommand 'nope'", "barkd [OPTIONS] [COMMAND]"),
+    ],
+)
+def test_a_complaint_shows_how_the_command_is_called(
+    datadir: Path, arguments: list[str], complaint: str, usage: str
+) -> None:
+    result = run("--datadir", str(datadir), *arguments)
+    assert result == Result(
+        2, "", f"error: {complaint}\n\nUsage: {usage}\n\nFor more information, try '--help'.\n"
+    )
+
+
+def test_help_of_the_secrets_commands() -> None:
+    assert "Usage: barkd secret [OPTIONS] <COMMAND>" in run("secret", "help").out
+    result = run("secret", "help", "show")
+    assert (result.code, result.err) == (0, "")
+    assert "Usage: barkd secret show [OPTIONS]" in result.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"), [(["--datadir", ""], {}), (["secret", "show"], {"BARKD_DATADIR": ""})]
+)
+def test_an_empty_datadir_is_never_the_default(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str]
+) -> None:
+    result = run(*arguments, HOME=str(tmp_path), **environment)
+    assert result == Result(
+        1,
+        "",
+        "Error: failed to harden permissions on \n\nCaused by:\n    No such file or directory (os error 2)\n",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"), [([], {"BARK_LOGFILE": ""}), (["--logfile", "", "secret", "show"], {})]
+)
+def test_a_log_file_has_a_name(datadir: Path, arguments: list[str], environment: dict[str, str]) -> None:
+    assert run("--datadir", str(datadir), *arguments, **environment) == Result(
+        2,
+        "",
+        "error: a value is required for '--logfile <LOGFILE>' but none was supplied\n\n"
+        "For more information, try '--help'.\n",
+    )
+
+
 def test_verbose_and_quiet_contradict_each_other(datadir: Path) -> None:
     result = run("-v", "-q", "--datadir", str(datadir))
     assert result == Result(1, "Can't set both --verbose and --quiet\n", "")

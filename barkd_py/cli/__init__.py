@@ -19,7 +19,7 @@ from typing import NoReturn
 import click
 
 from barkd_py.cli.commands import barkd, unknown_command
-from barkd_py.cli.flags import USAGE, ClapError
+from barkd_py.cli.flags import ClapError, usage_of
 from barkd_py.errors import KnownError, messages
 
 
@@ -68,9 +68,10 @@ def _in_barkds_words(error: click.UsageError) -> ClapError:
     if error.ctx is not None and error.ctx.command_path.startswith("barkd devnet"):  # barkd has no such thing
         usage = " ".join(error.ctx.get_usage().removeprefix("Usage:").split())
         return ClapError(message, usage, f"For more information, try '{error.ctx.command_path} --help'.")
+    usage = usage_of(error.ctx)
     match error:
         case click.NoSuchOption(option_name=name):
-            return ClapError(f"unexpected argument '{name}' found", USAGE)
+            return ClapError(f"unexpected argument '{name}' found", usage)
         case click.BadOptionUsage(option_name=name) if "does not take a value" in message:
             value = next((arg.partition("=")[2] for arg in sys.argv if arg.startswith(f"{name}=")), "")
             return ClapError(
@@ -80,8 +81,8 @@ def _in_barkds_words(error: click.UsageError) -> ClapError:
             label = name.lstrip("-").replace("-", "_").upper()
             return ClapError(f"a value is required for '{name} <{label}>' but none was supplied")
         case _ if match := re.match(r"No such command '(.*)'", message):
-            return unknown_command(match[1])
+            return unknown_command(match[1], error.ctx)
         case _ if match := re.match(r"Got unexpected extra arguments? \(([^ )]*)", message):
-            return ClapError(f"unexpected argument '{match[1]}' found", USAGE)
+            return ClapError(f"unexpected argument '{match[1]}' found", usage)
         case _:
-            return ClapError(message, USAGE)
+            return ClapError(message, usage)

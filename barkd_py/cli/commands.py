@@ -14,7 +14,6 @@ import click
 
 from barkd_py import logs
 from barkd_py.cli.flags import (
-    USAGE,
     ClapError,
     Flags,
     Options,
@@ -23,6 +22,7 @@ from barkd_py.cli.flags import (
     flag,
     global_flags,
     read_flags,
+    usage_of,
     web_ui_flags,
 )
 from barkd_py.cli.process import database_url, run_daemon
@@ -260,10 +260,13 @@ def help_(ctx: click.Context, command: tuple[str, ...]) -> None:
             context.command.get_command(context, name) if isinstance(context.command, click.Group) else None
         )
         if found is None:
-            raise unknown_command(name)
+            raise unknown_command(name, context)
         context = click.Context(found, info_name=name, parent=context)
     click.echo(context.get_help())
 
 
-def unknown_command(name: str) -> ClapError:
-    return ClapError(f"unrecognized subcommand '{name}'", USAGE)
+secret.add_command(help_)
+
+
+def unknown_command(name: str, ctx: click.Context | None) -> ClapError:
+    return ClapError(f"unrecognized subcommand '{name}'", usage_of(ctx))

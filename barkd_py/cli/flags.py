@@ -68,11 +68,11 @@ class Flag(click.Option):
     def is_repeatable(self) -> bool:
         return self.name == "allowed_origins"
 
-    def read(self, raw: Any) -> str | bool | None:
+    def read(self, raw: Any, usage: str) -> str | bool | None:
         """The value from what click collected. Raises ClapError if the flag was given twice."""
         given: list[Any] = list(raw) if isinstance(raw, tuple) else [True] * (raw or 0)
         if len(given) > 1 and not self.is_repeatable:
-            raise ClapError(f"the argument '{self.shown}' cannot be used multiple times", USAGE)
+            raise ClapError(f"the argument '{self.shown}' cannot be used multiple times", usage)
         if not given:
             return None
         value: str | bool = ",".join(given) if self.is_repeatable else given[0]
@@ -80,6 +80,15 @@ class Flag(click.Option):
 
 
 USAGE: Final = "barkd [OPTIONS] [COMMAND]"
+
+
+def usage_of(ctx: click.Context | None) -> str:
+    """How the command is called, as in the second line of a complaint."""
+    if ctx is None:
+        return USAGE
+    return " ".join([ctx.command_path, *ctx.command.collect_usage_pieces(ctx)])
+
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -183,7 +192,7 @@ class Flags:
             for option in context.command.params:
                 if isinstance(option, Flag) and option.name is not None:
                     self._options[option.name] = option
-                    value = option.read(context.params.get(option.name))
+                    value = option.read(context.params.get(option.name), usage_of(ctx))
                     if value is not None:
                         self._values[option.name] = value
 
@@ -260,8 +269,15 @@ def read_flags(ctx: click.Context) -> Options:
             "the argument '--logfile <LOGFILE>' cannot be used with '--no-logfile'",
             "barkd --logfile <LOGFILE>",
         )
+    if log_file == "":
+        raise ClapError("a value is required for '--logfile <LOGFILE>' but none was supplied")
     origins = flags.text("allowed_origins")
-    datadir = Datadir(Path(flags.text("datadir") or _default_datadir()))
+    chosen = flags.text("datadir")
+    if chosen == "":  # a variable that was never set, say; never the default, where another wallet may be
+        raise StartupError("failed to harden permissions on ") from BarkdError(
+            "No such file or directory (os error 2)"
+        )
+    datadir = Datadir(Path(_default_datadir() if chosen is None else chosen))
     options = Options(
         datadir=datadir,
         log_file=None if no_log_file else Path(log_file) if log_file else datadir.debug_log,
