@@ -31,6 +31,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 TOKEN = AuthToken(b"\x2a" * 32).encode()
 BEARER = ("Authorization", f"Bearer {TOKEN}")
 RECORDED = {case.name: case for case in cases()}
+REFUSED_HANDSHAKES = [
+    case for case in RECORDED.values() if case.name.startswith("websocket: ") and case.status in (400, 405)
+]
 HANDSHAKE = [
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
@@ -202,7 +205,7 @@ async def test_without_a_wallet_a_ticket_is_used_up_and_the_socket_closed(story:
 
 @pytest.mark.parametrize(
     "name",
-    [name for name, case in RECORDED.items() if name.startswith("websocket: ") and case.status in (400, 405)],
+    [case.name for case in REFUSED_HANDSHAKES],
 )
 async def test_a_handshake_that_is_none_is_answered_as_recorded(story: Story, name: str) -> None:
     case = RECORDED[name]

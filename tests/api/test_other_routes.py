@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.fakes.wallet import UNREACHABLE, onchain_address
+from tests.support import raw_http
 from tests.support.api_server import RunningApi
 
 ADDRESS = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
@@ -341,3 +342,8 @@ async def test_dust_is_refused_before_the_funds_are_counted(api: RunningApi) -> 
 async def test_a_sign_that_is_no_letter_may_be_in_a_lightning_address(api: RunningApi) -> None:
     answer = await api.http.post("/api/v1/wallet/send", json={"destination": "₿user@example.com"})
     assert answer.json() == {"message": "bad request: amount is required for Lightning addresses"}
+
+
+async def test_a_method_that_http_does_not_know(api: RunningApi) -> None:
+    answer = await raw_http.request(api.port, "FOO", "/api/v1/wallet")
+    assert (answer.status, answer.text) == (400, "Invalid HTTP request received.")

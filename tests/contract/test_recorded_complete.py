@@ -3,6 +3,7 @@
 import ast
 from pathlib import Path
 
+from tests.api import test_live_notifications
 from tests.contract import (
     test_recorded,
     test_recorded_exits,
@@ -58,15 +59,22 @@ COMMAND_LINES = {
 }
 """Recorded command lines that a test of tests/test_cli.py runs without naming them; or why none does."""
 
-IN_LIVE_NOTIFICATIONS = (
-    "websocket: ",
-    "wait: ",
-    "create while an old websocket is open",
-    "create after delete",
-    "wallet from a mnemonic",
-    "ticket after restart",
-)
-"""Events and what outlives a wallet: tests/api/test_live_notifications.py and test_notifications.py."""
+EVENT_TESTS = [
+    ast.parse((Path(__file__).parent.parent / "api" / name).read_text())
+    for name in ("test_live_notifications.py", "test_notifications.py")
+]
+
+TOLD_OTHERWISE = {
+    "create while an old websocket is open": "test_deletion_closes_the_socket_and_a_new_wallet_can_be_made",
+    "wallet from a mnemonic": (
+        "test_deletion_ends_sockets_and_polls_and_the_next_wallet_is_made_while_they_are_open"
+    ),
+    "websocket: good ticket, no wallet": ("test_without_a_wallet_a_ticket_is_used_up_and_the_socket_closed"),
+    "wait: nothing happens, no since": "test_nothing_happened",
+    "wait: no since, buffered events at once": "test_each_event_is_delivered_once_to_a_client_that_goes_on",
+    "wait: since before the events": "test_each_event_is_delivered_once_to_a_client_that_goes_on",
+}
+"""Recorded cases about events that a test of those files tells without naming them."""
 
 
 def _key(case: Case) -> tuple[str, str, str, str | None, str, str]:
@@ -87,8 +95,23 @@ def _replayed() -> set[tuple[str, str, str, str | None, str, str]]:
     return {_key(case) for selected in selections for case in selected}
 
 
+def _texts(tree: ast.AST) -> set[str]:
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def _told_with_events() -> set[str]:
+    """Names of the cases that are replayed with websockets and long polls."""
+    named = set().union(*map(_texts, EVENT_TESTS))
+    handshakes = {case.name for case in test_live_notifications.REFUSED_HANDSHAKES}
+    return named | handshakes | TOLD_OTHERWISE.keys()
+
+
 def _is_elsewhere(case: Case) -> bool:
-    return case.name.startswith(IN_LIVE_NOTIFICATIONS)
+    return case.name in _told_with_events()
 
 
 def test_every_recorded_answer_is_asked_for_again_or_has_its_reason() -> None:
@@ -98,12 +121,19 @@ def test_every_recorded_answer_is_asked_for_again_or_has_its_reason() -> None:
     assert len(cases()) - len(left) > 1_000
 
 
-def test_every_recorded_command_line_is_run_again_or_has_its_reason() -> None:
-    named = {
-        node.value
-        for node in ast.walk(CLI_TESTS)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+def test_what_is_told_otherwise_is_told() -> None:
+    functions = {
+        node.name
+        for tree in EVENT_TESTS
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
+    assert set(TOLD_OTHERWISE.values()) <= functions
+    assert TOLD_OTHERWISE.keys() <= {case.name for case in cases()}
+
+
+def test_every_recorded_command_line_is_run_again_or_has_its_reason() -> None:
+    named = _texts(CLI_TESTS)
     functions = {node.name for node in ast.walk(CLI_TESTS) if isinstance(node, ast.FunctionDef)}
     origins = {f"allowed origin {text!r}" for text in named}
     left = [line["name"] for line in command_lines() if line["name"] not in named | origins]

@@ -589,7 +589,14 @@ class FakeWallet:
                 f"{format_btc(available)} is available"
             )
         method = PaymentMethod(PaymentMethodKind.ARK, address)
-        self.add_movement(ARKOOR_SEND, sent_to=(MovementDestination(method, amount_sat),))
+        spent = [vtxo for vtxo in self._all_vtxos() if vtxo.state == Spendable()]
+        self.add_movement(
+            ARKOOR_SEND,
+            sent_to=(MovementDestination(method, amount_sat),),
+            intended_balance_sat=-amount_sat,
+            effective_balance_sat=-amount_sat,
+            input_vtxos=tuple(vtxo.id for vtxo in spent[:1]),
+        )
 
     async def sign_message(self, message: str, user_pubkey: PublicKey) -> bytes | None:
         key = next((key for key in self.keys if key.public_key == user_pubkey), None)

@@ -32,7 +32,10 @@ ADDRESS: Final = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 
 _FOREWORD: Final = """# Every endpoint, by example
 
-Made from the answers of the API (`make generate`) and checked by the tests. Amounts are in satoshi; long
+Made from the answers of the API (`make generate`) and checked by the tests. The wallet behind it is the
+stand-in of the tests (`tests/fakes/wallet.py`), so amounts do not add up from one example to the next; that
+the shapes are those of a live wallet is shown beside a real barkd, see
+[contract.md](contract.md#behaviour-beside-barkd-080). Amounts are in satoshi; long
 values are cut with `…`. What goes for all of them, authentication and errors above all, is in
 [api.md](api.md); types and optional fields are in [`openapi.json`](../openapi.json), or in the browser at
 `/swagger-ui`. With a daemon on this machine:
@@ -242,7 +245,9 @@ def _shown(text: str) -> str:
 
 
 def _without_times(text: str) -> str:
-    return re.sub(r"20\d\d-\d\d-\d\dT[0-9:.]+Z", "2026-06-01T12:00:00.123456Z", text)
+    text = re.sub(r"20\d\d-\d\d-\d\dT[0-9:.]+Z", "2026-06-01T12:00:00.123456Z", text)
+    # The server says when the next round begins, in whole seconds.
+    return re.sub(r'("start_time": "[^".]+)\.[0-9]+Z', r"\1Z", text)
 
 
 async def page() -> str:
