@@ -3,10 +3,12 @@
 In memory only: a restarted devnet is honest.
 """
 
+import asyncio
 import enum
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Generic, Protocol, TypeVar
 
 from barkd_py.devnet.request_body import refuse_unknown
@@ -42,7 +44,7 @@ def read_fault(
     description: Mapping[str, Any], fault: type[Any], stage: type[enum.Enum], kind: type[enum.Enum]
 ) -> dict[str, Any]:
     """The arguments for a fault's class, from JSON with the names of its fields. Raises InvalidInput."""
-    known = {field.name: field.default is MISSING for field in fields(fault)}
+    known = {each.name: each.default is MISSING for each in fields(fault)}
     refuse_unknown(description, known)
     for name, is_needed in known.items():
         if is_needed and name not in description and name != "stage":
@@ -73,6 +75,7 @@ class _Armed(Generic[F]):
     to_skip: int
     left: int | None
     hits: int = 0
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class ArmedFaults(Generic[F]):
@@ -90,11 +93,15 @@ class ArmedFaults(Generic[F]):
 
     def remove(self, number: int) -> bool:
         """Take a fault away; whether it was there."""
-        return self._armed.pop(number, None) is not None
+        armed = self._armed.pop(number, None)
+        if armed is not None:
+            armed.gone.set()
+        return armed is not None
 
     def clear(self) -> None:
         """Be honest again."""
-        self._armed.clear()
+        for number in tuple(self._armed):
+            self.remove(number)
 
     def list(self) -> Sequence[dict[str, Any]]:
         """All faults that are set, with their numbers and how often they struck."""
@@ -117,3 +124,11 @@ class ArmedFaults(Generic[F]):
             armed.hits += 1
             struck.append(armed.fault)
         return tuple(struck)
+
+    async def pause(self, fault: F, seconds: float) -> None:
+        """What a delay does; it ends early when the fault is taken away."""
+        gone = next((armed.gone for armed in self._armed.values() if armed.fault is fault), None)
+        if gone is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await gone.wait()

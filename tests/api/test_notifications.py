@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from barkd_py.api.server import MESSAGE_BYTES_MAX
 from barkd_py.api.tickets import LIFETIME_SECS, OUTSTANDING_MAX, Tickets
+from barkd_py.wallet.notifications import WaitResult
 from tests.support import raw_http
 from tests.support.api_server import RunningApi, running_api
 
@@ -299,37 +300,52 @@ async def test_each_event_is_delivered_once_to_a_client_that_goes_on(polled: Run
     assert (await _wait(polled, since))["notifications"] == []
 
 
-async def test_an_event_ends_the_wait(api: RunningApi) -> None:
+async def test_an_event_ends_the_wait(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = _told_of_polls(api, monkeypatch)
     poll = asyncio.create_task(_wait(api, datetime.now(UTC).isoformat()))
-    while not api.wallet.movements and not poll.done():
-        await asyncio.sleep(0.02)
-        api.wallet.add_movement()
+    await asyncio.wait_for(begun.wait(), 60)
+    assert not poll.done()
+    api.wallet.add_movement()
     answer = await poll
     assert isinstance(answer["notifications"], list)
     assert answer["notifications"]
 
 
-async def _hanging_poll(api: RunningApi) -> "asyncio.Task[object]":
+def _told_of_polls(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when the wallet is asked to wait; what is told to it from then on finds somebody waiting."""
+    begun, wait = asyncio.Event(), api.wallet.notifications.wait
+
+    async def noted(since: datetime | None, timeout_seconds: float) -> WaitResult:
+        begun.set()
+        return await wait(since, timeout_seconds)
+
+    monkeypatch.setattr(api.wallet.notifications, "wait", noted)
+    return begun
+
+
+async def _hanging_poll(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> "asyncio.Task[object]":
     """A poll that the server is working on."""
+    begun = _told_of_polls(api, monkeypatch)
 
     async def poll() -> object:
         answer = await api.http.get("/api/v1/notifications/wait", params={"since": "2030-01-01T00:00:00Z"})
         return answer.status_code, answer.json()
 
     task = asyncio.create_task(poll())
-    await api.http.get("/ping")  # on another connection, begun later
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(begun.wait(), 60)
     return task
 
 
-async def test_deletion_ends_the_wait_with_a_422(api: RunningApi) -> None:
-    poll = await _hanging_poll(api)
+async def test_deletion_ends_the_wait_with_a_422(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    poll = await _hanging_poll(api, monkeypatch)
     delete = {"dangerous": True, "fingerprint": api.runtime.fingerprint}
     await api.http.request("DELETE", "/api/v1/wallet", json=delete)
     assert await poll == (422, {"message": "No wallet set"})
 
 
-async def test_the_end_of_the_daemon_ends_the_wait_with_a_500(api: RunningApi) -> None:
-    poll = await _hanging_poll(api)
+async def test_the_end_of_the_daemon_ends_the_wait_with_a_500(
+    api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll = await _hanging_poll(api, monkeypatch)
     api.runtime.begin_stop()
     assert await poll == (500, {"message": "Notification manager stopped"})

@@ -64,10 +64,12 @@ async def _serving(tmp_path: Path) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def _server(tmp_path: Path, backend: FakeBackend | None = None) -> AsyncIterator[ApiServer]:
+async def _server(
+    tmp_path: Path, backend: FakeBackend | None = None, *, drain_secs: int = 1
+) -> AsyncIterator[ApiServer]:
     runtime = Runtime(Datadir(tmp_path), backend or FakeBackend(), environment={})
     listener = bind(LOOPBACK, 0)
-    server = ApiServer(BarkdApi(ApiState(runtime, token=None)), listener, drain_secs=1)
+    server = ApiServer(BarkdApi(ApiState(runtime, token=None)), listener, drain_secs=drain_secs)
     serving = asyncio.create_task(server.run_until_stopped())
     while not server.started:
         await asyncio.sleep(0.001)
@@ -241,6 +243,16 @@ async def test_clients_that_do_not_read_keep_nobody_out_and_cost_no_files(
         assert _open_files() - before - len(deaf) <= 25
         for each in deaf:
             each.close()
+
+
+async def test_idle_connections_are_not_waited_for(tmp_path: Path) -> None:
+    async with (
+        asyncio.timeout(60),
+        httpx.AsyncClient(timeout=60.0) as client,
+        _server(tmp_path, drain_secs=3_600) as server,
+    ):
+        assert (await client.get(f"http://127.0.0.1:{_port(server)}/ping")).text == "pong"
+        assert server.server_state.connections
 
 
 async def test_what_nobody_reads_is_not_kept_for_ever(

@@ -253,8 +253,8 @@ async def test_the_preimage_is_kept_when_the_time_to_use_it_has_passed(devnet: D
     """The grant is as promised, but with its answer so many blocks have come that it cannot be enforced."""
     before = await bob.daemon.get("/wallet/balance")
     claims = await count(devnet, "ClaimLightningReceive")
-    slow = {"stage": "after-commit", "kind": "delay", "seconds": 10}
-    number = (await devnet.pull("/faults", target="ark-server", rpc="PrepareLightningReceiveClaim", **slow))[
+    held = {"stage": "after-commit", "kind": "delay", "seconds": 600}
+    number = (await devnet.pull("/faults", target="ark-server", rpc="PrepareLightningReceiveClaim", **held))[
         "id"
     ]
     invoice, payment_hash, preimage = await invoice_of(bob)
@@ -265,6 +265,8 @@ async def test_the_preimage_is_kept_when_the_time_to_use_it_has_passed(devnet: D
 
     await until(is_granted)
     await devnet.mine(30)
+    async with httpx.AsyncClient(base_url=devnet.control_url, timeout=60.0) as http:
+        (await http.delete(f"/faults/ark-server/{number}")).raise_for_status()
 
     async def abandoned() -> bool:
         return ABANDONED in logs(bob)

@@ -6,7 +6,6 @@ to run as root, so a test run by root starts it as the user ``postgres``.
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.support.processes import free_port
 
 
 def find_binaries() -> Path | None:
@@ -54,7 +55,7 @@ def run_cluster(binaries: Path) -> Iterator[Cluster]:
         if os.geteuid() == 0:
             shutil.chown(directory, "postgres")
         _run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"])
-        port = _free_port()
+        port = free_port()
         settings = (
             f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={directory}"
             " -c fsync=off -c full_page_writes=off -c synchronous_commit=off -c max_connections=40"
@@ -70,9 +71,3 @@ def _run(command: list[str | Path]) -> None:
     as_postgres: list[str | Path] = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     done = subprocess.run([*as_postgres, *command], capture_output=True, text=True, cwd="/", timeout=60)
     assert done.returncode == 0, f"{command[0]} failed: {done.stdout}{done.stderr}"
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

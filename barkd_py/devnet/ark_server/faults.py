@@ -24,7 +24,6 @@ our own objects: ``leaves.0.unlock_hash``, ``outputs.1.value_sat``.
 Source: sheet 10 §14.
 """
 
-import asyncio
 import enum
 import logging
 from collections.abc import Mapping, Sequence
@@ -198,7 +197,7 @@ class Faults(ArmedFaults[Fault]):
         for fault in self.due(call, stage, reply):
             match fault.kind:
                 case Kind.DELAY:
-                    await asyncio.sleep(fault.seconds)
+                    await self.pause(fault, fault.seconds)
                 case Kind.ERROR:
                     raise fault.status()
                 case Kind.DROP:
@@ -232,7 +231,7 @@ class Faults(ArmedFaults[Fault]):
                 case Kind.MUTATE:
                     value = _reshaped(value, fault.path.split("."), fault)
                 case Kind.DELAY:
-                    await asyncio.sleep(fault.seconds)
+                    await self.pause(fault, fault.seconds)
                 case Kind.ERROR:
                     raise fault.status()
                 case Kind.DROP:

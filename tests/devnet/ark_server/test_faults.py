@@ -81,6 +81,25 @@ async def test_answer_may_be_late(alice: Client) -> None:
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+@pytest.mark.parametrize("how", ["that one", "all"])
+async def test_a_delay_ends_when_it_is_taken_away(alice: Client, how: str) -> None:
+    faults = alice.server.faults
+    number = faults.set(fault(rpc="GetArkInfo", kind="delay", seconds=3_600))
+    other = faults.set(fault(rpc="GetArkInfo", kind="delay", seconds=0))
+    asking = asyncio.create_task(alice.call(alice.ark.GetArkInfo, core_pb2.Empty()))
+    async with asyncio.timeout(60):
+        while [each["hits"] for each in faults.list()] != [1, 1]:
+            await asyncio.sleep(0.001)
+        assert not asking.done()
+        if how == "all":
+            faults.clear()
+        else:
+            faults.remove(other)
+            assert not asking.done()
+            faults.remove(number)
+        await asking
+
+
 async def test_partial_signature_may_be_wrong(alice: Client) -> None:
     alice.server.faults.set(
         fault(rpc="RequestBoardCosign", stage="reply", kind="mutate", path="partial_sig", mutation="flip")
@@ -101,7 +120,7 @@ async def test_stream_may_swallow_messages(alice: Client) -> None:
     await _post_ids(alice, second.id)
     request = alice.mailbox_request(expiry=2**32)
     stream = alice.mailbox.SubscribeMailbox(request, metadata=METADATA)
-    message = await asyncio.wait_for(stream.read(), 5)
+    message = await asyncio.wait_for(stream.read(), 60)
     assert list(message.recovery_vtxo_ids.vtxo_ids) == [second.id]
     stream.cancel()
 
