@@ -33,6 +33,7 @@ AUTH_TOKEN_FILE: Final = "auth_token"  # noqa: S105 (a file name)
 BACKUPS_FILE: Final = "backups"
 CONFIG_FILE: Final = "config.toml"
 CREATION_FILE: Final = ".creation"
+_CONFIG_EXISTED: Final = "config.toml existed"
 DATABASE_FILE: Final = "db.sqlite"
 DEBUG_LOG_FILE: Final = "debug.log"
 MNEMONIC_FILE: Final = "mnemonic"
@@ -129,16 +130,34 @@ class Datadir:
                 raise UnexpectedContents(entry)
         return has_config
 
-    def begin_creation(self, *, config_existed: bool) -> None:
+    def begin_creation(self, *, config_existed: bool, database: str) -> None:
         """Note that what comes into the directory from now on is no wallet yet.
 
-        config_existed: config.toml was there before, and stays if the creation comes to nothing.
+        config_existed: config.toml was there before, and stays if the creation comes to nothing. database:
+        where the wallet's rows will be, by a name; empty for the directory's own.
         """
-        write_private(self.path / CREATION_FILE, b"config.toml existed\n" if config_existed else b"")
+        self._begin_change(_CONFIG_EXISTED if config_existed else "", database)
 
-    def begin_deletion(self) -> None:
+    def begin_deletion(self, *, database: str) -> None:
         """Note that what is in the directory will soon be no wallet any more."""
-        write_private(self.path / CREATION_FILE, b"")
+        self._begin_change("", database)
+
+    def _begin_change(self, before: str, database: str) -> None:
+        write_private(self.path / CREATION_FILE, f"{before}\n{database}\n".encode())
+
+    def changing_database(self) -> str:
+        """Where the rows of the wallet are that was being made or deleted. Raises DatadirError."""
+        return self._read_change()[1]
+
+    def _read_change(self) -> tuple[str, str]:
+        try:
+            text = (self.path / CREATION_FILE).read_text(encoding="utf-8")
+        except OSError as error:
+            raise DatadirError("error accessing datadir") from FileFailure(error)
+        except UnicodeDecodeError as error:
+            raise DatadirError("error accessing datadir") from error
+        before, database, *_ = [*text.split("\n"), "", ""]
+        return before, database
 
     def is_changing(self) -> bool:
         """Whether something was begun that has come to no end: a creation, or a deletion."""
@@ -146,11 +165,7 @@ class Datadir:
 
     def undo_change(self) -> None:
         """Remove what belongs to no wallet: all but the process lock, the token, and settings from before."""
-        try:
-            config_existed = bool((self.path / CREATION_FILE).read_bytes())
-        except OSError as error:
-            raise DatadirError("error accessing datadir") from FileFailure(error)
-        if config_existed:
+        if self._read_change()[0] == _CONFIG_EXISTED:
             self.check_contents(clean=True)
         else:
             self.wipe_wallet()

@@ -22,6 +22,9 @@ class _NoWallets:
     async def holds_wallet(self, *_: object) -> Never:
         raise NotImplementedError
 
+    def database_name(self, *_: object) -> Never:
+        raise NotImplementedError
+
     async def erase(self, *_: object) -> Never:
         raise NotImplementedError
 

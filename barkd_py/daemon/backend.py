@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from sqlalchemy import URL
+
 from barkd_py.ark.wallet_keys import WalletKeys
 from barkd_py.bitcoin.bip32 import InvalidMnemonic, parse_mnemonic
 from barkd_py.bitcoin.units import Network
@@ -61,6 +63,14 @@ class Backend:
         if fingerprint is None:
             return False
         return await Store.peek(str(self._database(datadir))) == fingerprint
+
+    def database_name(self, datadir: Datadir) -> str:
+        if self._url is None or not is_elsewhere(self._url, datadir):
+            return ""
+        url = parse_url(self._url)
+        return URL.create(
+            url.get_backend_name(), username=url.username, host=url.host, port=url.port, database=url.database
+        ).render_as_string()
 
     async def erase(self, datadir: Path, wallet: WalletApi | None) -> None:
         if self._url is None:

@@ -134,6 +134,16 @@ class BackupNumbers:
         numbers = [number for number in known if number is not None]
         return max(numbers, key=lambda each: each.number, default=None)
 
+    def last_readable(self, fingerprint: str) -> BackupNumber | None:
+        """As `last`, without what cannot be read; for a new backup, which the database counts as well."""
+        numbers = []
+        for path in (self.beside, self.inside):
+            try:
+                numbers.append(_numbers_in(path).get(fingerprint))
+            except DatadirError as error:
+                log.warning("%s; making a backup without its numbers", chain_text(error))
+        return max((each for each in numbers if each is not None), key=lambda each: each.number, default=None)
+
     def note(self, fingerprint: str, newest: BackupNumber) -> None:
         """Raises DatadirError."""
         try:
@@ -178,7 +188,7 @@ async def make(
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         # The number first: a backup that is not counted would be taken for an old one of its own successor.
-        noted = numbers.last(fingerprint)
+        noted = numbers.last_readable(fingerprint)
         above = 0 if noted is None else noted.number
         number = await snapshot.count(database, fingerprint, above=above, made_at=made_at)
         await snapshot.take(database, unfinished)
@@ -289,7 +299,10 @@ async def _put_back(
     aside = None
     try:
         if datadir.mnemonic in new:
-            datadir.begin_creation(config_existed=datadir.config not in new)
+            datadir.begin_creation(
+                config_existed=datadir.config not in new,
+                database=Backend(database_url).database_name(datadir),
+            )
             datadir.write_mnemonic(seed.words)
         if datadir.config in new:
             write_private(datadir.config, backup.config.encode())

@@ -10,17 +10,33 @@ and the next creation removes them. Rows of other words belong to somebody else,
 import logging
 
 from barkd_py.daemon.wallet_api import WalletBackend
-from barkd_py.datadir import Datadir
+from barkd_py.datadir import Datadir, DatadirError
 
 log = logging.getLogger(__name__)
+
+
+class ChangedElsewhere(DatadirError):
+    """Whether the words in the directory are still needed can be told by another database only."""
+
+    def __init__(self, database: str) -> None:
+        start = f"with BARKD_DATABASE_URL for {database}" if database else "without BARKD_DATABASE_URL"
+        super().__init__(
+            "the creation or deletion of a wallet was killed, and this is not the database that it was in; "
+            f"start once {start}"
+        )
+        self.database = database
 
 
 async def settle(datadir: Datadir, backend: WalletBackend) -> None:
     """Afterwards there is a whole wallet, or none, and no note. Raises KnownError if nobody can tell."""
     if not datadir.is_changing():
         return
-    if datadir.mnemonic.exists() and await backend.holds_wallet(datadir.path):
-        datadir.end_change()
-        return
+    if datadir.mnemonic.exists():
+        database = datadir.changing_database()
+        if database != backend.database_name(datadir):
+            raise ChangedElsewhere(database)
+        if await backend.holds_wallet(datadir.path):
+            datadir.end_change()
+            return
     log.warning("removing what was left in %s when a creation or deletion was killed", datadir.path)
     datadir.undo_change()

@@ -213,7 +213,9 @@ class Runtime:
         log.info("Creating new bark Wallet at %s", self._datadir.path)
         self._datadir.prepare()
         self._datadir.path.chmod(0o700)
-        self._datadir.begin_creation(config_existed=config_existed)
+        self._datadir.begin_creation(
+            config_existed=config_existed, database=self._backend.database_name(self._datadir)
+        )
         config = settle_config(
             request, self._datadir.config, existed=config_existed, environment=self._environment
         )
@@ -322,7 +324,7 @@ class Runtime:
                 await wallet.stop()
             if self._datadir.mnemonic.exists():
                 with contextlib.suppress(KnownError):  # a full disk is no reason to keep a wallet
-                    self._datadir.begin_deletion()
+                    self._datadir.begin_deletion(database=self._backend.database_name(self._datadir))
             await self._backend.erase(self._datadir.path, wallet)
             self._datadir.wipe_wallet()  # last, so that the mnemonic goes with the rest or not at all
         except KnownError as error:

@@ -18,6 +18,7 @@ from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import BlockRef, FeeRate, Network
 from barkd_py.config import WalletConfig
+from barkd_py.datadir import Datadir
 from barkd_py.wallet.exits.states import ExitFeeEstimate, ExitFilter, ExitProgress, ExitStatus
 from barkd_py.wallet.lightning.receive.service import LightningReceive
 from barkd_py.wallet.lightning.send.invoices import LightningDestination
@@ -509,6 +510,9 @@ class WalletBackend(Protocol):
 
     async def holds_wallet(self, datadir: Path) -> bool:
         """Whether the database holds the wallet of the data directory's words. Raises StoreError."""
+
+    def database_name(self, datadir: Datadir) -> str:
+        """Where wallets' rows are, without password; empty: in the data directory. Raises StoreError."""
 
     async def erase(self, datadir: Path, wallet: WalletApi | None) -> None:
         """Destroy what of the data directory's own wallet is kept outside of it; of another one nothing.

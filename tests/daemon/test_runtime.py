@@ -224,7 +224,7 @@ async def test_settings_from_before_a_killed_creation_stay(
 async def test_a_note_that_was_left_beside_a_wallet_does_no_harm(setup: Setup) -> None:
     fingerprint = await setup.runtime.create(REQUEST)
     await setup.runtime.close()
-    setup.datadir.begin_creation(config_existed=False)  # the kill came just before its end
+    setup.datadir.begin_creation(config_existed=False, database="")  # the kill came just before its end
     restarted = Runtime(setup.datadir, setup.backend, environment={})
     assert await restarted.open_existing()
     assert restarted.fingerprint == fingerprint

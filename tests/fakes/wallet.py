@@ -33,6 +33,7 @@ from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from barkd_py.bitcoin.units import DUST_SAT, BlockRef, FeeRate, Network, format_btc
 from barkd_py.config import WalletConfig
 from barkd_py.daemon.wallet_api import NewWallet, WalletApi, WalletBackend
+from barkd_py.datadir import Datadir
 from barkd_py.errors import (
     BarkdError,
     InsufficientFunds,
@@ -731,6 +732,9 @@ class FakeBackend:
     async def holds_wallet(self, datadir: Path) -> bool:
         words, database = datadir / "mnemonic", datadir / "db.sqlite"
         return database.exists() and words.read_text() == database.read_text() != ""
+
+    def database_name(self, datadir: Datadir) -> str:
+        return ""
 
     async def erase(self, datadir: Path, wallet: WalletApi | None) -> None:
         if self.erase_failure is not None:

@@ -14,6 +14,7 @@ from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import Network
 from barkd_py.daemon.backend import Backend
 from barkd_py.daemon.errors import CreationFailed, DeletionFailed, WalletOutOfReach
+from barkd_py.daemon.leftovers import ChangedElsewhere
 from barkd_py.daemon.new_wallet import CreateWallet, Esplora
 from barkd_py.daemon.runtime import Runtime
 from barkd_py.daemon.wallet_api import WalletApi
@@ -160,6 +161,11 @@ class Home:
         self.runtime = Runtime(self.datadir, backend or Backend(self.url), environment=environment)
         return self.runtime
 
+    def begin_creation(self) -> None:
+        """The note of one; a kill comes before its end."""
+        database = Backend(self.url).database_name(self.datadir)
+        self.datadir.begin_creation(config_existed=False, database=database)
+
     def files(self) -> set[str]:
         return {path.name for path in self.datadir.path.glob("*")}
 
@@ -183,6 +189,26 @@ def share_words(first: Home, second: Home) -> None:
         (second.datadir.path / name).write_bytes((first.datadir.path / name).read_bytes())
 
 
+async def test_words_are_not_rubbish_because_the_database_is_another(
+    first: Home, request_: CreateWallet
+) -> None:
+    """A creation is killed at its very end, and the next start lacks the address of the database."""
+    fingerprint = await first.runtime.create(request_)
+    await first.runtime.close()
+    first.begin_creation()
+    words = first.datadir.read_mnemonic()
+
+    for url in (None, f"{first.url}-2"):
+        with pytest.raises(ChangedElsewhere) as caught:
+            await first.restarted(Backend(url)).open_existing()
+        assert str(caught.value).endswith(Backend(first.url).database_name(first.datadir))
+
+    assert first.datadir.read_mnemonic() == words
+    assert await first.restarted().open_existing()
+    assert first.runtime.fingerprint == fingerprint
+    assert not first.datadir.is_changing()
+
+
 @pytest.mark.parametrize("left", ["nothing", "a note", "other words", "other words and a note"])
 async def test_a_daemon_without_the_wallet_erases_nothing_of_it(
     first: Home, second: Home, request_: CreateWallet, left: str
@@ -193,14 +219,14 @@ async def test_a_daemon_without_the_wallet_erases_nothing_of_it(
     if "other words" in left:
         second.datadir.write_mnemonic(BOB.words)
     if "note" in left:
-        second.datadir.begin_creation(config_existed=False)
+        second.begin_creation()
 
     outcome = await second.runtime.delete(fingerprint, dangerous=True)
 
     assert (outcome.deleted, outcome.fingerprint) == (False, None)
     assert second.files() == set()
     if "note" in left:
-        second.datadir.begin_creation(config_existed=False)
+        second.begin_creation()
         if "other words" in left:
             second.datadir.write_mnemonic(BOB.words)
         assert not await second.restarted().open_existing()
