@@ -30,12 +30,12 @@ from barkd_py.api.params import (
     ParameterRejected,
     parse_boolean,
     parse_float,
-    parse_timestamp,
     parse_unsigned,
     read_query,
 )
 from barkd_py.api.schemas.notifications import WaitQuery
 from barkd_py.api.schemas.wallet import CreateWalletRequest
+from barkd_py.api.timestamps import parse_timestamp
 from barkd_py.api.values import parse_destination_script
 from barkd_py.ark import mailbox, policy
 from barkd_py.ark.address import ArkAddress
@@ -339,7 +339,8 @@ _PART_OF_ANOTHER = {
 }
 _OUR_OWN_DATA = {
     "datadir.py": {"read_mnemonic"},
-    "wallet/exits/payloads.py": {"decode_history", "decode_state"},
+    "wallet/exits/payloads.py": {"decode_history", "decode_state", "decode_first"},
+    "wallet/exits/rows.py": {"read_exits"},
     "wallet/rounds/states.py": {"decode_round"},
     "wallet/store/engine.py": {"parse_url"},
     "wallet/store/snapshot.py": {"read_description"},

@@ -306,7 +306,8 @@ class TestShortLife:
         net.fault("RegisterBoardVtxo", kind="error", code="INTERNAL", count=None)
         (vtxo_id,) = (await wallet.board_amount(AMOUNT_SAT)).vtxo_ids
         expiry_height = (await wallet.get_vtxo(vtxo_id)).expiry_height
-        last_calm_height = expiry_height - wallet.config.vtxo_exit_margin - 1
+        one_transaction = 1
+        last_calm_height = expiry_height - wallet.config.vtxo_exit_margin - one_transaction - 1
         await net.mine(last_calm_height - (await wallet.chain.fetch_tip()).height)
         await wallet.chain.fetch_tip()
         await wallet.boards.drive_all()

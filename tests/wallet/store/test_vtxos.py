@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.errors import BarkdError, StoreError
+from barkd_py.errors import StoreError
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.exits import ExitRow
 from barkd_py.wallet.store.tables import vtxo_body, vtxo_state
@@ -392,7 +392,7 @@ async def test_a_damaged_body_is_an_error_not_a_vtxo(store: Store) -> None:
     async with store.transaction() as tx:
         await tx._connection.execute(sa.update(vtxo_body).values(genesis=vtxo_body.c.bare))
     async with store.read() as tx:
-        with pytest.raises(BarkdError):
+        with pytest.raises(StoreError):
             await tx.vtxos.body(vtxo_id)
 
 
