@@ -450,6 +450,7 @@ class BitcoindSource:
         if previous == query.tip:
             if query.stop_gap is not None:
                 confirmed += await self._find_unspent(query, query.stop_gap, matcher)
+            if query.stop_gap is not None or query.rereads_mempool:
                 self._mempools.pop(query.scripts, None)  # of scripts that were not ours to our knowledge
             mempool = await self._match_mempool(query, matcher)
         return WalletFindings(previous, tuple(confirmed), mempool, tuple(blocks[-KEPT_CHECKPOINTS:]))
@@ -476,8 +477,14 @@ class BitcoindSource:
             for unspent in await self._scan_unspent(by_script):
                 scripts.found(by_script[bytes.fromhex(unspent["scriptPubKey"])])
                 txid, height = Txid.from_hex(unspent["txid"]), int(unspent["height"])
-                if txid not in found and height <= query.tip.height:
+                if txid in found or height > query.tip.height:
+                    continue
+                try:
                     found[txid] = await self._in_block(txid, height)
+                except ChainMoved:
+                    if await self.block_hash(query.tip.height) == query.tip.hash:
+                        raise
+                    # the tip was replaced meanwhile, so the caller reads the blocks from before this one
             start, end = end, max(end, scripts.revealed_count + stop_gap)
         matcher.select([each.tx for each in found.values()])
         return list(found.values())

@@ -188,6 +188,7 @@ class WalletQuery:
     after, tip: `after` is in the best chain and everything up to it is known; the search ends at `tip`.
     stop_gap: None, or search everything of the past as well, also below `after`, on every revealed index and
     behind them until so many in a row were never used: for payments of which this wallet never heard.
+    rereads_mempool: scripts or outpoints are known that were not when the mempool was last looked at.
     """
 
     scripts: ScriptWatch
@@ -195,6 +196,7 @@ class WalletQuery:
     after: BlockRef
     tip: BlockRef
     stop_gap: int | None = None
+    rereads_mempool: bool = False
 
 
 @dataclass(frozen=True, slots=True)

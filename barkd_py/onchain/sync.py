@@ -25,7 +25,14 @@ from dataclasses import dataclass, replace
 
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import BlockRef
-from barkd_py.chain.source import BroadcastError, ChainMoved, ChainSource, WalletFindings, WalletQuery
+from barkd_py.chain.source import (
+    BroadcastError,
+    ChainMoved,
+    ChainSource,
+    FoundInBlock,
+    WalletFindings,
+    WalletQuery,
+)
 from barkd_py.errors import ChainError, ChainUnavailable
 from barkd_py.onchain.keychain import Keychain
 from barkd_py.onchain.store import (
@@ -63,30 +70,93 @@ class Observation:
         return self.findings.until == self.tip
 
 
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What `scan` gave, for the observation that takes it in.
+
+    blocks: checkpoints of when it began; blocks after these are read again, with what was learnt.
+    last_revealed: by it.
+    """
+
+    blocks: Mapping[int, bytes]
+    found: tuple[FoundInBlock, ...]
+    last_revealed: int | None
+
+    def base(self, state: OnchainState) -> OnchainState:
+        """The state as if it knew no block that was found since."""
+        blocks = {
+            height: hash_
+            for height, hash_ in self.blocks.items()
+            if state.blocks.get(height, hash_) == hash_  # else there was a reorg meanwhile
+        }
+        return replace(state, blocks=blocks)
+
+
 # --- observing ----------------------------------------------------------------------------------------------
 
 
+async def scan(chain: ChainSource, state: OnchainState, keychain: Keychain, *, stop_gap: int) -> Scan:
+    """Let a source that reads blocks look for payments from before, which may take it an hour.
+
+    Whatever happens on the chain meanwhile, this is not in vain: the observation that takes it in reads the
+    blocks since. keychain: one for this alone, it is changed. Raises ChainError.
+    """
+    height = max(state.blocks)
+    tip = BlockRef(height, BlockHash(state.blocks[height]))
+    query = WalletQuery(keychain, frozenset(), after=tip, tip=tip, stop_gap=stop_gap)
+    findings = await chain.find_wallet_transactions(query)
+    return Scan(state.blocks, findings.confirmed, keychain.last_revealed)
+
+
 async def observe(
-    chain: ChainSource, state: OnchainState, keychain: Keychain, *, stop_gap: int | None = None
+    chain: ChainSource,
+    state: OnchainState,
+    keychain: Keychain,
+    *,
+    stop_gap: int | None = None,
+    scanned: Scan | None = None,
 ) -> Observation:
-    """Look at the chain. Raises ChainError; a chain that keeps moving is ChainUnavailable."""
+    """Look at the chain. Raises ChainError; a chain that keeps moving is ChainUnavailable.
+
+    scanned: taken in.
+    """
+    if scanned is not None:
+        state = scanned.base(state)
+        if scanned.last_revealed is not None:
+            keychain.found(scanned.last_revealed)
     for _ in range(_MAX_OBSERVATIONS):
         try:
-            return await _observe_once(chain, state, keychain, stop_gap)
+            return await _observe_once(chain, state, keychain, stop_gap, scanned)
         except ChainMoved as error:
             log.info("%s; reading it again", error)
     raise ChainUnavailable("the best chain keeps changing")
 
 
 async def _observe_once(
-    chain: ChainSource, state: OnchainState, keychain: Keychain, stop_gap: int | None
+    chain: ChainSource,
+    state: OnchainState,
+    keychain: Keychain,
+    stop_gap: int | None,
+    scanned: Scan | None,
 ) -> Observation:
     tip = await chain.fetch_tip()
     fork = await _find_fork(chain, state.blocks, tip)
-    outpoints = frozenset(unspent_outpoints(state, keychain, fork.height))
-    findings = await chain.find_wallet_transactions(
-        WalletQuery(keychain, outpoints, after=fork, tip=tip, stop_gap=stop_gap)
+    # what is above the fork is found again in the blocks, if it is still there
+    older = [] if scanned is None else [each for each in scanned.found if each.block.height <= fork.height]
+    outpoints = {
+        *unspent_outpoints(state, keychain, fork.height),
+        *(outpoint for each in older for outpoint in _our_outputs(each.tx, keychain)),
+    }
+    query = WalletQuery(
+        keychain,
+        frozenset(outpoints),
+        after=fork,
+        tip=tip,
+        stop_gap=stop_gap,
+        rereads_mempool=scanned is not None,
     )
+    findings = await chain.find_wallet_transactions(query)
+    findings = replace(findings, confirmed=(*older, *findings.confirmed))
     await _verify_blocks(chain, state, findings)
     observation = Observation(fork, tip, findings)
     if observation.is_complete and await chain.fetch_tip() != tip:
@@ -208,7 +278,8 @@ def plan_change(
 ) -> OnchainChange:
     """The rows that change. Pure.
 
-    state: as of now; it may have more rows than the one that was observed, but the same blocks.
+    state: as of now; it may have more rows than the one that was observed, but the same blocks (or, if a scan
+    was taken in, more of the same chain).
     last_revealed: by the keychain, which learnt of payments during the search.
     alive: missing transactions that the network took again.
     """

@@ -41,11 +41,13 @@ from barkd_py.onchain.store import (
     WalletRow,
 )
 from barkd_py.onchain.sync import (
+    Scan,
     missing_transactions,
     observe,
     parents_first,
     plan_change,
     rebroadcast,
+    scan,
 )
 from barkd_py.onchain.types import OnchainBalance, OnchainTransaction, OnchainUtxo, SignedTx
 from barkd_py.onchain.view import BdkView
@@ -85,6 +87,7 @@ class OnchainWallet:
         self._confirmed_coins = ConfirmedCoins()
         self._lock = asyncio.Lock()
         self._syncing = asyncio.Lock()
+        self._scanning = asyncio.Lock()
 
     # --- opening ---
 
@@ -412,9 +415,16 @@ class OnchainWallet:
         """As `sync`, and look for payments that this wallet does not know it was given: to addresses that it
         does not know it has handed out, and in blocks that it has read or was made after.
 
-        Stores. Raises ChainError.
+        A node takes long for that, and nobody who syncs has to wait for it. Stores. Raises ChainError.
         """
-        await self._sync(stop_gap=STOP_GAP)
+        if not self._chain.reads_blocks:
+            await self._sync(stop_gap=STOP_GAP)
+            return
+        async with self._scanning:  # a node does one at a time
+            await self.sync()
+            keychain = Keychain(self._descriptor, self._network, self._keychain.last_revealed)
+            scanned = await scan(self._chain, self._state, keychain, stop_gap=STOP_GAP)
+            await self._sync(stop_gap=None, scanned=scanned)
 
     async def unheard_of_payments(self) -> tuple[Txid, ...]:
         """Transactions that spend coins of this wallet, and of which it has never heard: made by another one.
@@ -432,12 +442,16 @@ class OnchainWallet:
             if txid not in self._state.transactions and any(tx_in.prevout in coins for tx_in in row.tx.inputs)
         )
 
-    async def _sync(self, *, stop_gap: int | None, sends_again: bool = True) -> None:
+    async def _sync(
+        self, *, stop_gap: int | None, sends_again: bool = True, scanned: Scan | None = None
+    ) -> None:
         async with self._syncing:
             is_complete = False
             while not is_complete:
                 observed = self._state
-                observation = await observe(self._chain, observed, self._keychain, stop_gap=stop_gap)
+                observation = await observe(
+                    self._chain, observed, self._keychain, stop_gap=stop_gap, scanned=scanned
+                )
                 is_complete = observation.is_complete
                 missing = missing_transactions(observed, observation) if sends_again else ()
                 alive = await rebroadcast(self._chain, observed, self._keychain, missing)
@@ -450,6 +464,7 @@ class OnchainWallet:
                         now_s=int(self._now()),
                     )
                     await self._apply(change)
+                scanned = None  # it is stored, and so are the blocks since, up to where they were read
 
     # --- rows and view ---
 

@@ -1,5 +1,9 @@
 """Coins of which the wallet does not know: whoever has put a backup back, or shares a seed, has such."""
 
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
 import httpx
 import pytest
 
@@ -157,3 +161,89 @@ async def test_who_only_looks_sends_nothing_again(
     assert node.pool.get(txid) is None
     await wallet.sync()
     assert node.pool.get(txid) is not None
+
+
+async def _on_scan(
+    source: BitcoindSource, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Awaitable[object]]
+) -> list[int]:
+    """Let something happen while the node looks, after it has seen all there is; grows with each look."""
+    scans: list[int] = []
+    real = source._scan_unspent
+
+    async def scan(scripts: Iterable[bytes]) -> list[dict[str, Any]]:
+        unspent = await real(scripts)
+        scans.append(len(unspent))
+        await happens()
+        return unspent
+
+    monkeypatch.setattr(source, "_scan_unspent", scan)
+    return scans
+
+
+async def test_blocks_that_come_while_a_node_looks_are_read_and_nothing_is_looked_for_again(
+    node: Node, seed: Seed, clock: Clock, keychain: Keychain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In them coins that were just found are spent, and there are more, where only what was found leads."""
+    source = bitcoind_source(NodeRpc(node), clock)
+    wallet = await OnchainWallet.create(MemoryOnchainStore(), source, seed, Network.REGTEST, now=clock)
+    await faucet.pay(node, [TxOut(50_000, keychain.script(0)), TxOut(60_000, keychain.script(300))])
+    await faucet.pay(node, [TxOut(70_000, keychain.script(299))])
+    await node.mine()
+    twin = await OnchainWallet.create(
+        MemoryOnchainStore(), source, seed, Network.REGTEST, birthday_height=1, now=clock
+    )
+    await twin.rescan()
+
+    async def happens() -> None:
+        await twin.drain(faucet.FAUCET_SCRIPT)
+        await faucet.pay(node, [TxOut(1_000, keychain.script(340))])
+        await node.mine()
+        await faucet.pay(node, [TxOut(2_000, keychain.script(341))])
+        await wallet.sync()  # nobody has to wait; and it knows none of these scripts yet
+        await node.mine()
+        await wallet.sync()
+        await faucet.pay(node, [TxOut(4_000, keychain.script(342))])
+        await wallet.sync()
+
+    scans = await _on_scan(source, monkeypatch, happens)
+    await asyncio.wait_for(wallet.rescan(), 60)
+    assert scans == [3]
+    await twin.sync()
+    assert await _total_sat(wallet) == 7_000
+    assert await wallet.utxos() == await twin.utxos()
+    assert {each.txid for each in await wallet.transactions()} == {
+        each.txid for each in await twin.transactions()
+    }
+    await wallet.sync()
+    assert await wallet.utxos() == await twin.utxos()
+    assert wallet.tip == twin.tip
+
+
+async def test_a_reorg_while_a_node_looks(
+    node: Node, seed: Seed, clock: Clock, keychain: Keychain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found is in another block now, or in none."""
+    source = bitcoind_source(NodeRpc(node), clock)
+    await faucet.pay(node, [TxOut(50_000, keychain.script(0))])
+    await node.mine(5)
+    wallet = await OnchainWallet.create(MemoryOnchainStore(), source, seed, Network.REGTEST, now=clock)
+    await faucet.pay(node, [TxOut(60_000, keychain.script(300))])
+    await node.mine()
+    moved = await faucet.pay(node, [TxOut(70_000, keychain.script(301))])
+    await node.mine()
+    lost = await faucet.pay(node, [TxOut(80_000, keychain.script(302))])
+    await node.mine()
+    await wallet.sync()
+
+    async def happens() -> None:
+        await node.reorg(2, transactions=[moved])
+        await node.evict(lost.txid)
+        await wallet.sync()  # it has the new blocks already
+
+    scans = await _on_scan(source, monkeypatch, happens)
+    await asyncio.wait_for(wallet.rescan(), 60)
+    assert scans == [4]
+    balance = await wallet.balance()
+    assert (balance.total_sat, balance.confirmed_sat) == (180_000, 180_000)
+    await wallet.sync()
+    assert await _total_sat(wallet) == 180_000

@@ -254,15 +254,20 @@ class Recovery:
             if not was_blocked:
                 await self._drain()
             try:
-                progress, failure = await self._search_onchain(progress)
-                while progress.phase is not Phase.DONE:
-                    progress = await self._advance(progress)
-                await self._finish(progress, failure)
+                try:
+                    while progress.phase is not Phase.DONE:
+                        progress = await self._advance(progress)
+                    await self._settle()
+                    if was_blocked:
+                        await self._drain()
+                except KnownError:
+                    await self._search_onchain()
+                    raise
+                failure = await self._search_onchain()
+                await self._finish(replace(progress, is_onchain_done=failure is None), failure)
             except KnownError as error:
                 await self._note_error(error)
                 raise RecoveryInterrupted from error
-        if was_blocked:
-            await self._drain()
         log.info("recovery finished: %s", await self.report())
 
     async def _drain(self) -> None:
@@ -299,12 +304,15 @@ class Recovery:
             case _:
                 assert_never(progress.phase)
 
-    async def _finish(self, progress: Progress, onchain_failure: BarkdError | None) -> None:
+    async def _settle(self) -> None:
+        """What is done once everything was heard of."""
         dropped = await self._ledger.drop_parents()
         if dropped:
             log.info("recovery: %d VTXOs are spent by later ones", dropped)
         await self._adopt_htlcs()
         self._wake_registration()
+
+    async def _finish(self, progress: Progress, onchain_failure: BarkdError | None) -> None:
         if not progress.is_xpub_done:
             await self._save(replace(progress, phase=Phase.XPUB, retries=0))
             raise XpubSearchFailed(progress.error)
@@ -329,16 +337,26 @@ class Recovery:
 
     # --- phases
 
-    async def _search_onchain(self, progress: Progress) -> tuple[Progress, BarkdError | None]:
-        """First, since it needs the chain alone; the error if it could not be done."""
-        if progress.is_onchain_done:
-            return progress, None
+    async def _search_onchain(self) -> BarkdError | None:
+        """Last, since a node takes long for it, but even if the rest failed: it needs the chain alone.
+
+        Returns the error if it could not be done.
+        """
+        if (await self._stored_progress()).is_onchain_done:
+            return None
         try:
             await self._rescan_onchain()
         except BarkdError as error:
             log.warning("recovery: on-chain wallet: %s", chain_text(error))
-            return progress, error
-        return await self._save(replace(progress, is_onchain_done=True)), None
+            return error
+        await self._save(replace(await self._stored_progress(), is_onchain_done=True))
+        return None
+
+    async def _stored_progress(self) -> Progress:
+        async with self._store.read() as tx:
+            run = await tx.recovery.run()
+            assert run is not None, "it was begun"
+            return FORMAT.decode(run.payload)
 
     async def _review(self, progress: Progress) -> Progress:
         """What is stored and not in use, and what was left from before."""

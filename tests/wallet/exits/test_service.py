@@ -1,6 +1,9 @@
 """Starting, canceling, claiming, estimating: what users ask for, and what they are told."""
 
+import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,9 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.script import p2tr_script
 from barkd_py.bitcoin.tx import Txid, TxOut
 from barkd_py.bitcoin.units import DUST_SAT, FeeRate
+from barkd_py.chain.bitcoind import BitcoindSource
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, TxStatus
+from barkd_py.devnet.chain.local import LocalNode
 from barkd_py.errors import ChainUnavailable, chain_text
 from barkd_py.onchain.cpfp import FeeRateTooLow, package_fee_sat
 from barkd_py.wallet.balance import BalanceReader
@@ -45,6 +50,7 @@ from barkd_py.wallet.movements import (
     MovementStatus,
     PaymentMethodKind,
 )
+from barkd_py.wallet.store import Store
 from barkd_py.wallet.vtxo_states import (
     Exited,
     Locked,
@@ -55,8 +61,9 @@ from barkd_py.wallet.vtxo_states import (
     UnknownVtxo,
     VtxoState,
 )
+from tests.fakes.chains import Clock
 from tests.wallet.exits.coins import EXIT_DELTA
-from tests.wallet.exits.conftest import World
+from tests.wallet.exits.conftest import World, source
 from tests.wallet.exits.gates import Ask, When
 
 PAYEE = p2tr_script(bytes(31) + b"\x01")
@@ -662,3 +669,35 @@ async def test_exited_vtxos_count_in_no_other_balance(world: World) -> None:
     assert balance.total_sat == 0
     async with world.store.read() as tx:
         assert (await tx.vtxos.get(vtxo_id)).state.kind is StateKind.EXITED
+
+
+async def test_exits_go_on_while_a_node_looks_for_coins(
+    node: LocalNode, clock: Clock, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That may take it an hour."""
+    chain = source("bitcoind", node, clock)
+    assert isinstance(chain, BitcoindSource)
+    world = await World.create(node, chain, clock, store)
+    await world.fund(50_000, 50_000)
+    (vtxo_id,) = await world.hold(await world.mint.board(100_000))
+    begun, ends = asyncio.Event(), asyncio.Event()
+    real = chain._scan_unspent
+
+    async def slow(scripts: Iterable[bytes]) -> list[dict[str, Any]]:
+        begun.set()
+        await ends.wait()
+        return await real(scripts)
+
+    monkeypatch.setattr(chain, "_scan_unspent", slow)
+    rescan = asyncio.create_task(world.onchain.rescan())
+    await asyncio.wait_for(begun.wait(), 30)
+    await world.exits.start([vtxo_id])
+    async with asyncio.timeout(60):
+        await world.until_claimable(vtxo_id)
+    assert not rescan.done()
+    await world.onchain.sync()
+    before = await world.onchain.transactions()
+    ends.set()
+    await rescan
+    assert await world.onchain.transactions() == before
+    await chain.close()

@@ -11,6 +11,7 @@ from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.errors import ChainUnavailable, InsufficientFunds
 from barkd_py.wallet.creation import create_wallet
+from barkd_py.wallet.recovery.progress import FORMAT, Progress
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
 from barkd_py.wallet.recovery.service import RecoveryInterrupted
 from barkd_py.wallet.vtxo_states import Locked, Spendable, Spent
@@ -213,3 +214,20 @@ async def test_a_banned_vtxo_does_not_block_payments(net: Net, alice: Owner, bob
     with pytest.raises(InsufficientFunds):
         await bob.wallet.send_arkoor(await alice.wallet.new_address(), 10_000)
     assert await bob.spendable_sat() == 30_000 - 5_000
+
+
+async def test_neither_vtxos_nor_the_mailbox_wait_for_coins(net: Net, alice: Owner) -> None:
+    """A node may look for them for an hour."""
+    found: list[tuple[int, bool]] = []
+
+    async with reborn(net, alice) as again:
+
+        async def look() -> None:
+            found.append((await again.spendable_sat(), await recovery.is_mailbox_blocked()))
+
+        recovery = recovery_with(again.wallet, again.wallet.server, rescan_onchain=look)
+        async with again.wallet.store.transaction() as tx:  # as with a node, which has not looked yet
+            await tx.recovery.begin(FORMAT.encode(Progress()))
+        assert await recovery.is_mailbox_blocked()
+        await recovery.resume()
+        assert found == [(await alice.spendable_sat(), False)]
