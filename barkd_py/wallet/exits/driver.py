@@ -15,7 +15,7 @@ Everything here runs under the exits' lock; see `service`. Source: sheet 06 §2.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from barkd_py.ark.vtxo import Vtxo, VtxoId
@@ -102,14 +102,22 @@ class ExitDriver:
     """errors: by exit, what kept it from going on when it was last tried."""
 
     def __init__(
-        self, store: Store, chain: ChainSource, onchain: OnchainWallet | None, paths: ClaimPaths
+        self,
+        store: Store,
+        chain: ChainSource,
+        onchain: OnchainWallet | None,
+        paths: ClaimPaths,
+        *,
+        on_claimed: Callable[[Claimed], None],
     ) -> None:
+        """on_claimed: is told of each exit that a look finds claimed, before anything is paid."""
         self.memory = ChainMemory()
         self.errors: dict[VtxoId, ExitError] = {}
         self._store = store
         self._chain = chain
         self._onchain = onchain
         self._paths = paths
+        self._on_claimed = on_claimed
         self._subjects: dict[VtxoId, _Subject] = {}
         self._children: dict[Txid, KnownChild] = {}
         self._paid_at: dict[Txid, int] = {}
@@ -163,8 +171,8 @@ class ExitDriver:
         except BaseException:
             self.memory.forget()  # what was not stored must be seen again
             raise
-        await self._settle_children(observation)
         self._forget_finished(changed)
+        await self._settle_children(observation)
         return Looked(observation.tip, {**exits, **changed}, views)
 
     async def _load(self, only: Collection[VtxoId] | None) -> dict[VtxoId, LiveExit]:
@@ -215,6 +223,8 @@ class ExitDriver:
 
     def _forget_finished(self, changed: Mapping[VtxoId, LiveExit]) -> None:
         for vtxo_id, exit_ in changed.items():
+            if isinstance(exit_.state, Claimed):
+                self._on_claimed(exit_.state)
             if isinstance(exit_.state, Claimed | VtxoAlreadySpent | VtxoSwept | Canceled):
                 self.forget(vtxo_id)
 
@@ -399,7 +409,7 @@ class ExitDriver:
                 ],
             )
             for vtxo_id, view in looked.views.items()
-            if looked.exits[vtxo_id].is_automatic
+            if looked.exits[vtxo_id].is_automatic and vtxo_id in self._subjects  # else it has just ended
         }
 
     def _is_paid_at(self, view: TxView, tip: BlockRef) -> bool:

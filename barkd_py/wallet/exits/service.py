@@ -89,12 +89,12 @@ class Exits:
         self._onchain = onchain
         self._locks = locks
         self._paths = ClaimPaths(store)
-        self._driver = ExitDriver(store, chain, onchain, self._paths)
+        self._aftercare = ClaimAftercare(store, chain)
+        self._driver = ExitDriver(store, chain, onchain, self._paths, on_claimed=self._aftercare.note)
         self._watch = OnChainWatch(store, chain, exit_margin=exit_margin)
         self._starts = Starts(store, chain, onchain, locks, network)
         self._claims = Claims(store, chain, onchain, keychain, locks, self._driver, self._paths)
         self._estimates = Estimates(store, chain, onchain, self._paths, self._driver.memory)
-        self._aftercare = ClaimAftercare(store, chain)
         self._passed_over = PassedOver("exits")
         self._watched_at: BlockRef | None = None
         self._watching = asyncio.Lock()
@@ -209,11 +209,7 @@ class Exits:
 
     async def _run(self, fee_rate: FeeRate | None) -> Looked:
         async with self._locks.hold(EXITS):
-            looked = await self._driver.run(fee_rate)
-        for exit_ in looked.exits.values():
-            if isinstance(exit_.state, Claimed):
-                self._aftercare.note(exit_.state)
-        return looked
+            return await self._driver.run(fee_rate)
 
     async def notice_forced(self) -> bool:
         """Start the exits that what others have put on the chain makes necessary; whether there were any.

@@ -4,13 +4,13 @@ A page is cut at a number of rows, not of messages, so its last message may have
 more" cannot be believed. So the last message of a page is read again from just before its checkpoint, which
 gives it whole; and reading ends at an empty page only. Checkpoints must rise, or a server could keep a reader
 busy with the same messages for ever. And they are times, so they are not of the future: whoever believed the
-highest number there is would never read anything again.
+highest number there is would never read anything again. What comes before such a message is read.
 
 Source: sheet 02 §5.3, trap 6.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from barkd_py.ark.mailbox import MailboxAuthorization
 from barkd_py.bitcoin.keys import SecretKey
@@ -40,10 +40,15 @@ class CheckpointsOutOfOrder(ProtocolViolation):
 
 
 class CheckpointOfTheFuture(ProtocolViolation):
-    """A page of the server goes too far ahead. What it holds was not used."""
+    """A message of the server goes too far ahead. It was not used, nor what follows it."""
 
     def __init__(self, checkpoint: int) -> None:
         super().__init__(f"the server sent a mailbox message with the checkpoint {checkpoint}")
+
+
+def checkpoint_at(seconds: float) -> int:
+    """That of the first message of a moment, in Unix seconds."""
+    return max(0, int(seconds * 1000)) << _COUNTER_BITS
 
 
 class MailboxReader:
@@ -65,33 +70,41 @@ class MailboxReader:
     async def read(self, checkpoint: int) -> AsyncGenerator[tuple[MailboxMessage, ...], None]:
         """The messages after a checkpoint, oldest first, some at a time; never an empty tuple.
 
-        Raises ServerError, CheckpointsOutOfOrder, CheckpointOfTheFuture.
+        Raises ServerError, CheckpointsOutOfOrder; and CheckpointOfTheFuture, after what comes before it.
         """
         for _ in range(self._max_pages):
-            page = await self._page(checkpoint)
-            if not page.messages:
+            messages = (await self._page(checkpoint)).messages
+            usable = messages[: self._usable(messages)]
+            if not usable:
+                if messages:
+                    raise CheckpointOfTheFuture(messages[0].checkpoint)
                 return
-            *whole, last = page.messages
+            *whole, last = usable
             if whole:
                 yield tuple(whole)
             if whole or _row_count(last) > 1:
-                again = await self._page(last.checkpoint - 1)
-                if again.messages and again.messages[0].checkpoint == last.checkpoint:
-                    last = again.messages[0]
+                again = (await self._page(last.checkpoint - 1)).messages
+                if again and again[0].checkpoint == last.checkpoint:
+                    last = again[0]
             yield (last,)
             checkpoint = last.checkpoint
 
     def authorize(self, seconds: int) -> bytes:
         return MailboxAuthorization.sign(self._key, expiry=int(self._now()) + seconds).encode()
 
+    def is_of_the_future(self, checkpoint: int) -> bool:
+        return checkpoint > checkpoint_at(self._now() + MAX_AHEAD_SECONDS)
+
+    def _usable(self, messages: Sequence[MailboxMessage]) -> int:
+        """How many there are before the first one of the future."""
+        ahead = (number for number, each in enumerate(messages) if self.is_of_the_future(each.checkpoint))
+        return next(ahead, len(messages))
+
     async def _page(self, checkpoint: int) -> MailboxPage:
         authorization = self.authorize(READ_AUTHORIZATION_SECONDS)
         page = await self._server.read_mailbox(self._key.public_key, authorization, checkpoint)
         last = checkpoint
-        latest = int((self._now() + MAX_AHEAD_SECONDS) * 1000) << _COUNTER_BITS
         for message in page.messages:
-            if message.checkpoint > latest:
-                raise CheckpointOfTheFuture(message.checkpoint)
             if message.checkpoint <= last:
                 raise CheckpointsOutOfOrder
             last = message.checkpoint

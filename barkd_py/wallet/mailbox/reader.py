@@ -45,7 +45,7 @@ from barkd_py.server_rpc.api import (
 from barkd_py.wallet.addresses import Addresses
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import MAILBOX_PROCESSING, MAILBOX_TIMEOUT_SECONDS, NamedLocks
-from barkd_py.wallet.mailbox.pages import MailboxReader
+from barkd_py.wallet.mailbox.pages import MAX_AHEAD_SECONDS, MailboxReader, checkpoint_at
 from barkd_py.wallet.movements import (
     ARKOOR_RECEIVE,
     MovementDestination,
@@ -131,11 +131,27 @@ class Mailbox:
         """
         async with self._locks.hold(MAILBOX_PROCESSING, timeout_seconds=MAILBOX_TIMEOUT_SECONDS):
             if self.is_blocked is None or not await self.is_blocked():
-                async with aclosing(self._reader.read(await self.checkpoint())) as pages:
+                async with aclosing(self._reader.read(await self._start())) as pages:
                     async for messages in pages:
                         for message in messages:
                             await self._process(message)
             return await self.checkpoint()
+
+    async def _start(self) -> int:
+        """The stored checkpoint; but one of the future, as older versions have believed it, is taken back.
+
+        Or no mail would come until then. What is read once more does no harm.
+        """
+        stored = await self.checkpoint()
+        if not self._reader.is_of_the_future(stored):
+            return stored
+        async with self._store.transaction() as tx:
+            advanced_at = await tx.mailbox.advanced_at()
+            believed = min(stored, checkpoint_at(advanced_at.timestamp() - MAX_AHEAD_SECONDS))
+            await tx.mailbox.take_back(believed)
+        if believed < stored:
+            log.warning("the mailbox was read up to %d, which is of the future: going back", stored)
+        return believed
 
     async def checkpoint(self) -> int:
         async with self._store.read() as tx:

@@ -33,6 +33,15 @@ class MailboxRepository:
         value = (await self._connection.execute(sa.select(t.c.value))).scalar_one_or_none()
         return 0 if value is None else int(value)
 
+    async def advanced_at(self) -> datetime:
+        """When the checkpoint was last advanced; now, before the first."""
+        found = (await self._connection.execute(sa.select(t.c.updated_at))).scalar_one_or_none()
+        return self._now if found is None else found
+
+    async def take_back(self, value: int) -> None:
+        """Acknowledge only up to this checkpoint after all. `advanced_at` stays."""
+        await self._connection.execute(sa.update(t).where(t.c.value > value).values(value=value))
+
     async def advance(self, value: int) -> None:
         """Acknowledge all up to this checkpoint. Raises CheckpointNotAdvanced, CheckpointOutOfRange."""
         if not 0 <= value <= _MAX_CHECKPOINT:

@@ -256,6 +256,8 @@ class Store:
                         await _uninterrupted(lease.verify())
             except StoreError as error:
                 log.warning("the lease of the database: %s", error)
+            except Exception:  # whatever it is: who falls silent is taken for dead
+                log.exception("the lease of the database could not be looked at")
 
     @property
     def revision(self) -> int:

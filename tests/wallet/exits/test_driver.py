@@ -753,3 +753,44 @@ async def test_a_vtxo_that_is_spent_meanwhile_ends_its_exit(world: World) -> Non
     (movement,) = await world.movements()
     assert (movement.status, movement.effective_balance_sat) == (MovementStatus.CANCELED, 0)
     assert (await world.history(vtxo_id)).count("vtxo-already-spent") == 1
+
+
+# --- one that ends while another goes on
+
+
+async def claimed_unseen(world: World) -> tuple[VtxoId, VtxoId, Txid]:
+    """Two exits that nobody asked for: the claim of the first is in a block, the second is to be paid for."""
+    await world.fund(50_000, 50_000, 50_000)
+    first, second = await world.hold(await world.mint.board(100_000), await world.mint.board(100_000))
+    await world.exits.start_held(first)
+    await world.until_claimable(first)
+    claim = await world.exits.claim(None, PAYEE)
+    await world.mine()
+    await world.exits.start_held(second)
+    return first, second, claim
+
+
+async def test_an_exit_that_ends_does_not_keep_another_from_being_paid_for(either_world: World) -> None:
+    world = either_world
+    first, second, _ = await claimed_unseen(world)
+    await world.exits.tick()
+    assert isinstance(await world.state(first), Claimed)
+    assert await world.tx_statuses(second) == ["awaiting-confirmation"]
+
+
+async def test_a_claim_is_watched_whatever_happens_to_what_is_paid_for_next(world: World) -> None:
+    first, _, claim = await claimed_unseen(world)
+
+    def breaks(name: str, when: When) -> None:
+        if name == "broadcast_package":
+            raise RuntimeError("a bug")
+
+    world.chain.gate = breaks
+    with pytest.raises(RuntimeError):
+        await world.exits.tick()
+    assert isinstance(await world.state(first), Claimed)
+    world.chain.gate = None
+    await world.node.reorg(1)
+    world.evict(claim)
+    await world.exits.tick()
+    assert claim in world.mempool

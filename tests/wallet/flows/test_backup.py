@@ -1,6 +1,7 @@
 """Backups: made while the wallet works, put back only if nothing newer is known."""
 
 import asyncio
+import json
 import shutil
 import sqlite3
 import stat
@@ -15,6 +16,7 @@ from barkd_py.config import write_config
 from barkd_py.daemon import backup
 from barkd_py.daemon.backend import Backend
 from barkd_py.daemon.backup import (
+    Backup,
     BackupError,
     BackupNumbers,
     Restored,
@@ -24,7 +26,7 @@ from barkd_py.daemon.backup import (
     restore,
 )
 from barkd_py.daemon.errors import DatabaseMoved, TwoDatabases
-from barkd_py.datadir import Datadir
+from barkd_py.datadir import Datadir, DatadirError
 from barkd_py.errors import ServerError, StoreError, chain_text
 from barkd_py.wallet.store import Store, snapshot
 from barkd_py.wallet.store.snapshot import DatabaseNotEmpty, NotABackup
@@ -270,6 +272,22 @@ async def test_machines_that_share_a_database_count_their_backups_together(
 
 async def _restore(file: Path, datadir: Datadir, url: str) -> Restored:
     return await restore(file, datadir, url, ask_mnemonic=str, accept_stale=False, now=NOW, environment={})
+
+
+async def test_numbers_that_cannot_be_read_keep_nobody_from_a_backup(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when root made an earlier one; here it is a directory, for root itself reads every file."""
+    await home.backup("first")
+    beside = BackupNumbers(home.datadir).beside
+    beside.unlink()
+    beside.mkdir()
+    file = await home.backup("second")
+    assert Backup.read(file).number == 2  # the database has counted
+    assert f"failed to read {beside}" in caplog.text
+    assert json.loads(BackupNumbers(home.datadir).inside.read_text())["53bdf6b1"]["number"] == 2
+    with pytest.raises(DatadirError, match="failed to read"):  # whether an older one is stale must be known
+        BackupNumbers(home.datadir).last("53bdf6b1")
 
 
 async def test_a_database_of_an_older_program_is_backed_up_as_it_is(home: Home) -> None:

@@ -25,7 +25,13 @@ from barkd_py.server_rpc.api import (
     RoundParticipationCompleted,
     UnknownMessage,
 )
-from barkd_py.wallet.mailbox.pages import CheckpointOfTheFuture, CheckpointsOutOfOrder, MailboxReader
+from barkd_py.wallet.mailbox.pages import (
+    MAX_AHEAD_SECONDS,
+    CheckpointOfTheFuture,
+    CheckpointsOutOfOrder,
+    MailboxReader,
+    checkpoint_at,
+)
 from barkd_py.wallet.mailbox.reader import MAX_ANCHOR_MISSES, AnchorNotFound, Mailbox
 from barkd_py.wallet.movements import ARKOOR_RECEIVE
 from barkd_py.wallet.wallet import Wallet
@@ -184,10 +190,41 @@ async def test_checkpoints_of_the_future_are_not_believed(bob: Owner, days_ahead
     server = MailboxServer(bob.wallet.server, (7, UnknownMessage()), (checkpoint, UnknownMessage()))
     with pytest.raises(CheckpointOfTheFuture):
         await mailbox(bob.wallet, server).sync()
-    assert await bob.wallet.mailbox.checkpoint() == 0
+    assert await bob.wallet.mailbox.checkpoint() == 7
     now = int(time.time() * 1000) << 20
     server = MailboxServer(bob.wallet.server, (7, UnknownMessage()), (now, UnknownMessage()))
     assert await mailbox(bob.wallet, server).sync() == now
+
+
+async def test_what_comes_before_a_message_of_the_future_is_received(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000, 2_000)
+    first, second = await delivered(bob)
+    future = (int(time.time()) + 2 * 86_400) * 1000 << 20
+    server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery((first,))), (future, UnknownMessage()))
+    box = mailbox(bob.wallet, server)
+    with pytest.raises(CheckpointOfTheFuture):
+        await box.sync()
+    assert await bob.spendable_sat() == 1_000
+    server.groups.insert(1, (8, ArkoorDelivery((second,))))  # the server's clock is right again
+    with pytest.raises(CheckpointOfTheFuture):
+        await box.sync()
+    assert await bob.spendable_sat() == 3_000
+    assert await box.checkpoint() == 8
+
+
+@pytest.mark.both_stores
+async def test_a_stored_checkpoint_of_the_future_does_not_end_all_mail(alice: Owner, bob: Owner) -> None:
+    """Older versions have believed some."""
+    await pay(alice, bob, 1_000)
+    await bob.wallet.sync_mailbox()
+    async with bob.wallet.store.transaction() as tx:
+        await tx.mailbox.advance(2**63 - 1)
+    await pay(alice, bob, 2_000)
+    reached = await bob.wallet.sync_mailbox()
+    assert reached <= checkpoint_at(time.time() + MAX_AHEAD_SECONDS)
+    assert await bob.wallet.mailbox.checkpoint() == reached
+    assert await bob.spendable_sat() == 3_000
+    assert len(await bob.wallet.list_movements()) == 2
 
 
 # --- kinds of messages

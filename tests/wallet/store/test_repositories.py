@@ -167,6 +167,19 @@ async def test_the_checkpoint_only_grows(store: Store) -> None:
         assert await tx.mailbox.checkpoint() == 2**53 + 1
 
 
+async def test_a_checkpoint_is_taken_back_but_never_forward(store: Store, clock: Clock) -> None:
+    then = clock.now
+    async with store.transaction() as tx:
+        assert await tx.mailbox.advanced_at() == then
+        await tx.mailbox.advance(2**63 - 1)
+    clock.advance(days=1)
+    async with store.transaction() as tx:
+        for value in (7, 9):
+            await tx.mailbox.take_back(value)
+            assert await tx.mailbox.checkpoint() == 7
+        assert await tx.mailbox.advanced_at() == then
+
+
 @pytest.mark.parametrize("value", [-1, 2**63, 2**64 - 1])
 async def test_checkpoints_that_cannot_be_are_refused(store: Store, value: int) -> None:
     async with store.transaction() as tx:

@@ -14,7 +14,7 @@ import pytest
 from barkd_py.errors import StoreError
 from barkd_py.wallet.movements import ARKOOR_RECEIVE
 from barkd_py.wallet.notifications import MovementCreated, WalletEvent
-from barkd_py.wallet.store import Store
+from barkd_py.wallet.store import Store, transaction
 from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.store.lease import DatabaseInUse
 from tests.wallet.samples import Clock, insert, make_id, make_vtxo, states
@@ -179,6 +179,27 @@ async def test_two_programs_do_not_write_to_one_postgresql_database(postgres_dat
         await Store.open(postgres_database)
     await first.close()
     await (await Store.open(postgres_database)).close()
+
+
+async def test_a_bug_does_not_end_the_signs_of_life(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or another daemon would take over from a healthy one."""
+    monkeypatch.setattr(transaction, "CHECK_SECS", 0)
+    answers = [RuntimeError("a bug"), StoreError("away"), ValueError("another")]
+
+    class Trouble:
+        lost = asyncio.Event()
+
+        async def verify(self) -> None:
+            if answers:
+                raise answers.pop(0)
+            self.lost.set()
+
+    await asyncio.wait_for(store._keep_lease(Trouble()), 60)  # type: ignore[arg-type]
+    said = [record.levelname for record in caplog.records if record.name == transaction.log.name]
+    assert said == ["ERROR", "WARNING", "ERROR"]
+    assert "RuntimeError: a bug" in caplog.text
 
 
 async def test_two_programs_on_one_sqlite_file_wait_for_each_other(tmp_path: Path) -> None:
