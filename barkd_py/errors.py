@@ -6,6 +6,7 @@ statuses in one table. Context is added with ``raise … from cause``; what an A
 causes joined by ``": "`` (`chain_text`).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 
@@ -108,6 +109,19 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def chain_text(error: BaseException) -> str:
     """The messages of an error and its causes, joined as clients of barkd read them."""
     return ": ".join(messages(error))
+
+
+_PREIMAGE = re.compile(r"(preimage\W*)[0-9a-fA-F]{64}")
+"""Servers say it in refusals, to tell that a payment was made."""
+
+
+def log_text(error: BaseException) -> str:
+    """`chain_text` for a log, without the preimages that a server may have named."""
+    return without_preimages(chain_text(error))
+
+
+def without_preimages(text: str) -> str:
+    return _PREIMAGE.sub(r"\1…", text)
 
 
 def messages(error: BaseException) -> list[str]:

@@ -26,6 +26,7 @@ from barkd_py.errors import (
     WalletNotLoaded,
     causes,
     chain_text,
+    log_text,
 )
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,9 @@ def error_reply(error: Exception, method: str, path: str) -> Reply:
     status = status_of(error)
     message = chain_text(error)
     if status >= 500:
-        log.warning("%s %s failed with %d %s: %s", method, path, status, HTTPStatus(status).phrase, message)
+        log.warning(
+            "%s %s failed with %d %s: %s", method, path, status, HTTPStatus(status).phrase, log_text(error)
+        )
     if status == 404:
         missing = next(cause for cause in causes(error) if isinstance(cause, NotFound))
         return json_reply({"resources": list(missing.resources), "message": message}, 404)

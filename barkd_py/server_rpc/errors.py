@@ -12,13 +12,19 @@ Source: protocol sheet 08 §2.7, §2.8, §6.
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 import grpc
 
-from barkd_py.errors import ProtocolViolation, ServerError, ServerRejected, ServerUnavailable, printable
+from barkd_py.errors import (
+    ProtocolViolation,
+    ServerError,
+    ServerRejected,
+    ServerUnavailable,
+    printable,
+    without_preimages,
+)
 
 log = logging.getLogger(__name__)
 
@@ -123,10 +129,6 @@ _DESCRIPTIONS: Final[Mapping[grpc.StatusCode, str]] = {
 """How a status reads in messages to clients. Source: protocol sheet 07 §2.2."""
 
 
-_PREIMAGE = re.compile(r"(preimage\W*)[0-9a-fA-F]{64}")
-"""Servers say it in refusals, to tell that a payment was made."""
-
-
 def status_text(error: grpc.aio.AioRpcError) -> str:
     """`code: 'Internal error', message: "…"`, as barkd's clients know it."""
     details = error.details()
@@ -138,7 +140,7 @@ def translate(error: grpc.aio.AioRpcError, method: str, context: str | None = No
     """The domain's error for a failed call. method: its name, for the log. context: put before the status."""
     code = error.code()
     text = status_text(error) if context is None else f"{context}: {status_text(error)}"
-    log.debug("%s failed: %s", method, _PREIMAGE.sub(r"\1…", text))
+    log.debug("%s failed: %s", method, without_preimages(text))
     if code in _REJECTIONS:
         return ServerRejected(text, identifiers(error), not_found=code is grpc.StatusCode.NOT_FOUND)
     if code is grpc.StatusCode.UNIMPLEMENTED:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from barkd_py.errors import ProtocolViolation, chain_text
+from barkd_py.errors import ProtocolViolation, log_text
 from barkd_py.wallet.actions.executor import Failed, Outcome, Park
 from barkd_py.wallet.actions.failures import StillPending
 
@@ -42,7 +42,7 @@ async def after_bad_answer(
 
     are_spendable: asks the server whether it still has the inputs as spendable. undone: how it ends then.
     """
-    log.warning("%s %s: bad answer of the server: %s", what, action_id, chain_text(error))
+    log.warning("%s %s: bad answer of the server: %s", what, action_id, log_text(error))
     if bad_answers < MAX_BAD_ANSWERS:
         return Park(state, ASK_AGAIN_SECS, error)
     if await are_spendable():

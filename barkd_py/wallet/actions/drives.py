@@ -10,7 +10,7 @@ import logging
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from barkd_py.errors import chain_text
+from barkd_py.errors import log_text
 from barkd_py.wallet.actions.failures import StillPending
 
 log = logging.getLogger(__name__)
@@ -56,4 +56,4 @@ class Drives:
     def _ended(self, action_id: str, task: asyncio.Task[None]) -> None:
         self._tasks.pop(action_id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.info("%s: %s", task.get_name(), chain_text(error))
+            log.info("%s: %s", task.get_name(), log_text(error))

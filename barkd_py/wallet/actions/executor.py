@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, assert_never
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.errors import BarkdError, KnownError, ServerError, causes, chain_text
+from barkd_py.errors import BarkdError, KnownError, ServerError, causes, log_text
 from barkd_py.wallet.locks import LockBusy, NamedLocks
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
@@ -185,7 +185,7 @@ class ActionExecutor:
             try:
                 await self.drive(machine, checkpoint.id)
             except KnownError as error:
-                log.warning("%s %s did not finish: %s", machine.kind, checkpoint.id, chain_text(error))
+                log.warning("%s %s did not finish: %s", machine.kind, checkpoint.id, log_text(error))
 
     async def _drive(self, machine: Machine[S], action_id: str, until: Until) -> None:
         async with self._store.read() as tx:
@@ -236,7 +236,7 @@ class ActionExecutor:
         try:
             await self.on_refused(vtxo_ids)
         except BarkdError as trouble:
-            log.warning("looking at refused inputs failed: %s", chain_text(trouble))
+            log.warning("looking at refused inputs failed: %s", log_text(trouble))
 
     async def _save(self, machine: Machine[S], action_id: str, state: S, writes: Writes | None) -> None:
         async with self._store.transaction() as tx:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from barkd_py.ark.attestations import attest, vtxo_status_message
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.errors import OutsideError, chain_text
+from barkd_py.errors import OutsideError, log_text
 from barkd_py.server_rpc.api import ArkServerApi, StatusQuery, VtxoSpendState
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.store import Store
@@ -30,6 +30,6 @@ async def are_spendable(
     try:
         states = await server.get_vtxo_statuses(queries)
     except OutsideError as error:
-        log.warning("the state of inputs is not known: %s", chain_text(error))
+        log.warning("the state of inputs is not known: %s", log_text(error))
         return False
     return all(states.get(vtxo_id) is VtxoSpendState.SPENDABLE for vtxo_id in vtxo_ids)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from barkd_py.errors import KnownError, chain_text
+from barkd_py.errors import KnownError, log_text
 from barkd_py.wallet.actions.executor import ActionExecutor, Machine
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionCheckpoint
@@ -160,7 +160,7 @@ class Poller:
                 async with self._urgent_turns if self._is_urgent(row) else self._turns:
                     await self._executor.drive(self._machine, action_id)
             except KnownError as error:
-                trouble = chain_text(error)
+                trouble = log_text(error)
             row = await self._find(action_id)
         if row is not None:
             self._reschedule(row, trouble)

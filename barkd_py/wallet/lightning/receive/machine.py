@@ -40,6 +40,7 @@ from barkd_py.errors import (
     ServerRejected,
     ServerUnavailable,
     chain_text,
+    log_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
 from barkd_py.wallet.actions.executor import Done, Failed, Next, Outcome, Park
@@ -177,7 +178,7 @@ class LightningReceiveMachine:
             status = await self._server.check_lightning_receive(payment_hash)
         except ServerRejected as error:
             # Upstream forgets the preimage. A server that was restored from a backup may remember later.
-            log.warning("lightning receive %s: %s", payment_hash.hex(), chain_text(error))
+            log.warning("lightning receive %s: %s", payment_hash.hex(), log_text(error))
             return self._wait_for_payment(state)
         match status.state:
             case LightningReceiveState.CREATED:
@@ -299,7 +300,7 @@ class LightningReceiveMachine:
             tip = await self._chain.tip()
             state, is_certain = await self._confirm_expiry(state, htlcs, tip)
         except ChainError as trouble:
-            log.warning("lightning receive %s: %s", payment, chain_text(trouble))
+            log.warning("lightning receive %s: %s", payment, log_text(trouble))
         else:
             if all(htlc.is_over(tip.height) for htlc in htlcs) and is_certain:
                 lost = HtlcsLost(state.terms.payment_hash)
@@ -414,7 +415,7 @@ class LightningReceiveMachine:
             try:
                 await self._server.post_arkoor_message(blinded_id, state.vtxos)
             except OutsideError as error:
-                log.warning("lightning receive: delivery failed: %s", chain_text(error))
+                log.warning("lightning receive: delivery failed: %s", log_text(error))
                 errors.append(error)
         if len(errors) < len(mailboxes):
             return Done(write_delivered(action_id, state))

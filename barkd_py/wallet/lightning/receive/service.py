@@ -26,12 +26,7 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice, InvalidInvoice
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.units import Network
-from barkd_py.errors import (
-    InvalidInput,
-    OutsideError,
-    StoreError,
-    chain_text,
-)
+from barkd_py.errors import InvalidInput, OutsideError, StoreError, log_text
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
 from barkd_py.wallet.actions.executor import ActionExecutor
 from barkd_py.wallet.arkoor.recipient import verify_mailboxes, verify_server
@@ -314,7 +309,7 @@ class LightningReceives:
                 raise CannotCancelReceive("cannot cancel: the payment has arrived and is being claimed")
             await self._server.cancel_lightning_receive(payment_hash)
         except OutsideError as error:
-            log.warning("lightning receive %s: cancel: %s", payment_hash.hex(), chain_text(error))
+            log.warning("lightning receive %s: cancel: %s", payment_hash.hex(), log_text(error))
 
     # --- driving
 

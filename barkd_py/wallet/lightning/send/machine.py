@@ -31,6 +31,7 @@ from barkd_py.errors import (
     ServerRejected,
     causes,
     chain_text,
+    log_text,
 )
 from barkd_py.server_rpc.api import ArkServerApi, PaymentSucceeded
 from barkd_py.wallet.actions.bad_answers import after_bad_answer, counted
@@ -192,7 +193,7 @@ class LightningSendMachine:
             try:
                 vtxos = await self._cosign(state, self._server.request_arkoor_cosign)
             except (OutsideError, Unworkable) as again:
-                log.warning("Lightning send %s: HTLCs are not had: %s", action_id, chain_text(again))
+                log.warning("Lightning send %s: HTLCs are not had: %s", action_id, log_text(again))
                 if not is_refused(again):
                     return Retry(error)
             else:
@@ -228,7 +229,7 @@ class LightningSendMachine:
         except OutsideError as error:
             if not is_final(error) and not is_late(payment, await self._tip_height(), self._threshold):
                 raise
-            log.warning("Lightning send: the server does not pay: %s", chain_text(error))
+            log.warning("Lightning send: the server does not pay: %s", log_text(error))
             return Next(Revocable(payment, state.htlc_ids))
         return Next(Initiated(payment, state.htlc_ids))
 
@@ -256,7 +257,7 @@ class LightningSendMachine:
                 try:
                     await self._tell(state)
                 except OutsideError as error:
-                    log.warning("Lightning send: the server is told again: %s", chain_text(error))
+                    log.warning("Lightning send: the server is told again: %s", log_text(error))
                 return Park(replace(state, lost=state.lost + 1), POLL_SECS)
             case _:
                 return Park(state, POLL_SECS)
@@ -269,7 +270,7 @@ class LightningSendMachine:
         try:
             status = await self._server.check_lightning_payment(payment.payment_hash)
         except OutsideError as error:
-            log.info("Lightning send: no answer about the payment: %s", chain_text(error))
+            log.info("Lightning send: no answer about the payment: %s", log_text(error))
             unknown = any(isinstance(cause, ServerRejected) and cause.not_found for cause in causes(error))
             return Answer.UNKNOWN if unknown else Answer.SILENT, _preimage_in(error, payment)
         answer = weigh(status, payment)
@@ -328,7 +329,7 @@ class LightningSendMachine:
         self, state: Revocable | Stuck, answer: Answer, error: BarkdError
     ) -> Outcome[State]:
         tip_height = await self._tip_height()
-        log.warning("Lightning send: HTLCs are not revoked: %s", chain_text(error))
+        log.warning("Lightning send: HTLCs are not revoked: %s", log_text(error))
         since = None
         if answer is Answer.SILENT:
             before = state.silent_since_height if isinstance(state, Stuck) else None
@@ -348,7 +349,7 @@ class LightningSendMachine:
             try:
                 await self._start_exit(htlc_id)
             except BarkdError as error:
-                log.error("HTLC %s cannot exit: %s", htlc_id, chain_text(error))
+                log.error("HTLC %s cannot exit: %s", htlc_id, log_text(error))
                 trouble = error
             else:
                 exiting.append(htlc_id)
@@ -382,7 +383,7 @@ class LightningSendMachine:
         try:
             return (await self._chain.tip()).height
         except ChainError as error:
-            log.warning("Lightning send: the tip is not known: %s", chain_text(error))
+            log.warning("Lightning send: the tip is not known: %s", log_text(error))
             return 0
 
 
