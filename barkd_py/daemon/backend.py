@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import URL
-
 from barkd_py.ark.wallet_keys import WalletKeys
 from barkd_py.bitcoin.bip32 import InvalidMnemonic, parse_mnemonic
 from barkd_py.bitcoin.units import Network
@@ -15,7 +13,7 @@ from barkd_py.daemon.wallet_api import NewWallet, WalletApi, WalletBackend
 from barkd_py.datadir import DATABASE_FILE, Datadir
 from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.store import Store, snapshot
-from barkd_py.wallet.store.engine import parse_url
+from barkd_py.wallet.store.engine import name_of, parse_url
 from barkd_py.wallet.store.migrate import DatabaseEmpty
 from barkd_py.wallet.wallet import PropertiesMissing, Wallet, WrongMnemonic
 
@@ -67,10 +65,7 @@ class Backend:
     def database_name(self, datadir: Datadir) -> str:
         if self._url is None or not is_elsewhere(self._url, datadir):
             return ""
-        url = parse_url(self._url)
-        return URL.create(
-            url.get_backend_name(), username=url.username, host=url.host, port=url.port, database=url.database
-        ).render_as_string()
+        return name_of(self._url)
 
     async def erase(self, datadir: Path, wallet: WalletApi | None) -> None:
         if self._url is None:

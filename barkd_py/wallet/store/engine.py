@@ -49,6 +49,14 @@ def parse_url(text: str) -> URL:
             raise StoreError(f"unsupported database: {other} (use sqlite or postgresql)")
 
 
+def name_of(text: str) -> str:
+    """Which database a URL means: without password, driver and parameters. Raises StoreError."""
+    url = parse_url(text)
+    return URL.create(
+        url.get_backend_name(), username=url.username, host=url.host, port=url.port, database=url.database
+    ).render_as_string()
+
+
 def _for_asyncpg(url: URL) -> URL:
     """With the parameters that asyncpg takes; what libpq calls sslmode, it calls ssl."""
     query = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
