@@ -3,6 +3,7 @@
 Every satoshi is accounted for: what the wallet had, less the fees that the chain shows, is what it has then.
 """
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.interop
 
 BOARD_SAT = 100_000
 COIN_SAT = 60_000
+#: How far blocks are apart for a daemon that looks by itself every second.
+BLOCK_SECS = 3.0
 COINS = 4
 
 # Every exit transaction takes a call and a block, the exit delta of devnet 12 blocks more.
@@ -352,6 +355,7 @@ async def test_a_payee_exits_when_the_payer_publishes_what_was_paid_with(
 
         for _ in range(EXIT_DELTA - 1):
             await payee.post("/wallet/sync")
+            await asyncio.sleep(BLOCK_SECS)
             await devnet.mine()
         (exit_,) = await payee.get("/exits/status/all?transactions=true")
         assert exit_["vtxo_id"] == paid["id"]

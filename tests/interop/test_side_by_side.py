@@ -50,6 +50,11 @@ DEVNET_OPTIONS: Final = ("--round-interval", "100000")
 """No round begins but those that are held here."""
 
 
+async def _tip_height(devnet: Devnet) -> int:
+    async with httpx.AsyncClient(base_url=devnet.esplora_url, timeout=60) as chain:
+        return int((await chain.get("/blocks/tip/height")).text)
+
+
 @dataclass(slots=True)
 class Side:
     """One of the two: where it answers, and what the placeholders of requests stand for."""
@@ -178,8 +183,8 @@ class Comparison:
 
     async def see_block(self, devnet: Devnet) -> None:
         """Mine one, and wait until both have seen it: the real one remembers the tip for a second."""
-        tip = {"tip_height": 1 + (await self.real.get("/bitcoin/tip"))["tip_height"]}
         await devnet.mine()
+        tip = {"tip_height": await _tip_height(devnet)}
         for side in self.sides:
             await eventually(partial(side.get, "/bitcoin/tip"), partial(operator.eq, tip))
 

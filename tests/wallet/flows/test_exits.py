@@ -339,7 +339,8 @@ class TestSalvage:
                 if await exits():
                     break
             vtxo = await carol.wallet.get_vtxo(vtxo_id)
-            assert vtxo.expiry_height == net.devnet.node.index.tip_height + 12
+            one_transaction = 1
+            assert vtxo.expiry_height == net.devnet.node.index.tip_height + 12 + one_transaction
             assert isinstance((await carol.wallet.exits.status(vtxo_id)).state, Start)
             (board,) = [m for m in await carol.wallet.list_movements() if m.subsystem == BOARD]
             assert board.exited_vtxos == (vtxo_id,)
