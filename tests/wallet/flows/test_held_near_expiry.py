@@ -59,7 +59,7 @@ async def leave_off(owner: Owner, doing: Coroutine[Any, Any, object]) -> None:
     task = asyncio.create_task(doing)
 
     async def is_locked() -> bool:
-        assert not task.done(), task
+        assert not task.done() or task.exception() is not None, task
         return isinstance((await only_vtxo(owner)).state, Locked)
 
     await until(is_locked)
