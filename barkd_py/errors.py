@@ -111,7 +111,7 @@ def chain_text(error: BaseException) -> str:
     return ": ".join(messages(error))
 
 
-_PREIMAGE = re.compile(r"(\b)[0-9a-fA-F]{64}\b(?!:)")
+_PREIMAGE = re.compile(r"(preimage\W*)[0-9a-fA-F]{64}")
 """Servers say it in refusals, to tell that a payment was made."""
 
 

@@ -72,7 +72,7 @@ class SecretWatch:
         self.is_on = False
         self.known: dict[str, str] = {}
         self._phrases: set[tuple[str, ...]] = set()
-        self._seen: dict[str, str] = {}
+        self._seen: dict[str, tuple[str, str]] = {}
         self._found: dict[tuple[str, str], str] = {}
 
     # --- secrets
@@ -93,12 +93,13 @@ class SecretWatch:
         """Remember what may be a secret: some are known as secrets only later."""
         for what, pattern in _PATTERNS:
             if (found := pattern.search(text)) is not None:
-                self._note(what, source, text, found.start())
-        for token in (*_HEX.findall(text), *_TOKEN.findall(text)):
-            self._seen.setdefault(token, source)
+                self._note(what, source, _before(text, found))
+        for pattern in (_HEX, _TOKEN):
+            for token in pattern.finditer(text):
+                self._seen.setdefault(token.group(), (source, _before(text, token)))
         words = _WORD.findall(text.lower())
         if len(words) >= WORDS_OF_A_KNOWN_MNEMONIC and self._has_phrase(words):
-            self._note("words of a mnemonic", source, "", 0)
+            self._note("words of a mnemonic", source, "")
 
     def _has_phrase(self, words: list[str]) -> bool:
         if any(each in self._phrases for each in _windows(words, WORDS_OF_A_KNOWN_MNEMONIC)):
@@ -110,20 +111,20 @@ class SecretWatch:
                 return True
         return False
 
-    def _note(self, what: str, source: str, text: str, position: int) -> None:
+    def _note(self, what: str, source: str, before: str) -> None:
         """Where it is, and not what it is."""
-        self._found.setdefault((what, source), text[max(0, position - 80) : position])
+        self._found.setdefault((what, source), before)
 
     def leaks(self) -> list[str]:
         """What was found."""
         hashes = {token.lower() for token in self._seen}
-        for token, source in self._seen.items():
+        for token, (source, before) in self._seen.items():
             for part in _parts(token):
                 what = self.known.get(part)
                 if what is None and len(part) == 64 and _hash_of(part) in hashes:
                     what = "a preimage, by its hash"
                 if what is not None:
-                    self._note(what, source, "", 0)
+                    self._note(what, source, before)
         return [
             f"{what} in {source}" + (f", after {before!r}" if before else "")
             for (what, source), before in self._found.items()
@@ -146,6 +147,11 @@ class SecretWatch:
             with log.open(errors="replace") as lines:
                 for line in lines:
                     self.look(line, str(log))
+
+
+def _before(text: str, found: re.Match[str]) -> str:
+    """What stands before it, without the secrets that stand there."""
+    return _HEX.sub("…", text[max(0, found.start() - 200) : found.start()])[-80:]
 
 
 def _windows(words: list[str], length: int) -> Iterator[tuple[str, ...]]:

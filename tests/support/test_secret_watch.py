@@ -85,7 +85,7 @@ def test_files_of_daemons_are_looked_into(elsewhere: Path) -> None:
     watch.look_into(tmp_path)
     assert watch.leaks() == [
         f"words of a mnemonic in {tmp_path / 'a' / 'daemon.log'}",
-        f"the token of a daemon in {datadir / 'debug.log'}",
+        f"the token of a daemon in {datadir / 'debug.log'}, after 'DEBUG '",
     ]
 
 

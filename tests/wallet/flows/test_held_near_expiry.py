@@ -59,8 +59,10 @@ async def leave_off(owner: Owner, doing: Coroutine[Any, Any, object]) -> None:
     task = asyncio.create_task(doing)
 
     async def is_locked() -> bool:
-        assert not task.done() or task.exception() is not None, task
-        return isinstance((await only_vtxo(owner)).state, Locked)
+        is_over = task.done()
+        locked = isinstance((await only_vtxo(owner)).state, Locked)
+        assert locked or not is_over, task
+        return locked
 
     await until(is_locked)
     task.cancel()

@@ -154,7 +154,6 @@ class RoundEngine:
 
     async def resume(self) -> None:
         """Finish the rounds that were booked, but not signed. Call it before `run`."""
-        self._seq = max(self._seq, await self._store.transact(round_rows.last_seq))
         self._plan_next()
         if not self._settings.resume_rounds:
             return
@@ -168,7 +167,6 @@ class RoundEngine:
             await self._sleep()
             self._plan_next()
             self._parts.prune()
-            self._seq += 1
             await self._hold_round()
 
     def _plan_next(self) -> None:
@@ -196,8 +194,10 @@ class RoundEngine:
             return None
 
     async def _hold_round(self) -> None:
-        registrations: Registrations | None = Registrations(self._settings, self._seq)
         try:
+            # A wallet that hears a number again takes it for the round that it has already dealt with.
+            self._seq = await self._store.transact(partial(round_rows.begin, at_least=self._seq))
+            registrations: Registrations | None = Registrations(self._settings, self._seq)
             while registrations is not None:
                 registrations = await self._hold_attempt(registrations)
         except EngineHalted:

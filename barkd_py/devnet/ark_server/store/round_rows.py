@@ -10,7 +10,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from barkd_py.ark.tree import SignedTreeSpec
 from barkd_py.bitcoin.tx import Tx, Txid
-from barkd_py.devnet.ark_server.store.tables import round_
+from barkd_py.devnet.ark_server.store.tables import round_, round_clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,11 @@ def unsigned(connection: Connection) -> list[Tx]:
     return [Tx.parse(data) for data in connection.execute(query).scalars()]
 
 
-def last_seq(connection: Connection) -> int:
-    """The highest number of a stored round, 0 without any."""
-    return int(connection.execute(select(func.max(round_.c.seq))).scalar_one_or_none() or 0)
+def begin(connection: Connection, at_least: int) -> int:
+    """The number of the next round: greater than those of all that were begun, held or not, and at_least."""
+    begun = connection.execute(select(round_clock.c.seq)).scalar_one_or_none()
+    booked = connection.execute(select(func.max(round_.c.seq))).scalar_one_or_none()
+    seq = max(begun or 0, booked or 0, at_least - 1) + 1
+    row = insert(round_clock).values(id=1, seq=seq)
+    connection.execute(row.on_conflict_do_update(index_elements=[round_clock.c.id], set_={"seq": seq}))
+    return seq

@@ -96,6 +96,14 @@ round_ = Table(
     Column("tree", LargeBinary, nullable=False),
 )
 
+# The number of the last round that was begun; one row.
+round_clock = Table(
+    "round_clock",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)
+
 # One swap of inputs for outputs. round: null while it waits to be taken into one. forfeited: whether all
 # inputs have been forfeited, and the preimage was given out.
 participation = Table(

@@ -150,10 +150,18 @@ async def test_round_of_nobody_fails(alice: RoundClient) -> None:
     assert failed.round_seq == attempt.round_seq
 
 
+@pytest.mark.parametrize("end", ["finished", "failed", "cut off"])
 async def test_numbers_grow_over_restarts(
-    alice: RoundClient, start_server: StartServer, connect: Connect
+    alice: RoundClient, start_server: StartServer, connect: Connect, end: str
 ) -> None:
-    await alice.hold_round(await alice.board())
+    """Also over one within the same second, whatever became of the last round."""
+    if end == "finished":
+        await alice.hold_round(await alice.board())
+    else:
+        events, _ = await started(alice)
+        if end == "failed":
+            alice.server.rounds.go_on()
+            await events.next("failed")
     first = alice.server.rounds.events.last
     assert first is not None
     await alice.server.stop()
