@@ -85,8 +85,11 @@ _ALLOW_HEADERS: Final = (b"access-control-allow-headers", b"content-type,authori
 
 @dataclass(slots=True)
 class _Path:
-    """One path: its operations by method, and when the token is asked for."""
+    """One path: its operations by method, and when the token is asked for. template: with the names of its
+    parameters, which may be secrets (a preimage names a payment).
+    """
 
+    template: str
     names: tuple[str, ...]
     operations: dict[str, Operation] = field(default_factory=dict)
     auth_after_query: bool = False
@@ -111,7 +114,7 @@ class _Paths:
     def _entry(self, route: Endpoint) -> _Path:
         segments = tuple(route.path.split("/"))
         names = tuple(segment[1:-1] for segment in segments if segment.startswith("{"))
-        new = _Path(names, open=route.path in _OPEN, auth_after_query=route.path in _AUTH_AFTER_QUERY)
+        new = _Path(route.path, names, open=route.path in _OPEN, auth_after_query=route.path in _AUTH_AFTER_QUERY)
         if not names:
             return self._literal.setdefault(route.path, new)
         patterns = self._patterns.setdefault(len(segments), [])
@@ -193,7 +196,7 @@ class BarkdApi(FastAPI):
         except ParameterRejected as refusal:
             reply = text_reply(400, refusal.text)
         except Exception as error:
-            reply = error_reply(error, scope["method"], scope["path"])
+            reply = error_reply(error, scope["method"], self._template(scope))
         if isinstance(reply, ListReply):
             await self._send_list(scope, send, reply)
         else:
@@ -217,11 +220,15 @@ class BarkdApi(FastAPI):
                     self._authorize(scope)
                 except AuthError as error:
                     if operation is None:
-                        return _with_allow(error_reply(error, method, scope["path"]), entry)
+                        return _with_allow(error_reply(error, method, entry.template), entry)
                     raise
         if operation is None:
             return _with_allow(Reply(405), entry)
         return await operation.respond(Request(scope, receive), values, late_check)
+
+    def _template(self, scope: Scope) -> str:
+        found = self._paths.find(scope["raw_path"].decode("latin-1"))
+        return "an unknown path" if found is None else found[0].template
 
     def _authorize(self, scope: Scope) -> None:
         if self.barkd.token is not None:

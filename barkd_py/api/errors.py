@@ -82,7 +82,10 @@ def status_of(error: BaseException) -> int:
 
 
 def error_reply(error: Exception, method: str, path: str) -> Reply:
-    """The answer to a request that ended in this error. A 5xx is logged; the trace only of a bug."""
+    """The answer to a request that ended in this error. A 5xx is logged; the trace only of a bug.
+
+    path: for the log, so without the values in it.
+    """
     if not isinstance(error, KnownError):
         log.error("%s %s failed", method, path, exc_info=error)
         return message_reply(500, "internal error")

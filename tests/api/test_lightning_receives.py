@@ -152,6 +152,18 @@ async def test_what_is_too_late_to_cancel(api: RunningApi) -> None:
     )
 
 
+async def test_a_payment_that_is_named_by_its_preimage_is_not_in_the_log(
+    api: RunningApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    invoice = await create(api)
+    expected = api.wallet.lightning.expected
+    expected[invoice.payment_hash] = replace(expected[invoice.payment_hash], state="preimage-revealed")
+    preimage = expected[invoice.payment_hash].preimage.data.hex()
+    assert (await api.http.delete(f"{RECEIVES}/{preimage}")).status_code == 500
+    assert f"DELETE {RECEIVES}/{{identifier}} failed with 500" in caplog.text
+    assert preimage not in caplog.text
+
+
 async def test_an_invoice_over_nothing(api: RunningApi) -> None:
     answer = await api.http.post(f"{RECEIVES}/invoice", json={"amount_sat": 0})
     assert (answer.status_code, answer.json()["message"]) == (
