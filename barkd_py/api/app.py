@@ -114,7 +114,9 @@ class _Paths:
     def _entry(self, route: Endpoint) -> _Path:
         segments = tuple(route.path.split("/"))
         names = tuple(segment[1:-1] for segment in segments if segment.startswith("{"))
-        new = _Path(route.path, names, open=route.path in _OPEN, auth_after_query=route.path in _AUTH_AFTER_QUERY)
+        new = _Path(
+            route.path, names, open=route.path in _OPEN, auth_after_query=route.path in _AUTH_AFTER_QUERY
+        )
         if not names:
             return self._literal.setdefault(route.path, new)
         patterns = self._patterns.setdefault(len(segments), [])
