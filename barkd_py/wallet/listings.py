@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
-from barkd_py.ark.vtxo import VtxoId
 from barkd_py.wallet.movements import Movement, PaymentMethod
 from barkd_py.wallet.notifications import WalletEvent
 from barkd_py.wallet.rendered_list import PAGE_ITEMS, RenderedList, RenderedPages
-from barkd_py.wallet.store import Store
+from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.vtxo_states import StateKind, WalletVtxo
 
 T = TypeVar("T")
@@ -113,9 +112,22 @@ class _Listing(ABC, Generic[T, K]):
     @abstractmethod
     def _key(self, item: T) -> K: ...
 
-    @abstractmethod
-    def _read_all(self) -> AsyncGenerator[Sequence[T], None]:
+    async def _read_all(self) -> AsyncGenerator[Sequence[T], None]:
         """Pages of the list at one moment. It is this list's turn until the next one is asked for."""
+        last: T | None = None
+        async with self._store.read() as tx:
+            while True:
+                async with self._turn:
+                    page = await self._read_page(tx, last)
+                    if not page:
+                        return
+                    yield page
+                    await asyncio.sleep(0)
+                last = page[-1]
+
+    @abstractmethod
+    async def _read_page(self, tx: Transaction, last: T | None) -> Sequence[T]:
+        """Up to `PAGE_ITEMS` items, those behind the last one that was read."""
 
     @abstractmethod
     async def _read_changed(self, changed: Changed[T], pages: RenderedPages[K]) -> Mapping[K, T | None]:
@@ -143,17 +155,8 @@ class HistoryListing(_Listing[Movement, int]):
     def _key(self, item: Movement) -> int:
         return -item.id
 
-    async def _read_all(self) -> AsyncGenerator[Sequence[Movement], None]:
-        last: int | None = None
-        async with self._store.read() as tx:
-            while True:
-                async with self._turn:
-                    page = await tx.movements.list(limit=PAGE_ITEMS, before=last)
-                    if not page:
-                        return
-                    yield page
-                    await asyncio.sleep(0)
-                last = page[-1].id
+    async def _read_page(self, tx: Transaction, last: Movement | None) -> Sequence[Movement]:
+        return await tx.movements.list(limit=PAGE_ITEMS, before=None if last is None else last.id)
 
     async def _read_changed(
         self, changed: Changed[Movement], pages: RenderedPages[int]
@@ -173,17 +176,8 @@ class VtxoListing(_Listing[WalletVtxo, bytes]):
         """Bytes that sort like expiry height, falling amount and id. The id is what follows the numbers."""
         return struct.pack(">QQ", item.expiry_height, _AMOUNT_MAX - item.amount_sat) + str(item.id).encode()
 
-    async def _read_all(self) -> AsyncGenerator[Sequence[WalletVtxo], None]:
-        last: VtxoId | None = None
-        async with self._store.read() as tx:
-            while True:
-                async with self._turn:
-                    page = await tx.vtxos.list(self._kinds, limit=PAGE_ITEMS, after=last)
-                    if not page:
-                        return
-                    yield page
-                    await asyncio.sleep(0)
-                last = page[-1].id
+    async def _read_page(self, tx: Transaction, last: WalletVtxo | None) -> Sequence[WalletVtxo]:
+        return await tx.vtxos.list(self._kinds, limit=PAGE_ITEMS, after=None if last is None else last.id)
 
     async def _read_changed(
         self, changed: Changed[WalletVtxo], pages: RenderedPages[bytes]

@@ -470,15 +470,15 @@ class Rounds:
 
 async def _inputs(tx: Transaction, vtxo_ids: Sequence[VtxoId]) -> list[WalletVtxo]:
     """Raises DuplicateInput, UnknownInput."""
-    found: dict[VtxoId, WalletVtxo] = {}
+    stored = await tx.vtxos.find_many(dict.fromkeys(vtxo_ids))
+    inputs: dict[VtxoId, WalletVtxo] = {}
     for vtxo_id in vtxo_ids:
-        if vtxo_id in found:
+        if vtxo_id in inputs:
             raise DuplicateInput(vtxo_id)
-        vtxo = await tx.vtxos.find(vtxo_id)
-        if vtxo is None:
+        if vtxo_id not in stored:
             raise UnknownInput(vtxo_id)
-        found[vtxo_id] = vtxo
-    return list(found.values())
+        inputs[vtxo_id] = stored[vtxo_id]
+    return list(inputs.values())
 
 
 def _inputs_of(rounds: Iterable[Round], states: tuple[type, ...]) -> set[VtxoId]:

@@ -103,12 +103,14 @@ class Lease:
         """
         self.check()
         try:
-            async with self._writer.connect() as connection:
-                self._compare((await connection.execute(sa.select(t.c.term))).scalar_one())
+            await self._compare_by(self._writer)
         except DatabaseInUse:
             # Another daemon, or a connection of our own that the server does not know to be dead.
-            async with self._reader.connect() as connection:
-                self._compare((await connection.execute(sa.select(t.c.term))).scalar_one())
+            await self._compare_by(self._reader)
+
+    async def _compare_by(self, engine: AsyncEngine) -> None:
+        async with engine.connect() as connection:
+            self._compare((await connection.execute(sa.select(t.c.term))).scalar_one())
 
     def _compare(self, term: int) -> None:
         if term != self._term:

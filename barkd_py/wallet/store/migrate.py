@@ -41,7 +41,7 @@ def migrations_directory() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "alembic"
 
 
-async def migrate(writer: AsyncEngine, *, make: bool = True) -> None:
+async def migrate(writer: AsyncEngine, *, make: bool) -> None:
     """Apply the missing migrations, all in one transaction. Raises SchemaTooNew.
 
     make: also in an empty database; else that is DatabaseEmpty.
@@ -51,7 +51,7 @@ async def migrate(writer: AsyncEngine, *, make: bool = True) -> None:
 
 
 def _migrate(connection: Connection, make: bool) -> None:
-    found = _version(connection)
+    found = version(connection)
     if found == HEAD:
         return
     if found is None and not make:
@@ -69,7 +69,7 @@ def _migrate(connection: Connection, make: bool) -> None:
     command.upgrade(config, HEAD)
 
 
-def _version(connection: Connection) -> str | None:
+def version(connection: Connection) -> str | None:
     """The migration that the database is at; None if it is empty."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None

@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from barkd_py.errors import StoreError
 from barkd_py.wallet.store import engine
 from barkd_py.wallet.store.backups import BackupNumber, BackupRepository
-from barkd_py.wallet.store.migrate import HEAD
-from barkd_py.wallet.store.tables import last_backup, lease, metadata
+from barkd_py.wallet.store.migrate import HEAD, version
+from barkd_py.wallet.store.tables import OUTLIVING, last_backup, lease, metadata
 from barkd_py.wallet.store.transaction import Store, Transaction
 
 _ROWS_AT_ONCE = 1000
@@ -67,7 +67,7 @@ async def count(database: str, fingerprint: str, *, above: int, made_at: str) ->
     writer = engine.create_writer(url)
     try:
         async with writer.begin() as connection:
-            if await connection.run_sync(_version) != HEAD:
+            if await connection.run_sync(version) != HEAD:
                 return None
             return await BackupRepository(connection).count(fingerprint, above=above, made_at=made_at)
     except (sa.exc.SQLAlchemyError, OSError) as error:
@@ -101,12 +101,17 @@ async def take(database: str, target: Path) -> None:
 
     database: a path or URL. Raises NoDatabase, SchemaDiffers, StoreError.
     """
-    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600))
+    _make_private(target)
     url = engine.parse_url(database)
     if url.get_backend_name() == "sqlite":
         _take_sqlite(Path(url.database or ""), target)
     else:
         await _take_rows(database, target)
+
+
+def _make_private(file: Path) -> None:
+    """A new file, empty, for its owner alone."""
+    os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600))
 
 
 def _take_sqlite(source: Path, target: Path) -> None:
@@ -141,22 +146,16 @@ async def _take_rows(database: str, target: Path) -> None:
 
 
 async def _require_this_schema(connection: AsyncConnection) -> None:
-    found = await connection.run_sync(_version)
+    found = await connection.run_sync(version)
     if found is None:
         raise NoDatabase
     if found != HEAD:
         raise SchemaDiffers(found)
 
 
-def _version(sync: sa.Connection) -> str | None:
-    if not sa.inspect(sync).has_table("alembic_version"):
-        return None
-    return sync.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-
-
 async def _copy_rows(source: AsyncConnection, target: AsyncConnection) -> None:
     for table in metadata.sorted_tables:
-        if table in (lease, last_backup):
+        if table in OUTLIVING:
             continue
         rows = (await source.execute(sa.select(table))).all()
         for start in range(0, len(rows), _ROWS_AT_ONCE):
@@ -226,7 +225,7 @@ async def to_database_file(snapshot: Path, target: Path) -> None:
 
 
 def _without_description(snapshot: Path, target: Path) -> None:
-    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600))
+    _make_private(target)
     try:
         with (
             closing(sqlite3.connect(f"file:{snapshot.resolve()}?mode=ro", uri=True)) as backup,

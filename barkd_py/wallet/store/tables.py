@@ -97,6 +97,9 @@ last_backup = sa.Table(
     sa.Column("made_at", sa.Text, nullable=False),
 )
 
+OUTLIVING = (lease, last_backup)
+"""Of no wallet: whoever has the lease keeps it when one is deleted, and old backups stay old."""
+
 recovery_vtxo = sa.Table(
     "recovery_vtxo",
     metadata,

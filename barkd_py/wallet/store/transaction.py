@@ -48,7 +48,7 @@ from barkd_py.wallet.store.onchain import OnchainRepository
 from barkd_py.wallet.store.properties import PropertiesRepository
 from barkd_py.wallet.store.recovery import RecoveryRepository
 from barkd_py.wallet.store.rounds import RoundRepository
-from barkd_py.wallet.store.tables import last_backup, lease, metadata, properties
+from barkd_py.wallet.store.tables import OUTLIVING, metadata, properties
 from barkd_py.wallet.store.vtxos import VtxoRepository
 
 log = logging.getLogger(__name__)
@@ -226,8 +226,8 @@ class Store:
         """Delete every row; what is left is an empty wallet database. Dangerous: coins are lost with it."""
         async with self.transaction() as tx:
             for table in reversed(metadata.sorted_tables):
-                if table in (lease, last_backup):
-                    continue  # whoever holds the lease goes on holding it; and old backups stay old
+                if table in OUTLIVING:
+                    continue
                 await tx._connection.execute(table.delete())
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""VTXOs and every state they ever had. The rule of state changes is `wallet.vtxos.next_state`."""
+"""VTXOs and every state they ever had. The rule of state changes is `wallet.vtxo_states.next_state`."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
