@@ -1,7 +1,8 @@
 """An Esplora server over HTTP.
 
 Such a server is a stranger that can lie by omission. What can be checked is checked: transactions against
-their ids here, and by the on-chain wallet the block of a confirmation against the block hash at its height.
+their ids, and the block of a confirmation against the block hash at its height; of the on-chain wallet's
+transactions that wallet does it, block by block.
 
 GETs are tried again on 429, 500 and 503; POSTs never are. Source: sheet 06 §6.1, §6.2, §7.3; sheet 11 §2.
 """
@@ -201,7 +202,7 @@ class EsploraSource:
 
     async def tx_status(self, txid: Txid) -> TxStatus:
         tx = await self._get_json(f"/tx/{txid}", MAX_TX_BYTES)
-        return NotFound() if tx is None else _status(_field(tx, "status", dict))
+        return NotFound() if tx is None else await self._believed(_status(_field(tx, "status", dict)))
 
     async def get_tx(self, txid: Txid) -> Tx | None:
         response = await self._get(f"/tx/{txid}/raw", MAX_RAW_TX_BYTES)
@@ -217,7 +218,20 @@ class EsploraSource:
         spend = await self._get_json(f"/tx/{outpoint.txid}/outspend/{outpoint.vout}")
         if spend is None or not _field(spend, "spent", bool):
             return None
-        return Spend(_txid(_field(spend, "txid", str)), _status(_field(spend, "status", dict)))
+        status = await self._believed(_status(_field(spend, "status", dict)))
+        return Spend(_txid(_field(spend, "txid", str)), status)
+
+    async def _believed(self, status: Mempool | Confirmed) -> Mempool | Confirmed:
+        """A block confirms something only if it is in the best chain. Raises ChainUnavailable.
+
+        The server may be between two blocks, or two servers be behind one address; else it lies. In no case
+        anything follows from what it said. Source: sheet 06 §9.6.
+        """
+        if isinstance(status, Confirmed):
+            block, tip = status.block, self._tip.get()
+            if block != tip and await self.block_hash(block.height) != block.hash:
+                raise ChainUnavailable(f"esplora names {block}, which is not in the best chain")
+        return status
 
     async def is_spent_confirmed(self, outpoint: OutPoint) -> bool:
         spend = await self.spender(outpoint, since_height=0)

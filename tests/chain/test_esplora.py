@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
-from barkd_py.bitcoin.units import FeeRate
+from barkd_py.bitcoin.units import BlockRef, FeeRate
 from barkd_py.chain.esplora import EsploraSource
-from barkd_py.chain.source import BroadcastError, BroadcastErrorKind
+from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, Confirmed, Spend
 from barkd_py.errors import ChainUnavailable, chain_text
 from tests.fakes.chains import FALLBACK, Clock
 
@@ -179,6 +179,35 @@ async def test_another_transaction_than_asked_for_is_refused() -> None:
 async def test_incomplete_spend_is_neither_spent_nor_unspent(answer: object) -> None:
     with pytest.raises(ChainUnavailable):
         await source(Server(httpx.Response(200, json=answer))).spender(OutPoint(TXID, 0), since_height=0)
+
+
+@pytest.mark.parametrize("at_height", [str(BlockHash(b"\x08" * 32)), None], ids=["another", "none"])
+async def test_a_block_that_is_not_in_the_best_chain_confirms_nothing(at_height: str | None) -> None:
+    status = {"confirmed": True, "block_height": 7, "block_hash": str(HASH)}
+    told: dict[str, object] = {
+        f"/tx/{TXID}": {"status": status},
+        f"/tx/{TXID}/outspend/0": {"spent": True, "txid": str(TX.txid), "status": status},
+    }
+    hashes = {"/block-height/7": at_height}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if (path := request.url.path) in told:
+            return httpx.Response(200, json=told[path])
+        block_hash = hashes[path]
+        return text("", 404) if block_hash is None else text(block_hash)
+
+    chain = source(answer)
+    with pytest.raises(ChainUnavailable, match="not in the best chain"):
+        await chain.tx_status(TXID)
+    with pytest.raises(ChainUnavailable, match="not in the best chain"):
+        await chain.spender(OutPoint(TXID, 0), since_height=0)
+    with pytest.raises(ChainUnavailable, match="not in the best chain"):
+        await chain.is_spent_confirmed(OutPoint(TXID, 0))
+    hashes["/block-height/7"] = str(HASH)
+    confirmed = Confirmed(BlockRef(7, HASH))
+    assert await chain.tx_status(TXID) == confirmed
+    assert await chain.spender(OutPoint(TXID, 0), since_height=0) == Spend(TX.txid, confirmed)
+    assert await chain.is_spent_confirmed(OutPoint(TXID, 0))
 
 
 async def test_unknown_transaction_has_no_spender() -> None:

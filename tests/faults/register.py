@@ -547,6 +547,7 @@ REGISTER: dict[str, Line] = {
             "chain/source_cases.py::test_another_network_is_refused",
             "chain/test_bitcoind.py::test_old_node_is_refused",
             "onchain/test_sync.py::test_confirmation_in_a_foreign_block_is_not_believed",
+            "chain/test_esplora.py::test_a_block_that_is_not_in_the_best_chain_confirms_nothing",
         ),
     ),
     "06.7": Line(
