@@ -5,6 +5,7 @@ A VTXO whose state changed while it was looked at is left alone: whoever changed
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from barkd_py.ark.vtxo import Vtxo, VtxoId
@@ -53,7 +54,10 @@ class Ledger:
                 await _note_receipt(tx, stored, received_on)
             await tx.recovery.put([_entry(facts[vtxo_id], vtxo_id, each) for vtxo_id, each in final.items()])
             again = [vtxo_id for vtxo_id, verdict in final.items() if verdict.ask_again]
-            await tx.recovery.remove_pending([vtxo_id for vtxo_id in final if vtxo_id not in again])
+            settled = [vtxo_id for vtxo_id in final if vtxo_id not in again]
+            if progress is None and await tx.recovery.pending(settled):
+                await _owe_coins(tx)
+            await tx.recovery.remove_pending(settled)
             await tx.recovery.add_pending(again)
             if progress is not None:
                 await tx.recovery.save(FORMAT.encode(progress))
@@ -124,6 +128,14 @@ async def _do(tx: Transaction, facts: Facts, deed: Deed) -> None:
             await tx.vtxos.mark_spent([vtxo.id])
         case _:
             assert_never(deed)
+
+
+async def _owe_coins(tx: Transaction) -> None:
+    """Somebody knows more than before, of coins too: whatever comes now, they are looked for."""
+    run = await tx.recovery.run()
+    if run is not None:
+        progress = replace(FORMAT.decode(run.payload), is_onchain_done=False)
+        await tx.recovery.amend(FORMAT.encode(progress))
 
 
 async def _note_receipt(

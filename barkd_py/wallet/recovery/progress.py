@@ -31,8 +31,9 @@ class Progress:
     """xpub_start, xpub_cursor: where the search by extended key goes on; xpub_misses: keys since a find.
 
     is_xpub_known: the server can do that. is_xpub_done: the search came to its end, or cannot be made.
-    is_onchain_done: the on-chain wallet has looked for coins of which it did not know; this is tried last
-    each time, whatever became of the rest, and keeps the recovery from ending.
+    is_onchain_done: the on-chain wallet has looked for coins of which it did not know; this is done last,
+    whatever became of the rest, and keeps the recovery from ending. It is taken back after the end if there
+    is a reason to look again.
     mailbox, recovery_mailbox: checkpoints that were read. mailbox_until: the regular mailbox has been dealt
     with up to here already, by a wallet that was alive; None: nobody has looked into it.
     is_mailbox_read: the regular one. retries: how often failed ones were asked for again.

@@ -11,6 +11,9 @@ waits there was delivered to an earlier life, and may be spent.
 What nobody could tell (a chain source that was away, a server without an answer) stays on a list that is
 asked again from time to time: see `tick`.
 
+Coins on the chain are looked for by a task of its own, once the VTXOs were found or could not be: a node may
+take an hour for it, and meanwhile the VTXOs are tried again. That it is to be done is stored.
+
 Source: sheet 02 §6; sheet 08 §3.4.
 """
 
@@ -47,6 +50,8 @@ MAX_RETRIES = 3
 MAX_ENTRIES = 500_000
 FIRST_RETRY_SECS = 60.0
 LAST_RETRY_SECS = 3600.0
+# Who asks for a sync waits so long for coins. Esplora finds them in seconds; for a node nobody waits.
+COINS_WAIT_SECS = 10.0
 
 Effect = Callable[[], Awaitable[object]]
 
@@ -126,8 +131,12 @@ class Recovery:
         self._working = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._search: asyncio.Task[BarkdError | None] | None = None
+        # Reasons to look for coins, and how many of them the last look came after.
+        self._reasons = 0
+        self._looked_after = 0
+        self._lacks_only_coins = False
         self._retry_at = 0.0
-        self._is_onchain_owed = False
         self._asked: frozenset[VtxoId] = frozenset()
         self._retry_pause_secs = FIRST_RETRY_SECS
 
@@ -142,6 +151,7 @@ class Recovery:
             if not (await tx.properties.get()).recovery_pending:
                 await tx.properties.set_recovery_pending(True)
                 await tx.recovery.begin(FORMAT.encode(Progress(mailbox_until=await tx.mailbox.checkpoint())))
+                self._reasons += 1
         await self.resume()
 
     async def resume(self) -> None:
@@ -149,25 +159,29 @@ class Recovery:
 
         It goes on if the caller is cancelled.
         """
-        if self._is_closed:
-            raise RecoveryInterrupted
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._resume(), name="recovery")
-            self._task.add_done_callback(_retrieve)
-        task = self._task
-        await asyncio.wait({task})
-        if task.cancelled():
-            raise RecoveryInterrupted  # the wallet was closed
-        task.result()
+        try:
+            await self._resume_vtxos()
+        except RecoveryInterrupted:
+            await self._wait_for_coins()
+            raise
+        failure = await self._wait_for_coins()
+        if await self._is_pending():
+            raise RecoveryInterrupted from failure
 
     async def catch_up(self) -> None:
-        """Go on with what is pending, and ask again for what was not known. Raises RecoveryInterrupted."""
-        await self.resume()
+        """Go on with what is pending, and ask again for what was not known. Raises RecoveryInterrupted.
+
+        The search for coins goes on after a while without the caller.
+        """
+        await self._resume_vtxos()
         await self.retry()
+        await self._wait_for_coins(COINS_WAIT_SECS)
 
     async def tick(self) -> None:
-        """As `catch_up`, but ask again less and less often as long as the answers stay the same."""
-        await self.resume()
+        """As `catch_up`, but ask again less and less often as long as the answers stay the same, and do not
+        wait for coins at all.
+        """
+        await self._resume_vtxos()
         async with self._store.read() as tx:
             is_new = not self._asked.issuperset(await tx.recovery.pending_ids())
         if is_new or self._monotonic() >= self._retry_at:
@@ -179,7 +193,11 @@ class Recovery:
             await self._deal_with(batch, None)
 
     async def retry(self) -> None:
-        """Ask again for everything that was not known. Raises BarkdError if nobody answers."""
+        """Ask again for everything that was not known. Raises BarkdError if nobody answers.
+
+        Who did not know the anchors of VTXOs did not know of coins either: they are looked for again, by
+        themselves.
+        """
         async with self._working:
             async with self._store.read() as tx:
                 before = await tx.recovery.pending_ids()
@@ -190,23 +208,14 @@ class Recovery:
                 left = await tx.recovery.pending_ids()
             changed = left != before
             self._asked = frozenset(left)
-            if changed or self._is_onchain_owed:
-                await self._search_onchain_again()
+            self._reasons += changed
+            if await self._are_coins_owed():
+                self._look_for_coins()
             longer = min(self._retry_pause_secs * 2, LAST_RETRY_SECS)
             self._retry_pause_secs = FIRST_RETRY_SECS if changed else longer
             self._retry_at = self._monotonic() + self._retry_pause_secs
         if changed:
             self._wake_registration()
-
-    async def _search_onchain_again(self) -> None:
-        """Who did not know the anchors of VTXOs did not know of coins either. What fails is made up for."""
-        self._is_onchain_owed = True
-        try:
-            await self._rescan_onchain()
-        except BarkdError as error:
-            log.warning("recovery: on-chain wallet: %s", chain_text(error))
-        else:
-            self._is_onchain_owed = False
 
     async def is_mailbox_blocked(self) -> bool:
         """Whether the regular mailbox must be left alone for now."""
@@ -235,9 +244,10 @@ class Recovery:
     async def close(self) -> None:
         """Stop; what was found is kept, and the rest is found when the wallet is opened again."""
         self._is_closed = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._search) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- running
 
@@ -245,30 +255,47 @@ class Recovery:
         async with self._store.read() as tx:
             return (await tx.properties.get()).recovery_pending
 
+    async def _resume_vtxos(self) -> None:
+        """All that is pending but the coins, which are looked for then. Raises RecoveryInterrupted."""
+        if self._is_closed:
+            raise RecoveryInterrupted
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._resume(), name="recovery")
+            self._task.add_done_callback(_retrieve)
+        task = self._task
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise RecoveryInterrupted  # the wallet was closed
+        task.result()
+
     async def _resume(self) -> None:
         async with self._working:
-            if not await self._is_pending():
+            if not await self._is_pending() or (self._lacks_only_coins and self._is_looking_for_coins):
                 return
+            self._lacks_only_coins = False
             progress = await self._begin_or_go_on()
             was_blocked = progress.blocks_mailbox
             if not was_blocked:
                 await self._drain()
             try:
-                try:
-                    while progress.phase is not Phase.DONE:
-                        progress = await self._advance(progress)
-                    await self._settle()
-                    if was_blocked:
-                        await self._drain()
-                except KnownError:
-                    await self._search_onchain()
-                    raise
-                failure = await self._search_onchain()
-                await self._finish(replace(progress, is_onchain_done=failure is None), failure)
+                while progress.phase is not Phase.DONE:
+                    progress = await self._advance(progress)
+                await self._settle()
+                if was_blocked:
+                    await self._drain()
+                if not progress.is_xpub_done:
+                    await self._save(replace(progress, phase=Phase.XPUB, retries=0))
+                    raise XpubSearchFailed(progress.error)
             except KnownError as error:
                 await self._note_error(error)
+                if await self._are_coins_owed():
+                    self._look_for_coins()
                 raise RecoveryInterrupted from error
-        log.info("recovery finished: %s", await self.report())
+            self._lacks_only_coins = True
+            if await self._are_coins_owed():
+                self._look_for_coins()
+            else:
+                await self._finish()
 
     async def _drain(self) -> None:
         """What was delivered just now belongs in the history, so the mailbox goes first."""
@@ -284,6 +311,7 @@ class Recovery:
                 return replace(FORMAT.decode(run.payload), error=None)
             progress = Progress()
             await tx.recovery.begin(FORMAT.encode(progress))
+            self._reasons += 1
             return progress
 
     async def _advance(self, progress: Progress) -> Progress:
@@ -312,16 +340,23 @@ class Recovery:
         await self._adopt_htlcs()
         self._wake_registration()
 
-    async def _finish(self, progress: Progress, onchain_failure: BarkdError | None) -> None:
-        if not progress.is_xpub_done:
-            await self._save(replace(progress, phase=Phase.XPUB, retries=0))
-            raise XpubSearchFailed(progress.error)
-        if onchain_failure is not None:
-            raise OnchainSearchFailed from onchain_failure
+    async def _finish(self) -> None:
+        """Coins were looked for; the recovery is over if that was all that it lacked."""
         async with self._store.transaction() as tx:
-            await tx.properties.set_recovery_pending(False)
-            await tx.recovery.save(FORMAT.encode(replace(progress, error=None)), finished=True)
-        self._retry_at = self._monotonic() + self._retry_pause_secs
+            run = await tx.recovery.run()
+            if run is None:
+                return
+            progress = replace(FORMAT.decode(run.payload), is_onchain_done=True)
+            is_over = self._lacks_only_coins and run.finished_at is None
+            if is_over:
+                await tx.properties.set_recovery_pending(False)
+                await tx.recovery.save(FORMAT.encode(replace(progress, error=None)), finished=True)
+            else:
+                await tx.recovery.amend(FORMAT.encode(progress))
+        if is_over:
+            self._lacks_only_coins = False
+            self._retry_at = self._monotonic() + self._retry_pause_secs
+            log.info("recovery finished: %s", await self.report())
 
     async def _save(self, progress: Progress) -> Progress:
         async with self._store.transaction() as tx:
@@ -335,28 +370,53 @@ class Recovery:
                 progress = replace(FORMAT.decode(run.payload), error=chain_text(error))
                 await tx.recovery.save(FORMAT.encode(progress))
 
-    # --- phases
+    # --- coins
 
-    async def _search_onchain(self) -> BarkdError | None:
-        """Last, since a node takes long for it, but even if the rest failed: it needs the chain alone.
+    @property
+    def _is_looking_for_coins(self) -> bool:
+        return self._search is not None and not self._search.done()
 
-        Returns the error if it could not be done.
-        """
-        if (await self._stored_progress()).is_onchain_done:
-            return None
-        try:
-            await self._rescan_onchain()
-        except BarkdError as error:
-            log.warning("recovery: on-chain wallet: %s", chain_text(error))
-            return error
-        await self._save(replace(await self._stored_progress(), is_onchain_done=True))
-        return None
-
-    async def _stored_progress(self) -> Progress:
+    async def _are_coins_owed(self) -> bool:
+        """Whether there is a reason to look for coins since the last time, stored or of this life."""
         async with self._store.read() as tx:
             run = await tx.recovery.run()
-            assert run is not None, "it was begun"
-            return FORMAT.decode(run.payload)
+        is_done = run is None or FORMAT.decode(run.payload).is_onchain_done
+        return not is_done or self._looked_after != self._reasons
+
+    def _look_for_coins(self) -> None:
+        """Let it be done; who looks already does so again if there is a new reason."""
+        if not self._is_looking_for_coins:
+            self._search = asyncio.create_task(self._look_until_done(), name="search for coins")
+            self._search.add_done_callback(_retrieve_search)
+
+    async def _look_until_done(self) -> BarkdError | None:
+        """Returns the error if it could not be done."""
+        while True:
+            reasons = self._reasons
+            try:
+                await self._rescan_onchain()
+            except KnownError as error:
+                log.warning("recovery: on-chain wallet: %s", chain_text(error))
+                failure = OnchainSearchFailed()
+                failure.__cause__ = error
+                async with self._working:
+                    if self._lacks_only_coins:
+                        await self._note_error(failure)
+                return failure
+            async with self._working:
+                self._looked_after = reasons
+                if reasons == self._reasons:
+                    await self._finish()
+                    return None
+
+    async def _wait_for_coins(self, timeout_secs: float | None = None) -> BarkdError | None:
+        """Until nobody looks any more; the error of a look that failed."""
+        if self._search is None:
+            return None
+        done, _ = await asyncio.wait({self._search}, timeout=timeout_secs)
+        return next((task.result() for task in done if not task.cancelled()), None)
+
+    # --- phases
 
     async def _review(self, progress: Progress) -> Progress:
         """What is stored and not in use, and what was left from before."""
@@ -483,3 +543,9 @@ def _retrieve(task: asyncio.Task[None]) -> None:
     """Whoever waits hears of an error; if nobody does, it is in the report."""
     if not task.cancelled():
         task.exception()
+
+
+def _retrieve_search(task: asyncio.Task[BarkdError | None]) -> None:
+    """What the search cannot handle: nobody may be waiting for it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("recovery: the search for on-chain coins broke off", exc_info=error)

@@ -75,6 +75,10 @@ class RecoveryRepository:
         finished_at = self._now if finished else None
         await self._connection.execute(sa.update(run).values(payload=payload, finished_at=finished_at))
 
+    async def amend(self, payload: str) -> None:
+        """As `save`, of a run that may be finished, and stays so."""
+        await self._connection.execute(sa.update(run).values(payload=payload))
+
     # --- what it found
 
     async def put(self, found: Collection[RecoveryEntry]) -> None:

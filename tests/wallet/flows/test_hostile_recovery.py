@@ -259,15 +259,55 @@ async def test_coins_are_looked_for_again_when_the_chain_source_knows_what_it_de
         recovery = recovery_with(again.wallet, again.wallet.server, Denying(), rescan_onchain=look)
         assert found(await run(recovery), RecoveryOutcome.FAILED) == {mine}
         looks.clear()
-        await recovery.retry()
+        await recovery.catch_up()
         assert looks == []
         denies = False
-        await recovery.retry()
+        await recovery.catch_up()
         assert await spendable(again) == {mine}
         assert len(looks) == 1
         for _ in range(2):  # what failed is made up for, once
-            await recovery.retry()
+            await recovery.catch_up()
             assert len(looks) == 2
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["failed", "killed"])
+async def test_coins_that_are_to_be_looked_for_again_are_after_a_restart(
+    net: Net, alice: Owner, fails: bool
+) -> None:
+    """The last look for them failed, or was not over when the daemon was killed."""
+    denies = True
+
+    class Denying:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(alice.wallet.chain, name)
+
+        async def get_tx(self, txid: Txid) -> Any:
+            return None if denies else await alice.wallet.chain.get_tx(txid)
+
+    async def look() -> None:
+        if denies:
+            return
+        if fails:
+            raise ChainUnavailable("it is busy")
+        await asyncio.Event().wait()
+
+    looks: list[str] = []
+
+    async def look_again() -> None:
+        looks.append("look")
+
+    async with reborn(net, alice) as again:
+        recovery = recovery_with(again.wallet, again.wallet.server, Denying(), rescan_onchain=look)
+        finished_at = (await run(recovery)).finished_at
+        denies = False
+        await recovery.retry()
+        await recovery.close()
+        for _ in range(2):
+            restarted = recovery_with(again.wallet, again.wallet.server, rescan_onchain=look_again)
+            await restarted.catch_up()
+            assert len(looks) == 1
+            assert (await restarted.report()).finished_at == finished_at is not None
+            await restarted.close()
 
 
 @pytest.mark.parametrize("server_settings", [ServerSettings(), ServerSettings(emulate=Emulation.V0_6)])

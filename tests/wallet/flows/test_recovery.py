@@ -1,5 +1,6 @@
 """A wallet that has nothing left but its words finds its VTXOs again, and only those."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -231,3 +232,37 @@ async def test_neither_vtxos_nor_the_mailbox_wait_for_coins(net: Net, alice: Own
         assert await recovery.is_mailbox_blocked()
         await recovery.resume()
         assert found == [(await alice.spendable_sat(), False)]
+
+
+async def test_vtxos_are_tried_again_while_somebody_still_looks_for_coins(net: Net, alice: Owner) -> None:
+    """The server was away when the recovery began; the node takes an hour for the coins."""
+    looks: list[str] = []
+    is_over = asyncio.Event()
+
+    async def look() -> None:
+        looks.append("look")
+        await is_over.wait()
+
+    async with reborn(net, alice) as again:
+        recovery = recovery_with(again.wallet, again.wallet.server, rescan_onchain=look)
+        async with again.wallet.store.transaction() as tx:  # as with a node, which has not looked yet
+            await tx.recovery.begin(FORMAT.encode(Progress()))
+        net.fault("ReadMailbox", kind="error", code="UNAVAILABLE", count=None)
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                with pytest.raises(RecoveryInterrupted):
+                    await recovery.tick()
+        assert await recovery.is_mailbox_blocked()
+        net.honest()
+        async with asyncio.timeout(60):
+            await recovery.tick()
+        assert await spendable(again) == await spendable(alice)
+        assert not await recovery.is_mailbox_blocked()
+        report = await recovery.report()
+        assert (report.finished_at, report.error) == (None, None)
+        is_over.set()
+        await recovery.resume()
+        report = await recovery.report()
+        assert report.is_complete
+        assert looks == ["look"]
+        await recovery.close()
