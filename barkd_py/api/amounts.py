@@ -113,6 +113,11 @@ def _read_digits(digits: str, decimals_max: int, sign_length: int) -> int:
                 decimals += 1
         elif character == "." and decimals is None:
             decimals = 0
+        elif character == ".":
+            raise BadAmount(
+                "invalid amount: invalid character in the input: "
+                "there is more than one decimal separator (dot) in the input"
+            )
         else:
             raise BadAmount(
                 "invalid amount: invalid character in the input: "

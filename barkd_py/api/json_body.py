@@ -16,7 +16,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -36,6 +36,13 @@ from barkd_py.api.json_shapes import (
 from barkd_py.api.json_text import Problem, Text
 
 M = TypeVar("M", bound=BaseModel)
+
+_VARIANTS: Final = {
+    "EsploraConfig": "ChainSourceConfig::Esplora",
+    "BitcoindConfig": "ChainSourceConfig::Bitcoind",
+    "CookieFile": "BitcoindAuth::Cookie",
+    "UserPass": "BitcoindAuth::UserPass",
+}
 
 
 class BodyRejected(Exception):
@@ -97,9 +104,14 @@ class Unsigned:
     bits: Literal[32, 64] = field(default=64)
 
 
+@dataclass(frozen=True, slots=True)
+class MayEnd:
+    """Marks a field that an array of the fields in their order may end before."""
+
+
 @cache
 def _compile_model(model: type[BaseModel]) -> StructShape:
-    return StructShape(model.__name__, _fields(model))
+    return StructShape(f"struct {model.__name__}", _fields(model))
 
 
 def _fields(model: type[BaseModel]) -> dict[str, Field]:
@@ -108,6 +120,7 @@ def _fields(model: type[BaseModel]) -> dict[str, Field]:
             _compile(info.annotation, tuple(info.metadata)),
             info.is_required(),
             None if info.is_required() else info.get_default(call_default_factory=True),
+            any(isinstance(mark, MayEnd) for mark in info.metadata),
         )
         for name, info in model.model_fields.items()
     }
@@ -134,7 +147,13 @@ def _compile(annotation: Any, metadata: tuple[Any, ...]) -> Shape:
         return EnumShape({member.value: member for member in annotation})
     assert isinstance(annotation, type)
     assert issubclass(annotation, BaseModel)
-    return StructShape(annotation.__name__, _fields(annotation), annotation)
+    return StructShape(_called(annotation), _fields(annotation), annotation)
+
+
+def _called(model: type[BaseModel]) -> str:
+    """What barkd calls a part of a body: alternatives are named after the choice."""
+    name = model.__name__
+    return f"struct variant {_VARIANTS[name]}" if name in _VARIANTS else f"struct {name}"
 
 
 def _choice(options: list[Any]) -> ChoiceShape:

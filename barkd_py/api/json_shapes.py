@@ -4,8 +4,9 @@ The first thing that is wrong decides. A number has to be one (`1000.0`, `"1000"
 key may come once. Source: protocol sheet 07 §1.3.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final, Literal, Protocol
 
 from pydantic import BaseModel
@@ -36,10 +37,18 @@ def _unexpected(text: Text, expected: str) -> Problem:
         case int(value):
             found = f"integer `{value}`"
         case float(value):
-            found = f"floating point `{value!r}`"
+            found = f"floating point `{_float_text(value)}`"
         case value:
             found = f"string {_quoted(str(value))}"
     return text.wrong(f"invalid type: {found}, expected {expected}")
+
+
+def _float_text(value: float) -> str:
+    """The shortest, with an exponent where barkd writes one: `0.00001`, `1e-6`, `1e+16`."""
+    text = repr(value)
+    if text.endswith("e-05"):
+        return f"{Decimal(text):f}"
+    return text.replace("e-0", "e-")
 
 
 def _quoted(value: str) -> str:
@@ -76,7 +85,7 @@ class UnsignedShape:
             raise _unexpected(text, f"u{self.bits}")
         value = text.number()
         if isinstance(value, float):
-            raise text.wrong(f"invalid type: floating point `{value!r}`, expected u{self.bits}")
+            raise text.wrong(f"invalid type: floating point `{_float_text(value)}`, expected u{self.bits}")
         if not 0 <= value < 1 << self.bits:
             raise text.wrong(f"invalid value: integer `{value}`, expected u{self.bits}")
         return value
@@ -114,16 +123,25 @@ class ListShape:
 
 @dataclass(frozen=True, slots=True)
 class EnumShape:
-    """One of some strings."""
+    """One of some strings; or an object with that string as its only key, and null as its value."""
 
     values: Mapping[str, Any]
 
     def read(self, text: Text) -> Any:
-        if text.skip_space() != 0x22:
+        byte = text.skip_space()
+        if byte == 0x7B:
+            return _only_entry(text, self.values, self._nothing)
+        if byte != 0x22:
             raise _not_a_variant(text)
         name = text.string()
         if name not in self.values:
             raise text.wrong(_unknown_variant(name, self.values))
+        return self.values[name]
+
+    def _nothing(self, name: str, text: Text) -> Any:
+        if text.skip_space() != 0x6E:
+            raise _unexpected(text, "unit")
+        text.word(b"null")
         return self.values[name]
 
 
@@ -140,28 +158,41 @@ class ChoiceShape:
             name = text.string()
             if name not in self.variants:
                 raise text.wrong(_unknown_variant(name, self.variants))
-            raise text.wrong("invalid type: unit variant, expected newtype variant")
-        text.index += 1
-        if text.skip_space() == 0x7D:
-            raise text.problem_here("expected value")
-        name = text.key()
-        if name not in self.variants:
-            raise text.wrong(_unknown_variant(name, self.variants))
-        text.colon()
-        model, shape = self.variants[name]
-        try:
-            value = shape.read(text)
-        except Problem as problem:
+            if text.skip_space() == 0x7D:  # the place that is named is behind the object that this is in
+                text.index += 1
+            problem = text.wrong("invalid type: unit variant, expected struct variant")
             problem.path.append(name)
-            raise
-        byte = text.skip_space()
-        if byte is None:
-            raise text.problem_behind("EOF while parsing an object")
-        if byte != 0x7D:
-            raise text.problem_behind("expected value")
-        text.index += 1
+            raise problem
+        chosen: BaseModel = _only_entry(text, self.variants, self._variant)
+        return chosen
+
+    def _variant(self, name: str, text: Text) -> Any:
+        model, shape = self.variants[name]
         (field_name,) = model.model_fields
-        return model.model_construct(**{field_name: value})
+        return model.model_construct(**{field_name: shape.read(text)})
+
+
+def _only_entry(text: Text, known: Mapping[str, object], read: Callable[[str, Text], Any]) -> Any:
+    """An object with one key, of which the brace has been seen. read: its value."""
+    text.index += 1
+    if text.skip_space() == 0x7D:
+        raise text.problem_here("expected value")
+    name = text.key()
+    if name not in known:
+        raise text.wrong(_unknown_variant(name, known))
+    text.colon()
+    try:
+        value = read(name, text)
+    except Problem as problem:
+        problem.path.append(name)
+        raise
+    byte = text.skip_space()
+    if byte is None:
+        raise text.problem_behind("EOF while parsing an object")
+    if byte != 0x7D:
+        raise text.problem_behind("expected value")
+    text.index += 1
+    return value
 
 
 def _not_a_variant(text: Text) -> Problem:
@@ -187,11 +218,16 @@ class Field:
     shape: Shape
     required: bool
     default: Any
+    may_end: bool
+    """Whether an array of the fields in order may end before this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class StructShape:
-    """An object with known keys; others are passed over."""
+    """An object with known keys; others are passed over.
+
+    name: what complaints call it, `struct Name`.
+    """
 
     name: str
     fields: Mapping[str, Field]
@@ -229,7 +265,7 @@ class StructShape:
 
     def _positional(self, text: Text) -> Any:
         """An array of the fields in order, which barkd takes as well."""
-        expected = f"struct {self.name}"
+        expected = self.name
         if text.peek() != 0x5B:
             raise _unexpected(text, expected)
         text.index += 1
@@ -237,6 +273,10 @@ class StructShape:
         for position, (key, known) in enumerate(self.fields.items()):
             if not text.next_in(0x5D, first=position == 0):
                 text.index += 1
+                left_out = {key: known for key, known in self.fields.items() if key not in values}
+                if all(known.may_end for known in left_out.values()):
+                    values |= {key: known.default for key, known in left_out.items()}
+                    return values if self.model is None else self.model.model_construct(**values)
                 count = len(self.fields)
                 plural = "element" if count == 1 else "elements"
                 raise text.wrong(f"invalid length {position}, expected {expected} with {count} {plural}")
@@ -246,7 +286,7 @@ class StructShape:
                 problem.path.append(f"[{position}]")
                 raise
         if text.next_in(0x5D, first=not self.fields):
-            raise text.problem_behind("trailing characters")
+            raise text.problem_here("trailing characters")
         text.index += 1
         return values if self.model is None else self.model.model_construct(**values)
 

@@ -12,7 +12,7 @@ from bitcoin.base58 import encode as base58_encode
 from barkd_py.bitcoin.hashes import sha256d
 from barkd_py.bitcoin.script import ScriptType, script_type
 from barkd_py.bitcoin.units import Network
-from barkd_py.errors import BarkdError, InvalidInput
+from barkd_py.errors import InvalidInput
 
 CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _CHARSET_INDEX = {character: index for index, character in enumerate(CHARSET)}
@@ -69,7 +69,7 @@ def bech32_encode(hrp: str, symbols: Sequence[int], constant: int) -> str:
 
 def bech32_split(text: str) -> tuple[str, list[int]] | None:
     """The lower-case human readable part and the symbols with the checksum; None if malformed."""
-    if text.lower() != text and text.upper() != text:
+    if not text.isascii() or (text.lower() != text and text.upper() != text):
         return None
     hrp, separator, data = text.lower().rpartition("1")
     if not separator or not hrp or any(not 33 <= ord(character) <= 126 for character in hrp):
@@ -100,9 +100,11 @@ def to_8_bits(symbols: Sequence[int]) -> tuple[bytes, int, int]:
 
 def parse_address(text: str, network: Network) -> bytes:
     """The output script of an address. Raises InvalidAddress, or WrongNetworkAddress."""
-    lower = text.lower()
-    if any(lower.startswith(hrp + "1") for hrp in _HRPS):
-        hrp, script = _parse_segwit(text)
+    segwit = _parse_segwit(text)
+    if segwit is not None:
+        hrp, script = segwit
+        if hrp not in _HRPS:
+            raise _invalid("tried to parse an unknown hrp", f"unknown hrp: {hrp}")
         if hrp != network.onchain_hrp:
             raise WrongNetworkAddress(text, network)
         return script
@@ -137,68 +139,69 @@ def _future_witness_address(script: bytes, hrp: str) -> str | None:
     return bech32_encode(hrp, [script[0] - 0x50, *to_5_bits(script[2:])], BECH32M_CONST)
 
 
-def _parse_segwit(text: str) -> tuple[str, bytes]:
+def _parse_segwit(text: str) -> tuple[str, bytes] | None:
+    """The human readable part in lower case, and the script; None for what is no segwit address."""
     split = bech32_split(text)
     if split is None or len(text) > 90:
-        raise _bech32_error("parsing failed")
+        return None
     hrp, symbols = split
-    if len(symbols) < 7:
-        raise _bech32_error("no valid bech32 or bech32m checksum")
+    if len(symbols) < 7 or symbols[0] > 16:
+        return None
     version = symbols[0]
     constant = bech32_polymod([*bech32_hrp_expand(hrp), *symbols])
-    if version > 16 or constant not in (_BECH32_CONST, BECH32M_CONST):
-        raise _bech32_error("no valid bech32 or bech32m checksum")
-    if (constant == _BECH32_CONST) != (version == 0):
-        raise _bech32_error("invalid checksum for this witness version")
+    if constant != (_BECH32_CONST if version == 0 else BECH32M_CONST):
+        return None
     program, left_over, padding = to_8_bits(symbols[1:-6])
-    if left_over > 4 or padding:
-        raise _bech32_error("invalid padding")
-    allowed = (20, 32) if version == 0 else range(2, 41)
-    if len(program) not in allowed:
-        raise _bech32_error("invalid witness program length")
+    if left_over > 4 or padding or len(program) not in ((20, 32) if version == 0 else range(2, 41)):
+        return None
     opcode = 0 if version == 0 else 0x50 + version
     return hrp, bytes((opcode, len(program))) + program
 
 
-def _bech32_error(detail: str) -> InvalidAddress:
-    error = InvalidAddress("bech32 error")
-    error.__cause__ = BarkdError(detail)
-    return error
-
-
 def _parse_base58(text: str) -> tuple[bool, bytes]:
-    if len(text) > 50:
-        raise _base58_error(f"legacy address base58 string too long: {len(text)} characters, max 50 allowed")
-    try:
-        data = bytes(base58_decode(text))
-    except InvalidBase58Error:
-        invalid = next(c for c in text if c not in _BASE58_ALPHABET)
-        raise _base58_error(f"decode: invalid base58 character {ord(invalid):#x}") from None
-    if len(data) < 4:
-        raise _base58_error(
-            "too short: base58 decoded data was not long enough, must be at least 4 byte: " + str(len(data))
-        )
-    payload, checksum = data[:-4], data[-4:]
-    if sha256d(payload)[:4] != checksum:
-        raise _base58_error("incorrect: base58ck checksum mismatch")
+    length = len(text.encode(errors="replace"))
+    if length > 50:
+        problem = f"legacy address is too long: {length} (max 50 characters)"
+        raise _invalid("legacy address base58 string", problem)
+    payload = _checked_base58(text)
     if len(payload) != 21:
-        raise _base58_error(f"legacy address base58 data has invalid length: {len(payload)}, expected 21")
+        problem = f"decoded base58 data was an invalid length: {length} (expected 21)"
+        raise _invalid("legacy address base58 data", problem)
     version, body = payload[0], payload[1:]
     for is_mainnet in (True, False):
         if version == _P2PKH_VERSION[is_mainnet]:
             return is_mainnet, b"\x76\xa9\x14" + body + b"\x88\xac"
         if version == _P2SH_VERSION[is_mainnet]:
             return is_mainnet, b"\xa9\x14" + body + b"\x87"
-    raise _base58_error(f"legacy address base58 prefix is unknown: {version}")
+    problem = f"invalid legacy address prefix in decoded base58 data {version}"
+    raise _invalid("legacy address base58 prefix", problem)
 
 
-_BASE58_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+def _checked_base58(text: str) -> bytes:
+    """The data without its checksum."""
+    try:
+        data = bytes(base58_decode(text))
+    except InvalidBase58Error:
+        invalid = next(byte for byte in text.encode(errors="replace") if byte not in _BASE58_ALPHABET)
+        problem = f"decode: invalid base58 character {invalid:#x}"
+        raise _invalid("base58 error", problem) from None
+    if len(data) < 4:
+        problem = f"base58 decoded data was not long enough, must be at least 4 byte: {len(data)}"
+        raise _invalid("base58 error", f"too short: {problem}")
+    payload, checksum = data[:-4], data[-4:]
+    expected = sha256d(payload)[:4]
+    if checksum != expected:
+        was, wanted = (int.from_bytes(part, "little") for part in (checksum, expected))
+        problem = f"base58 checksum {was:#x} does not match expected {wanted:#x}"
+        raise _invalid("base58 error", f"incorrect checksum: {problem}")
+    return payload
 
 
-def _base58_error(detail: str) -> InvalidAddress:
-    error = InvalidAddress("base58 error")
-    error.__cause__ = BarkdError(detail)
-    return error
+_BASE58_ALPHABET = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+
+def _invalid(what: str, problem: str) -> InvalidAddress:
+    return InvalidAddress(f"{what}: {problem}")
 
 
 def _base58check(version: int, body: bytes) -> str:

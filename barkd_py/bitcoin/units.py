@@ -76,9 +76,10 @@ class FeeRate:
     @classmethod
     def from_sat_per_vb(cls, sat_per_vb: float) -> "FeeRate":
         """From a decimal that a person wrote. Raises ValueError if not finite, or negative after rounding."""
-        if not math.isfinite(sat_per_vb):
+        exact = sat_per_vb * 250
+        if not math.isfinite(exact):
             raise ValueError("fee rate is not a finite number")
-        sat_per_kwu = math.ceil(sat_per_vb * 250)
+        sat_per_kwu = math.ceil(exact)
         if sat_per_kwu < 0:
             raise ValueError("fee rate is negative")
         if sat_per_kwu > _MAX_SAT_PER_KWU:

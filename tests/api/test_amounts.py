@@ -69,6 +69,8 @@ BELOW_ONE = TOO_PRECISE + "the amount is less than 1 satoshi but it's not zero"
         ("1 µBTC", "invalid denomination: denomination parse error"),
         ("1  sat", "invalid denomination: denomination parse error"),
         (" sat", "invalid amount: the input has too few digits: the input is empty"),
+        ("1.2.3 BTC", "invalid amount: invalid character in the input: "
+         "there is more than one decimal separator (dot) in the input"),
         ("99999999999999999999 sat",
          "invalid amount: amount out of range: the amount is greater than 18446744073709551615"),
         ("184467440737.09551616 BTC",

@@ -131,6 +131,17 @@ def test_a_positional_body_is_read_in_the_order_of_the_fields() -> None:
     assert read_model(Numbers, b"[1, 2]") == Numbers(wide=1, narrow=2)
 
 
+def test_a_positional_body_may_end_before_some_fields() -> None:
+    request = read_model(SendRequest, b'["x",1,null]')
+    assert (request.amount_sat, request.comment, request.retry_for_secs) == (1, None, None)
+    with pytest.raises(BodyRejected, match="invalid length 2, expected struct SendRequest with 4 elements"):
+        read_model(SendRequest, b'["x",1]')
+
+
+def test_a_word_may_be_the_only_key_of_an_object() -> None:
+    assert read_model(CreateWalletRequest, b'{"network":{"regtest":null}}').network.value == "regtest"
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -147,6 +158,7 @@ def test_a_positional_body_is_read_in_the_order_of_the_fields() -> None:
             "a: control character (\\u0000-\\u001F) found while parsing a string at line 1 column 7",
         ),
         (b'{"wide":"\\udc00"}', "wide: lone leading surrogate in hex escape at line 1 column 15"),
+        (b"[1,2,3]", "trailing characters at line 1 column 6"),
         (b'{"a":[1,]}', "a: expected value at line 1 column 9"),
         (b'{"a":[1 2]}', "a: expected `,` or `]` at line 1 column 9"),
         (b'{\n"a":tru}', "a: expected ident at line 2 column 8"),
@@ -167,6 +179,9 @@ def test_text_that_is_no_json_is_a_400(body: bytes, text: str) -> None:
         (b'{"wide":1,"wide":1}', "duplicate field `wide` at line 1 column 16"),
         (b'{"wide":"a\\"b"}', 'wide: invalid type: string "a\\"b", expected u64 at line 1 column 14'),
         (b'{"wide":[1]}', "wide: invalid type: sequence, expected u64 at line 1 column 8"),
+        (b'{"wide":1e-5}', "wide: invalid type: floating point `0.00001`, expected u64 at line 1 column 12"),
+        (b'{"wide":1e-6}', "wide: invalid type: floating point `1e-6`, expected u64 at line 1 column 12"),
+        (b'{"wide":1e16}', "wide: invalid type: floating point `1e+16`, expected u64 at line 1 column 12"),
         (b'{"wide":-0}', "wide: invalid type: floating point `-0.0`, expected u64 at line 1 column 10"),
         (b"[1]", "invalid length 1, expected struct Numbers with 2 elements at line 1 column 3"),
     ],
@@ -178,6 +193,39 @@ def test_json_of_the_wrong_shape_is_a_422(body: bytes, text: str) -> None:
         422,
         f"Failed to deserialize the JSON body into the target type: {text}",
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            '"network":{"regtest":5}',
+            "network.regtest: invalid type: integer `5`, expected unit at line 1 column 23",
+        ),
+        (
+            '"chain_source":"esplora"',
+            "chain_source.esplora: invalid type: unit variant, expected struct variant at line 1 column 26",
+        ),
+        (
+            '"chain_source":"esplora","network":"regtest"',
+            "chain_source.esplora: invalid type: unit variant, expected struct variant at line 1 column 25",
+        ),
+        (
+            '"chain_source":{"esplora":[]}',
+            "chain_source.esplora: invalid length 0, "
+            "expected struct variant ChainSourceConfig::Esplora with 1 element at line 1 column 29",
+        ),
+        (
+            '"chain_source":{"bitcoind":{"bitcoind":"x","bitcoind_auth":{"cookie":5}}}',
+            "chain_source.bitcoind.bitcoind_auth.cookie: "
+            "invalid type: integer `5`, expected struct variant BitcoindAuth::Cookie at line 1 column 71",
+        ),
+    ],
+)
+def test_choices_are_called_what_barkd_calls_them(fields: str, text: str) -> None:
+    with pytest.raises(BodyRejected) as refused:
+        read_model(CreateWalletRequest, f"{{{fields}}}".encode())
+    assert refused.value.text == f"Failed to deserialize the JSON body into the target type: {text}"
 
 
 def test_surrogate_pairs_make_one_character() -> None:

@@ -214,6 +214,15 @@ async def test_every_kind_of_payment_method_may_be_asked_for(api: RunningApi, ki
     assert (answer.status_code, answer.json()) == (200, [])
 
 
+async def test_a_script_of_half_a_byte_is_refused(api: RunningApi) -> None:
+    answer = await api.http.get("/api/v1/history", params={"type": "output-script", "value": "000"})
+    assert (answer.status_code, answer.json()["message"]) == (
+        400,
+        "bad request: invalid payment method: invalid output script hex: "
+        "odd length, failed to create bytes from hex: odd hex string length 3",
+    )
+
+
 # --- message
 
 

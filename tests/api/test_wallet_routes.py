@@ -146,6 +146,23 @@ async def test_import_of_a_damaged_vtxo_names_the_damage(api: RunningApi, full_v
     assert answer.json()["message"].startswith("bad request: invalid vtxo hex: I/O error: ")
 
 
+@pytest.mark.parametrize(
+    ("behind", "problem"),
+    [
+        ("zz", "invalid protocol encoding: trailing bytes"),
+        ("é", "invalid protocol encoding: trailing bytes"),
+        ("z", "I/O error: odd hex string length {length}: odd hex string length {length}"),
+    ],
+)
+async def test_what_is_no_hex_is_where_a_vtxo_ends(
+    api: RunningApi, full_vtxo: Vtxo, behind: str, problem: str
+) -> None:
+    text = full_vtxo.encode().hex() + behind
+    answer = await api.http.post("/api/v1/wallet/import-vtxo", json={"vtxos": [text]})
+    expected = f"bad request: invalid vtxo hex: {problem.format(length=len(text))}"
+    assert (answer.status_code, answer.json()["message"]) == (400, expected)
+
+
 # --- send
 
 

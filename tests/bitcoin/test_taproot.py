@@ -163,13 +163,52 @@ def test_malformed_addresses_are_refused(address: str) -> None:
         parse_address(address, Network.MAINNET)
 
 
-def test_too_short_base58_text_is_upstreams() -> None:
-    """Source: sheet 07 §2.3."""
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("z", "base58 error: too short: base58 decoded data was not long enough, must be at least 4 byte: 1"),
+        ("é", "base58 error: decode: invalid base58 character 0xc3"),
+        # What is no segwit address is read as an old one.
+        (
+            "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt08q",
+            "base58 error: decode: invalid base58 character 0x30",
+        ),
+        (
+            "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN3",
+            "base58 error: incorrect checksum: base58 checksum 0x6c7615f4 does not match expected 0x6b7615f4",
+        ),
+        (
+            "bcrt1",
+            "base58 error: incorrect checksum: base58 checksum 0xabf5917 does not match expected 0xe2e0f65d",
+        ),
+        ("1" * 51, "legacy address base58 string: legacy address is too long: 51 (max 50 characters)"),
+        (
+            "B7wD3ifuXr1KPZeWtUD84goxhi8Jvb3mZ",
+            "legacy address base58 data: decoded base58 data was an invalid length: 33 (expected 21)",
+        ),
+        (
+            "F5vRLkGpuS5p1eW14HnHKk2V2LwJJ5qbLH",
+            "legacy address base58 prefix: invalid legacy address prefix in decoded base58 data 35",
+        ),
+        (
+            "XX1QQYQSZQGPQYQSZQGPQYQSZQGPQYQSZQGPGAHTYU",
+            "tried to parse an unknown hrp: unknown hrp: xx",
+        ),
+    ],
+)
+def test_what_barkd_says_to_malformed_addresses(address: str, text: str) -> None:
+    """Source: answers of barkd 0.8.0, which the side-by-side comparison asks for."""
     with pytest.raises(InvalidAddress) as caught:
-        parse_address("z", Network.REGTEST)
-    assert chain_text(caught.value) == (
-        "base58 error: too short: base58 decoded data was not long enough, must be at least 4 byte: 1"
-    )
+        parse_address(address, Network.REGTEST)
+    assert chain_text(caught.value) == text
+
+
+def test_capitals_of_other_alphabets_are_no_letters_of_an_address() -> None:
+    """U+212A becomes a `k` in lower case, and stays what it is in upper case."""
+    good = "BCRT1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KYGT080"
+    assert parse_address(good, Network.REGTEST)
+    with pytest.raises(InvalidAddress):
+        parse_address(good.replace("K", "\u212a"), Network.REGTEST)
 
 
 @pytest.mark.parametrize(

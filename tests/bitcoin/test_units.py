@@ -43,7 +43,7 @@ def test_decimal_rates_are_rounded_up(sat_per_vb: float, sat_per_kwu: int) -> No
     assert FeeRate.from_sat_per_vb(sat_per_vb) == FeeRate(sat_per_kwu)
 
 
-@pytest.mark.parametrize("sat_per_vb", [-1.0, -0.004, math.nan, math.inf, -math.inf, 1e300])
+@pytest.mark.parametrize("sat_per_vb", [-1.0, -0.004, math.nan, math.inf, -math.inf, 1e300, 1e308])
 def test_impossible_rates_are_refused(sat_per_vb: float) -> None:
     with pytest.raises(ValueError, match="fee rate"):
         FeeRate.from_sat_per_vb(sat_per_vb)

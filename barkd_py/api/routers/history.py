@@ -97,8 +97,11 @@ def _parse_method(kind: str, value: str, network: Network) -> PaymentMethod:
                 problem = f"invalid bitcoin address: {chain_text(error)}"
         case PaymentMethodKind.OUTPUT_SCRIPT:
             bad = re.search("[^0-9a-fA-F]", value)
-            if len(value) % 2:
-                problem = f"invalid output script hex: odd hex string length {len(value)}"
+            if len(value.encode()) % 2:
+                problem = (
+                    "invalid output script hex: odd length, failed to create bytes from hex: "
+                    f"odd hex string length {len(value.encode())}"
+                )
             elif bad is not None:
                 problem = (
                     "invalid output script hex: invalid char, failed to create bytes from hex: "

@@ -1,6 +1,7 @@
 """Tag `wallet`: the wallet itself, its addresses and VTXOs, payments."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
 from fastapi import Query
 from pydantic_core import to_json
@@ -48,6 +49,7 @@ from barkd_py.wallet.payments.request import (
 
 router = new_router("/wallet", "wallet")
 
+_HEX: Final = re.compile("(?:[0-9a-fA-F]{2})*")
 _NO_DESTINATION = (
     "Argument is not a valid destination. Supported are: Ark addresses, BOLT-11 invoices, "
     "BOLT-12 offers, Lightning addresses and LNURL"
@@ -257,17 +259,20 @@ async def import_vtxo(body: schemas.ImportVtxoRequest, wallet: Wallet, contract:
 
 
 def _parse_vtxo(text: str) -> Vtxo:
-    """Upstream reads hex and content in one go, so its text for both is that of a failed read."""
-    if len(text) % 2:
-        problem = f"odd hex string length {len(text)}"
+    """As by barkd, hex and content are read in one go: what is no hex is where the text ends."""
+    length = len(text.encode(errors="replace"))
+    if length % 2:
+        problem = f"odd hex string length {length}"
         raise BadRequest(f"invalid vtxo hex: I/O error: {problem}: {problem}")
+    hexadecimal = _HEX.match(text)
+    assert hexadecimal is not None
     try:
-        return Vtxo.decode_hex(text)
+        vtxo = Vtxo.decode_hex(hexadecimal[0])
     except DecodeError as error:
         raise BadRequest("invalid vtxo hex") from error
-    except ValueError:
-        problem = "failed to fill whole buffer"
-        raise BadRequest(f"invalid vtxo hex: I/O error: {problem}: {problem}") from None
+    if hexadecimal[0] != text:
+        raise BadRequest("invalid vtxo hex: invalid protocol encoding: trailing bytes")
+    return vtxo
 
 
 # --- history, under its old names

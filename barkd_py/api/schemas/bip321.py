@@ -1,6 +1,6 @@
 """Tag `wallet`: URIs of BIP-321."""
 
-from barkd_py.api.schemas.common import U64, Schema
+from barkd_py.api.schemas.common import FlagOrEnd, Schema, TextOrEnd, U64OrEnd
 
 
 class Bip321UriQuery(Schema):
@@ -9,11 +9,11 @@ class Bip321UriQuery(Schema):
 
 
 class Bip321UriRequest(Schema):
-    amount_sat: U64 | None = None
+    amount_sat: U64OrEnd = None
     """With an amount there is an invoice, too."""
-    onchain: bool | None = None
-    label: str | None = None
-    message: str | None = None
+    onchain: FlagOrEnd = None
+    label: TextOrEnd = None
+    message: TextOrEnd = None
 
 
 class Bip321UriResponse(Schema):

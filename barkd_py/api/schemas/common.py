@@ -4,11 +4,17 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from barkd_py.api.json_body import Unsigned
+from barkd_py.api.json_body import MayEnd, Unsigned
 
 U32 = Annotated[int, Unsigned(32), Field(ge=0, json_schema_extra={"format": "int32"})]
 U64 = Annotated[int, Unsigned(64), Field(ge=0, json_schema_extra={"format": "int64"})]
 I64 = Annotated[int, Field(json_schema_extra={"format": "int64"})]
+U32OrEnd = Annotated[U32 | None, MayEnd()]
+U64OrEnd = Annotated[U64 | None, MayEnd()]
+TextOrEnd = Annotated[str | None, MayEnd()]
+FlagOrEnd = Annotated[bool | None, MayEnd()]
+SwitchOrEnd = Annotated[bool, MayEnd()]
+"""What a request may leave out, even one that is an array of its fields."""
 U16 = Annotated[int, Unsigned(32), Field(ge=0, json_schema_extra={"format": "int32"})]
 
 

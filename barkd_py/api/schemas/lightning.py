@@ -1,6 +1,6 @@
 """Tag `lightning`: payments that go out."""
 
-from barkd_py.api.schemas.common import U64, Schema
+from barkd_py.api.schemas.common import U64, Schema, U64OrEnd
 
 
 class LightningPayRequest(Schema):
@@ -10,7 +10,7 @@ class LightningPayRequest(Schema):
     """Required where the destination names no amount."""
     comment: str | None = None
     """For Lightning addresses and LNURLs."""
-    retry_for_secs: U64 | None = None
+    retry_for_secs: U64OrEnd = None
     """How long the Ark server may look for a route; it has a maximum, and a default."""
 
 

@@ -1,14 +1,14 @@
 """Tag `lightning`: payments that come in."""
 
-from barkd_py.api.schemas.common import U64, Schema
+from barkd_py.api.schemas.common import U64, Schema, TextOrEnd
 from barkd_py.api.schemas.wallet import WalletVtxoInfo
 
 
 class LightningInvoiceRequest(Schema):
     amount_sat: U64
     """What the payer pays; the server keeps its fee of it."""
-    description: str | None = None
-    token: str | None = None
+    description: TextOrEnd = None
+    token: TextOrEnd = None
     """For a server that wants to see one from a wallet without VTXOs."""
 
 
@@ -16,7 +16,7 @@ class LightningInvoiceForAddressRequest(Schema):
     amount_sat: U64
     address: str
     """The Ark address that gets the money."""
-    description: str | None = None
+    description: TextOrEnd = None
 
 
 class InvoiceInfo(Schema):

@@ -88,9 +88,9 @@ class PendingRoundInfo(Schema):
 
 
 class OffboardVtxosRequest(Schema):
-    vtxos: list[str]
     address: str | None = None
     """A new address of the on-chain wallet unless given."""
+    vtxos: list[str]
 
 
 class OffboardAllRequest(Schema):

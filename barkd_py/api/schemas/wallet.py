@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from barkd_py.api.schemas.common import U16, U32, U64, Schema
+from barkd_py.api.schemas.common import U16, U32, U64, Schema, SwitchOrEnd, U32OrEnd, U64OrEnd
 
 # --- requests
 
@@ -55,14 +55,14 @@ class EsploraChainSource(Schema):
 
 
 class CreateWalletRequest(Schema):
-    network: BarkNetwork
     ark_server: str | None = None
     ark_server_access_token: str | None = Field(default=None, json_schema_extra={"deprecated": True})
     chain_source: BitcoindChainSource | EsploraChainSource | None = None
     mnemonic: str | None = None
+    network: BarkNetwork
     birthday_height: U32 | None = None
-    gap_limit: U32 | None = None
-    force: bool = False
+    gap_limit: U32OrEnd = None
+    force: SwitchOrEnd = False
 
 
 class WalletDeleteRequest(Schema):
@@ -74,14 +74,14 @@ class SendRequest(Schema):
     destination: str
     amount_sat: U64 | None = None
     comment: str | None = None
-    retry_for_secs: U64 | None = None
+    retry_for_secs: U64OrEnd = None
 
 
 class ImportVtxoRequest(Schema):
     vtxos: list[str]
-    gap_limit: U32 | None = None
-    skip_status_check: bool = False
-    allow_partial: bool = False
+    gap_limit: U32OrEnd = None
+    skip_status_check: SwitchOrEnd = False
+    allow_partial: SwitchOrEnd = False
 
 
 class VtxosQuery(Schema):
