@@ -14,25 +14,27 @@ from dataclasses import dataclass
 from barkd_py.bitcoin.address import bech32_split, to_8_bits
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tlv import MalformedTlv, TlvRecord, read_tlv_stream, read_truncated_u64
+from barkd_py.bitcoin.units import MAX_MONEY_SAT
 from barkd_py.errors import InvalidInput
 
-MAX_VALUE_MSAT = 21_000_000 * 100_000_000 * 1000
+MAX_VALUE_MSAT = MAX_MONEY_SAT * 1000
 
 _OFFER_TYPES = range(1, 80)
 _EXPERIMENTAL_TYPES = range(1_000_000_000, 2_000_000_000)
 
-_CHAINS = 2
-_METADATA = 4
-_CURRENCY = 6
-_AMOUNT = 8
-_DESCRIPTION = 10
-_FEATURES = 12
-_ABSOLUTE_EXPIRY = 14
-_PATHS = 16
-_ISSUER = 18
-_QUANTITY_MAX = 20
-_ISSUER_ID = 22
-_KNOWN = frozenset(range(_CHAINS, _ISSUER_ID + 1, 2))
+# The types of records.
+CHAINS = 2
+METADATA = 4
+CURRENCY = 6
+AMOUNT = 8
+DESCRIPTION = 10
+FEATURES = 12
+ABSOLUTE_EXPIRY = 14
+PATHS = 16
+ISSUER = 18
+QUANTITY_MAX = 20
+ISSUER_ID = 22
+_KNOWN = frozenset(range(CHAINS, ISSUER_ID + 1, 2))
 
 
 class InvalidOffer(InvalidInput):
@@ -67,25 +69,25 @@ class Offer:
         data = bech32_data(text, "lno")
         stream = _stream(data)
         records = {record.type: record.value for record in stream if record.type in _KNOWN}
-        currency = _currency(records.get(_CURRENCY))
-        amount = _amount(records.get(_AMOUNT), currency)
-        description = _text(records.get(_DESCRIPTION))
+        currency = _currency(records.get(CURRENCY))
+        amount = _amount(records.get(AMOUNT), currency)
+        description = _text(records.get(DESCRIPTION))
         if amount is not None and description is None:
             raise InvalidOffer("offer has an amount but no description")
         path_ends = _path_ends(records)
-        _check_features(records.get(_FEATURES, b""))
-        for kind in (_ABSOLUTE_EXPIRY, _QUANTITY_MAX):
+        _check_features(records.get(FEATURES, b""))
+        for kind in (ABSOLUTE_EXPIRY, QUANTITY_MAX):
             _truncated_u64(records.get(kind))
         return cls(
             text=text,
             data=data,
-            chains=_chains(records.get(_CHAINS)),
+            chains=_chains(records.get(CHAINS)),
             currency=currency,
             amount=amount,
             description=description,
-            absolute_expiry=_truncated_u64(records.get(_ABSOLUTE_EXPIRY)),
-            issuer=_text(records.get(_ISSUER)),
-            issuer_id=_point(records[_ISSUER_ID]) if _ISSUER_ID in records else None,
+            absolute_expiry=_truncated_u64(records.get(ABSOLUTE_EXPIRY)),
+            issuer=_text(records.get(ISSUER)),
+            issuer_id=_point(records[ISSUER_ID]) if ISSUER_ID in records else None,
             path_ends=path_ends,
             records=stream,
         )
@@ -206,13 +208,13 @@ def _amount(value: bytes | None, currency: str | None) -> int | None:
 
 def _path_ends(records: dict[int, bytes]) -> tuple[PublicKey, ...]:
     """Somebody must be able to sign: a named issuer, or the end of a path."""
-    paths = records.get(_PATHS)
+    paths = records.get(PATHS)
     if paths is None:
-        if _ISSUER_ID not in records:
+        if ISSUER_ID not in records:
             raise InvalidOffer("offer names nobody to pay")
         return ()
     ends = read_path_ends(paths)
-    if not ends and _ISSUER_ID not in records:
+    if not ends and ISSUER_ID not in records:
         raise InvalidOffer("offer has no paths")
     return ends
 

@@ -8,7 +8,7 @@ import enum
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Generic, Protocol, TypeVar
 
 from barkd_py.devnet.request_body import refuse_unknown
@@ -23,8 +23,6 @@ class Describable(Protocol):
 
     @property
     def count(self) -> int | None: ...
-
-    def to_json(self) -> dict[str, Any]: ...
 
 
 F = TypeVar("F", bound=Describable)
@@ -59,6 +57,13 @@ def read_fault(
             raise InvalidInput(f"{name} has the wrong type: {value!r}")
         read[name] = value
     return read
+
+
+def describe(fault: Any) -> dict[str, Any]:
+    """The description that `read_fault` reads."""
+    return {
+        name: value.value if isinstance(value, enum.Enum) else value for name, value in asdict(fault).items()
+    }
 
 
 def _one_of(choices: type[enum.Enum], name: str, value: object) -> enum.Enum:
@@ -106,7 +111,7 @@ class ArmedFaults(Generic[F]):
     def list(self) -> Sequence[dict[str, Any]]:
         """All faults that are set, with their numbers and how often they struck."""
         return [
-            {"id": number, "hits": armed.hits, "left": armed.left, **armed.fault.to_json()}
+            {"id": number, "hits": armed.hits, "left": armed.left, **describe(armed.fault)}
             for number, armed in self._armed.items()
         ]
 

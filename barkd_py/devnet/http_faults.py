@@ -10,7 +10,7 @@ Source: sheet 10 §14.
 import asyncio
 import enum
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -65,9 +65,6 @@ class HttpFault:
             return cls(**read_fault(description, cls, HttpStage, HttpKind))
         except InvalidInput as error:
             raise BadHttpFault(f"invalid fault: {error}") from error
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "stage": self.stage.value, "kind": self.kind.value}
 
     def matches(self, method: str, path: str, stage: HttpStage) -> bool:
         """Whether a request at a stage is meant."""

@@ -7,7 +7,7 @@ what `barkd_py.devnet.state_dir` keeps.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.ark_server_slot import ArkServerSlot
 from barkd_py.devnet.auto_mine import AutoMiner
+from barkd_py.devnet.background import in_background
 from barkd_py.devnet.chain import faucet
 from barkd_py.devnet.chain.bitcoind import BitcoindNode
 from barkd_py.devnet.chain.block import COINBASE_MATURITY
@@ -173,9 +174,9 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
                 *lnurl_routes(outside),
             ),
         )
-        await stack.enter_async_context(_background(_poll(node), "polling the node"))
-        await stack.enter_async_context(_background(miner.run(), "automatic mining"))
-        await stack.enter_async_context(_background(lightning.run(), "the Lightning node"))
+        await stack.enter_async_context(in_background(_poll(node), "polling the node"))
+        await stack.enter_async_context(in_background(miner.run(), "automatic mining"))
+        await stack.enter_async_context(in_background(lightning.run(), "the Lightning node"))
         await stack.enter_async_context(serving(esplora_app(node, http_faults), esplora_socket))
         await stack.enter_async_context(serving(control_app(levers), control_socket))
         state.save(options.directory, urls.to_json())
@@ -241,23 +242,6 @@ def _address(host: str, port: int) -> str:
 
 def _url(host: str, port: int) -> str:
     return f"http://{_address(host, port)}"
-
-
-@contextlib.asynccontextmanager
-async def _background(coroutine: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """Run a coroutine while the context lasts; if it fails, the log says so at once."""
-    task = asyncio.create_task(coroutine, name=name)
-    task.add_done_callback(_log_failure)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("%s ended", task.get_name(), exc_info=error)
 
 
 async def _poll(node: Node) -> None:

@@ -10,6 +10,7 @@ import pytest
 from barkd_py.bitcoin.address import address_from_script
 from barkd_py.bitcoin.tx import Tx
 from barkd_py.bitcoin.units import Network
+from barkd_py.devnet.armed_faults import describe
 from barkd_py.devnet.chain import faucet
 from barkd_py.devnet.chain.block import Block
 from barkd_py.devnet.chain.index import script_hash
@@ -448,4 +449,4 @@ def test_senseless_faults_are_refused(description: dict[str, Any]) -> None:
 
 def test_fault_survives_a_round_trip() -> None:
     one = fault(path="/tx", kind="drop", stage="after-commit", method="POST", skip=2, count=None)
-    assert HttpFault.from_json(one.to_json()) == one
+    assert HttpFault.from_json(describe(one)) == one

@@ -27,7 +27,7 @@ Source: sheet 10 §14.
 import enum
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import grpc
@@ -159,9 +159,6 @@ class Fault:
         except InvalidInput as error:
             raise BadFault(f"invalid fault: {error}") from error
         return fault
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "stage": self.stage.value, "kind": self.kind.value}
 
     def status(self) -> RpcStatus:
         """The error that it answers with."""

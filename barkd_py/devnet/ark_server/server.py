@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -56,6 +56,7 @@ from barkd_py.devnet.ark_server.vtxos.xpub_search import XpubSearches
 from barkd_py.devnet.ark_server.watch.follower import ChainFollower
 from barkd_py.devnet.ark_server.watch.preimages import PreimageFinder
 from barkd_py.devnet.ark_server.watch.watchman import Push, Watchman
+from barkd_py.devnet.background import in_background
 from barkd_py.errors import NotFound
 from barkd_py.server_rpc.protos.bark_server_pb2_grpc import (
     add_ArkServiceServicer_to_server,
@@ -241,7 +242,7 @@ class ArkServer:
             ("rounds", self.rounds.run()),
             ("lightning", self.lightning.run()),
         ):
-            await self._tasks.enter_async_context(_running(loop, f"ark-server-{name}"))
+            await self._tasks.enter_async_context(in_background(loop, f"ark-server-{name}"))
 
     @property
     def url(self) -> str:
@@ -329,20 +330,3 @@ def _preimage(connection: Connection, hash32: bytes) -> bytes | None:
     if found is not None and found.is_forfeited:
         return found.swap.preimage
     return lightning_rows.preimage_of(connection, hash32)
-
-
-@contextlib.asynccontextmanager
-async def _running(loop: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    """Run a loop while the context lasts; if it ends by itself, the log says why."""
-    task = asyncio.create_task(loop, name=name)
-    task.add_done_callback(_log_end)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
-
-
-def _log_end(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled():
-        log.error("%s ended", task.get_name(), exc_info=task.exception())

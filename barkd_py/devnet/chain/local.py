@@ -233,12 +233,12 @@ class LocalNode:
         async with self._mining:
             self._submit([block])
 
-    def build_on(self, parent: BlockHash, transactions: Sequence[Tx] = ()) -> Block:
-        """A block on a block of the active chain, not submitted: for tests of side branches."""
+    def build_on(self, parent: BlockHash) -> Block:
+        """An empty block on a block of the active chain, not submitted: for tests of side branches."""
         block = self._index.block(parent)
         if block is None:
             raise NodeRefusal(RPC_INVALID_PARAMETER, f"no block {parent} in the active chain")
-        return self._build(_Branch.at(self._index, block.height), transactions)
+        return self._build(_Branch.at(self._index, block.height), ())
 
     def _submit_asked_for(self, blocks: Sequence[Block]) -> None:
         """Submit blocks that hold what somebody asked for, which may be anything."""

@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from barkd_py.bitcoin.bolt11 import DEFAULT_EXPIRY_SECS, DEFAULT_MIN_FINAL_CLTV_DELTA
 from barkd_py.bitcoin.units import MAX_MONEY_SAT
 from barkd_py.devnet.ark_server.store.lightning_rows import Attempt, FailureReason, Subscription
 from barkd_py.devnet.ark_server_slot import ArkServerSlot
@@ -31,8 +32,6 @@ from barkd_py.devnet.lightning import rows
 from barkd_py.devnet.lightning.behaviour import REASONS, Behaviour
 from barkd_py.devnet.lightning.offers import OfferTerms
 from barkd_py.devnet.lightning.outside import (
-    DEFAULT_CLTV_DELTA,
-    DEFAULT_EXPIRY_SECS,
     InvoiceTerms,
     Outside,
 )
@@ -78,7 +77,7 @@ class _Levers:
             description=text(body, "description") if "description" in body else "",
             expiry_secs=integer(body, "expiry_secs", maximum=_MAX_SECS, default=DEFAULT_EXPIRY_SECS),
             min_final_cltv_delta=integer(
-                body, "min_final_cltv_delta", maximum=_MAX_BLOCKS, default=DEFAULT_CLTV_DELTA
+                body, "min_final_cltv_delta", maximum=_MAX_BLOCKS, default=DEFAULT_MIN_FINAL_CLTV_DELTA
             ),
             preimage=_hash32(body, "preimage") if "preimage" in body else None,
         )

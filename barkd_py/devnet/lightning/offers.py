@@ -9,6 +9,7 @@ Source: BOLT-12; BOLT-4, blinded paths.
 from dataclasses import dataclass
 from secrets import token_bytes
 
+from barkd_py.bitcoin import bolt12 as offer_types
 from barkd_py.bitcoin import bolt12_invoice as invoice_types
 from barkd_py.bitcoin.bolt12 import Offer
 from barkd_py.bitcoin.bolt12_invoice import Bolt12Invoice, genesis_hash
@@ -18,15 +19,11 @@ from barkd_py.bitcoin.tlv import read_tlv_stream, tlv_record, truncated_u64
 from barkd_py.bitcoin.units import Network
 from barkd_py.devnet.ark_server.lightning.invoice import read_offer
 
-_CHAINS = 2
-_AMOUNT = 8
-_DESCRIPTION = 10
-_PATHS = 16
-_ISSUER_ID = 22
 _PAYER_METADATA = 0
 _PAYER_ID = 88
 
 _PAY_INFO_LIMIT_MSAT = 2**40
+_GENESIS_HASH = genesis_hash(Network.REGTEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +35,15 @@ class OfferTerms:
     by_path: bool = False
 
 
-def write_offer(secret: SecretKey, terms: OfferTerms, network: Network = Network.REGTEST) -> Offer:
+def write_offer(secret: SecretKey, terms: OfferTerms) -> Offer:
     """An offer whose invoices this key will sign."""
-    records = {_CHAINS: genesis_hash(network), _DESCRIPTION: terms.description.encode()}
+    records = {offer_types.CHAINS: _GENESIS_HASH, offer_types.DESCRIPTION: terms.description.encode()}
     if terms.amount_msat is not None:
-        records[_AMOUNT] = truncated_u64(terms.amount_msat)
+        records[offer_types.AMOUNT] = truncated_u64(terms.amount_msat)
     if terms.by_path:
-        records[_PATHS] = _path_to(secret.public_key)
+        records[offer_types.PATHS] = _path_to(secret.public_key)
     else:
-        records[_ISSUER_ID] = secret.public_key.data
+        records[offer_types.ISSUER_ID] = secret.public_key.data
     return read_offer(_stream(records))
 
 
@@ -61,9 +58,7 @@ class Bolt12Terms:
     min_final_cltv_delta: int
 
 
-def write_invoice(
-    secret: SecretKey, offer: Offer, terms: Bolt12Terms, network: Network = Network.REGTEST
-) -> Bolt12Invoice:
+def write_invoice(secret: SecretKey, offer: Offer, terms: Bolt12Terms) -> Bolt12Invoice:
     """The invoice for an offer, signed with this key, whether it is the offer's or not."""
     payee = secret.public_key
     pay_info = b"".join(
@@ -79,7 +74,7 @@ def write_invoice(
     records = {
         _PAYER_METADATA: token_bytes(16),
         **{record.type: record.value for record in offer.records},
-        invoice_types.CHAIN: genesis_hash(network),
+        invoice_types.CHAIN: _GENESIS_HASH,
         invoice_types.REQUESTED_AMOUNT: truncated_u64(terms.amount_msat),
         _PAYER_ID: SecretKey.generate().public_key.data,
         invoice_types.PATHS: _path_to(payee),

@@ -8,7 +8,12 @@ from secrets import token_bytes
 
 from sqlalchemy import Connection
 
-from barkd_py.bitcoin.bolt11 import Bolt11Invoice, create_invoice
+from barkd_py.bitcoin.bolt11 import (
+    DEFAULT_EXPIRY_SECS,
+    DEFAULT_MIN_FINAL_CLTV_DELTA,
+    Bolt11Invoice,
+    create_invoice,
+)
 from barkd_py.bitcoin.bolt12 import Offer
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
@@ -23,9 +28,6 @@ from barkd_py.devnet.lightning.rows import Incoming, OutsideInvoice
 from barkd_py.devnet.lightning.server_node import ServerNode
 from barkd_py.errors import InvalidInput, NotFound
 
-DEFAULT_EXPIRY_SECS = 3600
-DEFAULT_CLTV_DELTA = 18
-
 
 @dataclass(frozen=True, slots=True)
 class InvoiceTerms:
@@ -35,7 +37,7 @@ class InvoiceTerms:
     description: str = ""
     description_hash: bytes | None = None
     expiry_secs: int = DEFAULT_EXPIRY_SECS
-    min_final_cltv_delta: int = DEFAULT_CLTV_DELTA
+    min_final_cltv_delta: int = DEFAULT_MIN_FINAL_CLTV_DELTA
     network: Network = Network.REGTEST
     preimage: bytes | None = None
     comment: str | None = None

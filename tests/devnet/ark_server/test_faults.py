@@ -10,6 +10,7 @@ from barkd_py.ark.board import finish_board
 from barkd_py.ark.cosign import BadCosignature
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.devnet.ark_server.faults import BadFault, Fault, Faults, Kind, Stage, mutate
+from barkd_py.devnet.armed_faults import describe
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from barkd_py.server_rpc.protos import core_pb2
 from tests.devnet.ark_server.client import METADATA, Client, Refusal
@@ -192,7 +193,7 @@ def test_faults_are_listed_as_they_were_described() -> None:
     (listed,) = faults.list()
     assert listed["id"] == number
     assert described.items() <= listed.items()
-    assert Fault.from_json({key: listed[key] for key in Fault("x", Stage.BEFORE, Kind.DROP).to_json()})
+    assert Fault.from_json({key: listed[key] for key in describe(Fault("x", Stage.BEFORE, Kind.DROP))})
     faults.clear()
     assert faults.list() == []
     assert not faults.remove(number)

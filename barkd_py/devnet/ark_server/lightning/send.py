@@ -16,7 +16,7 @@ from functools import partial
 from sqlalchemy import Connection
 
 from barkd_py.ark.clause import HashLock
-from barkd_py.ark.fees import FeeOverflow, VtxoFeeInfo, lightning_send_fee
+from barkd_py.ark.fees import PPM, FeeOverflow, VtxoFeeInfo, lightning_send_fee
 from barkd_py.ark.policy import PubkeyPolicy, ServerHtlcSendPolicy
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import PublicKey
@@ -44,8 +44,6 @@ from barkd_py.devnet.ark_server.vtxos.arkoor import (
 )
 
 log = logging.getLogger(__name__)
-
-_PPM = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +134,7 @@ class LightningSends:
             )
         if not request.invoice.is_signed:
             raise Failure("invalid invoice signature: bolt12 signature is invalid")
-        budget_sat = (
-            fee_sat * self._settings.ln_max_fee_ppm // _PPM + total_sat - request.amount_sat - fee_sat
-        )
+        budget_sat = fee_sat * self._settings.ln_max_fee_ppm // PPM + total_sat - request.amount_sat - fee_sat
         try:
             await self._start(request, htlcs, budget_sat, tip_height)
         except Failure as error:

@@ -189,24 +189,9 @@ def put_virtual_txs(
 # --- inserting
 
 
-def insert_new(
-    connection: Connection,
-    vtxos: Iterable[ServerVtxo],
-    state: SpendState,
-    *,
-    confirmed_height: int | None = None,
-    is_frontier: bool = False,
-) -> None:
+def insert_new(connection: Connection, vtxos: Iterable[ServerVtxo], state: SpendState) -> None:
     """Add VTXOs; those that are known already stay as they are."""
-    rows = [
-        {
-            **_columns(each),
-            "spend_state": state.value,
-            "confirmed_height": confirmed_height,
-            "is_frontier": is_frontier,
-        }
-        for each in vtxos
-    ]
+    rows = [{**_columns(each), "spend_state": state.value} for each in vtxos]
     if rows:
         connection.execute(insert(vtxo).on_conflict_do_nothing(index_elements=["id"]), rows)
 
