@@ -19,7 +19,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from barkd_py.ark.clause import HashLock
+from barkd_py.ark.clause import PREIMAGE_BYTES, HashLock
 from barkd_py.ark.fees import FeeOverflow, FeeSchedule, lightning_receive_fee
 from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.policy import ServerHtlcReceivePolicy
@@ -30,8 +30,6 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.units import DUST_SAT, Network
 from barkd_py.errors import BarkdError, ProtocolViolation
-
-PREIMAGE_BYTES = 32
 
 GRANT_BLOCKS = 2
 """How many blocks may come between the sender's HTLC and the grant."""

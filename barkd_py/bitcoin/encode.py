@@ -14,6 +14,7 @@ from functools import lru_cache
 from barkd_py.bitcoin import musig
 from barkd_py.bitcoin.keys import SECP256K1_ORDER, PublicKey, is_x_only
 from barkd_py.bitcoin.tx import OutPoint, Txid, TxOut
+from barkd_py.bitcoin.tx import compact_size as compact_size  # one of the writers below
 from barkd_py.errors import BarkdError, ProtocolViolation
 
 MAX_VECTOR_BYTES = 4_000_000
@@ -274,16 +275,6 @@ def u64(value: int) -> bytes:
 
 def i64(value: int) -> bytes:
     return value.to_bytes(8, "little", signed=True)
-
-
-def compact_size(value: int) -> bytes:
-    if value < 0xFD:
-        return value.to_bytes(1, "little")
-    if value <= 0xFFFF:
-        return b"\xfd" + value.to_bytes(2, "little")
-    if value <= 0xFFFF_FFFF:
-        return b"\xfe" + value.to_bytes(4, "little")
-    return b"\xff" + value.to_bytes(8, "little")
 
 
 def public_keys(keys: tuple[PublicKey, ...]) -> bytes:

@@ -57,7 +57,7 @@ class BlockHash(_Hash32):
     """The hash of a block."""
 
 
-def _compact_size(value: int) -> bytes:
+def compact_size(value: int) -> bytes:
     if value < 0xFD:
         return value.to_bytes(1, "little")
     if value <= 0xFFFF:
@@ -107,7 +107,7 @@ class TxOut:
 
     def to_bytes(self) -> bytes:
         script = self.script_pubkey
-        return self.value_sat.to_bytes(8, "little") + _compact_size(len(script)) + script
+        return self.value_sat.to_bytes(8, "little") + compact_size(len(script)) + script
 
 
 def fee_anchor(value_sat: int = 0) -> TxOut:
@@ -128,10 +128,7 @@ class TxIn:
         """The input without its witness."""
         script = self.script_sig
         return (
-            self.prevout.to_bytes()
-            + _compact_size(len(script))
-            + script
-            + self.sequence.to_bytes(4, "little")
+            self.prevout.to_bytes() + compact_size(len(script)) + script + self.sequence.to_bytes(4, "little")
         )
 
 
@@ -166,9 +163,9 @@ class Tx:
         parts = [self.version.to_bytes(4, "little"), b"\x00\x01"]
         self._append_body(parts)
         for tx_in in self.inputs:
-            parts.append(_compact_size(len(tx_in.witness)))
+            parts.append(compact_size(len(tx_in.witness)))
             for item in tx_in.witness:
-                parts.append(_compact_size(len(item)))
+                parts.append(compact_size(len(item)))
                 parts.append(item)
         parts.append(self.locktime.to_bytes(4, "little"))
         return b"".join(parts)
@@ -180,9 +177,9 @@ class Tx:
         return b"".join(parts)
 
     def _append_body(self, parts: list[bytes]) -> None:
-        parts.append(_compact_size(len(self.inputs)))
+        parts.append(compact_size(len(self.inputs)))
         parts.extend(tx_in.to_bytes() for tx_in in self.inputs)
-        parts.append(_compact_size(len(self.outputs)))
+        parts.append(compact_size(len(self.outputs)))
         parts.extend(tx_out.to_bytes() for tx_out in self.outputs)
 
     @property

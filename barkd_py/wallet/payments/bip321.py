@@ -8,7 +8,7 @@ Source: BIP-321; protocol sheet 02 §7.5, §7.6.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from barkd_py.ark.address import AddressDefect, ArkAddress, InvalidArkAddress
@@ -16,19 +16,17 @@ from barkd_py.bitcoin.address import InvalidAddress, WrongNetworkAddress, parse_
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice, InvalidInvoice
 from barkd_py.bitcoin.bolt12 import InvalidOffer, Offer
 from barkd_py.bitcoin.script import ScriptType, script_type
-from barkd_py.bitcoin.units import MAX_MONEY_SAT, Network
+from barkd_py.bitcoin.units import MAX_MONEY_SAT, SAT_PER_BTC, Network
 from barkd_py.errors import InvalidInput
 
 SCHEME = "bitcoin:"
 MAX_AMOUNT_CHARACTERS = 50
-SAT_PER_BTC = 100_000_000
 
 # Where a proof of payment must not be sent to: programs that would do something with it.
 _UNSAFE_POP_SCHEMES = frozenset(
     {"javascript", "http", "https", "file", "mailto", "ftp", "wss", "ws", "ssh", "tel", "data", "blob"}
 )
 _AMOUNT = re.compile(r"(?=\.?[0-9])([0-9]*)(?:\.([0-9]{0,8}))?", re.ASCII)
-_ONCE = frozenset({"amount", "label", "message", "pop"})
 _SEGWIT = (ScriptType.P2WPKH, ScriptType.P2WSH, ScriptType.P2TR)
 
 
@@ -78,7 +76,7 @@ class Bip321Uri:
     bitcoin: tuple[str, ...] = ()
     testnet: tuple[str, ...] = ()
     ark: tuple[ArkInstruction, ...] = ()
-    custom: tuple[tuple[str, str], ...] = field(default=())
+    custom: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "Bip321Uri":
