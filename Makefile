@@ -29,8 +29,8 @@ interop: $(STAMP)  ## against the real bark wallet and a real bitcoind
 bench: $(STAMP)  ## figures, not assertions
 	$(BIN)/python -m tests.bench
 
-crash: $(STAMP)  ## every flow, killed at every point; hours; writes docs/reliability.md
-	$(BIN)/python -m tests.crash
+crash: $(STAMP)  ## every flow, killed at every point, and in every trouble; writes docs/reliability.md
+	$(BIN)/python -m tests.crash --afresh --without-look-ups --processes $(or $(PROCESSES),2)
 
 soak: $(STAMP)  ## 50 rounds, then random payments for MINUTES, all under random faults
 	BARKD_SOAK_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest -q -s tests/wallet/flows/test_round_soak.py

@@ -16,9 +16,10 @@ from pathlib import Path
 from tests.crash.flows import FLOWS
 from tests.crash.troubles import TROUBLES
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
-RESULTS = Path(__file__).with_name("results.jsonl")
-SOAKS = Path(__file__).with_name("soaks.json")
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "reliability.md"
+RESULTS = ROOT / "tests" / "crash" / "results.jsonl"
+SOAKS = RESULTS.with_name("soaks.json")
 _SOAKS_KEPT = 3
 _BEGIN, _END = "<!-- begin: {} -->", "<!-- end: {} -->"
 
@@ -56,10 +57,12 @@ class Soaked:
 
 
 def current_commit() -> str:
-    """Of the code that runs; with a plus if files differ from it."""
+    """Of the code that runs; with a plus if files differ from it, but for those that the suites write."""
     here = Path(__file__).parent
     commit = _git(here, "rev-parse", "--short", "HEAD")
-    return commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no", "--", ":/") else "")
+    written = [f":(exclude,top){file.relative_to(ROOT)}" for file in (DOCUMENT, RESULTS, SOAKS)]
+    status = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ":/", *written)
+    return commit + ("+" if status else "")
 
 
 def _git(directory: Path, *arguments: str) -> str:
@@ -72,12 +75,18 @@ def record(run: Run, results: Path = RESULTS) -> None:
         file.write(json.dumps(asdict(run)) + "\n")
 
 
-def recorded(results: Path = RESULTS) -> list[Run]:
-    """The newest run of each flow, fault and point."""
-    if not results.exists():
-        return []
-    runs = (Run(**json.loads(line)) for line in results.read_text().splitlines())
+def recorded(results: Path = RESULTS, skipped: int = 0) -> list[Run]:
+    """The newest run of each flow, fault and point. skipped: that many were noted earlier."""
+    runs = (Run(**json.loads(line)) for line in _lines(results)[skipped:])
     return list({run.key: run for run in runs}.values())
+
+
+def noted(results: Path) -> int:
+    return len(_lines(results))
+
+
+def _lines(results: Path) -> list[str]:
+    return results.read_text().splitlines() if results.exists() else []
 
 
 def table(runs: Iterable[Run]) -> str:
@@ -118,7 +127,7 @@ def matrix(runs: Iterable[Run]) -> str:
     found = {(run.flow, run.fault): run for run in runs}
     troubles = [trouble.name for trouble in TROUBLES]
     lines = [f"| | {' | '.join(troubles)} |", "|---|" + "---|" * len(troubles)]
-    for flow in FLOWS:
+    for flow in (each for each in FLOWS if each.under_troubles):
         cells = [_outcome(found.get((flow.name, trouble))) for trouble in troubles]
         lines.append(f"| {flow.name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 import resource
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,9 @@ from tests.support.proxies import (
     honest,
 )
 from tests.support.secret_watch import assert_no_secrets
+
+BOTH = ("victim", "peer")
+DATABASE_URL = "BARKD_DATABASE_URL"
 
 COIN_SAT = 5_000_000
 COINS = 4
@@ -126,13 +129,24 @@ class DoomedDaemon(Daemon):
     settings: environment variables of its next start.
     """
 
-    def __init__(self, datadir: Path, nursery: Nursery) -> None:
+    def __init__(self, datadir: Path, nursery: Nursery, database_url: str | None = None) -> None:
         super().__init__(datadir)
         self.doom = datadir.with_name(f"{datadir.name}.doom")
         self.clock = datadir.with_name(f"{datadir.name}.clock")
         arguments = ("--datadir", str(datadir), "--port", str(self.port), "--no-auth")
         self.settings = {DOOM_FILE: str(self.doom), CLOCK_FILE: str(self.clock)}
+        if database_url is not None:
+            self.settings[DATABASE_URL] = database_url
         self.process: _Limited = _Limited(nursery, arguments, self.process.log, self.settings)
+
+    async def start(self) -> None:
+        """In PostgreSQL, what died may have the wallet a moment longer, and who comes stands by."""
+        await super().start()
+        if DATABASE_URL in self.settings and (self.datadir / "mnemonic").exists():
+            await eventually(self._balance_status, lambda status: status == 200)
+
+    async def _balance_status(self) -> int:
+        return (await self.http.get("/wallet/balance")).status_code
 
 
 @dataclass
@@ -140,7 +154,7 @@ class World:
     """See the module.
 
     ark_url, esplora_url: of the proxies. after_run: closed when a run is over. words, last_recovery,
-    imported, encoded, forced: what flows remember.
+    imported, encoded, forced, lost: what flows remember.
     """
 
     devnet: Devnet
@@ -159,6 +173,7 @@ class World:
     imported: str = ""
     encoded: str = ""
     forced: str = ""
+    lost: tuple[str, str] = ("", "")
     _calls_seen: Counter[NetworkCall] = field(default_factory=Counter)
     _commits_seen: int = 0
 
@@ -334,13 +349,19 @@ class World:
 
 
 @asynccontextmanager
-async def running_world(directory: Path, devnet: Devnet) -> AsyncIterator[World]:
-    """A world in which both have money, and the victim lives behind proxies."""
+async def running_world(
+    directory: Path, devnet: Devnet, database_urls: Mapping[str, str] | None = None
+) -> AsyncIterator[World]:
+    """A world in which both have money, and the victim lives behind proxies.
+
+    database_urls: where they keep it, if not in their data directories.
+    """
+    urls = database_urls or {}
     directory.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         nursery = Nursery("tests.crash.doomed_daemon")
         stack.callback(nursery.close)
-        victim, peer = (DoomedDaemon(directory / name, nursery) for name in ("victim", "peer"))
+        victim, peer = (DoomedDaemon(directory / name, nursery, urls.get(name)) for name in BOTH)
         gate, lies, nonces = Gate(victim), Lies(), NonceLog()
 
         def lie(name: str, answer: bytes) -> bytes:

@@ -26,7 +26,9 @@ class Flow:
     may_not_happen: killed early, it never took place, and the person asks again. fails_once: what was lost by
     the kill stays in the history as failed. always_fails: that is how it ends, and it has happened then.
     again: what the person does after the restart. starts_daemon: it is down when the flow
-    begins with its start. unrelated: calls at which it is not killed.
+    begins with its start. unrelated: calls at which it is not killed. takes_long: of all flows, these are
+    best begun first. in_postgresql: where its world has its wallets. under_troubles: whether it is run under
+    them as well.
     """
 
     name: str
@@ -40,6 +42,9 @@ class Flow:
     starts_daemon: bool = False
     unrelated: frozenset[str] = UNRELATED
     devnet_options: tuple[str, ...] = DEVNET_OPTIONS
+    takes_long: bool = False
+    in_postgresql: bool = False
+    under_troubles: bool = True
 
 
 def count_of(kind: str, part: str = "", status: str = "successful") -> Callable[[World], Awaitable[int]]:

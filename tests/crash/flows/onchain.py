@@ -120,6 +120,12 @@ async def _until_noticed(world: World) -> None:
     await eventually(status, lambda code: code == 200)
 
 
+async def _noticed_with_a_block(world: World) -> None:
+    """The chain is looked at once for each; who was lied to looks again at the next."""
+    await world.devnet.mine()
+    await _until_noticed(world)
+
+
 async def _paid_by_peer(world: World) -> str:
     """A VTXO of the victim's, paid with one that the peer has out of a round."""
     await world.refresh_peer()
@@ -182,8 +188,16 @@ FLOWS = (
     ),
     Flow("exit", _exit, _exits, ("POST /txs",)),
     Flow("replacement of an exit's child", _replacement, _exits, ("POST /txs",), may_not_happen=False),
-    Flow("exit of a deep VTXO", _deep_exit, _exits, ("POST /txs",)),
-    Flow("forced exit", _forced_exit, _exits, ("POST /txs",), may_not_happen=False, again=_until_noticed),
+    Flow("exit of a deep VTXO", _deep_exit, _exits, ("POST /txs",), takes_long=True),
+    Flow(
+        "forced exit",
+        _forced_exit,
+        _exits,
+        ("POST /txs",),
+        may_not_happen=False,
+        again=_noticed_with_a_block,
+        takes_long=True,
+    ),
     Flow("claim", _claim, _exits, ("POST /tx",), may_not_happen=False),
     Flow("on-chain send", _onchain_send, _onchain_sends, ("POST /tx",)),
 )

@@ -17,6 +17,7 @@ FLOW_OF = {
     "POST /wallet/create": "wallet creation",
     "POST /wallet/import-vtxo": "import",
     "POST /wallet/offboard/vtxos": "offboard",
+    "POST /wallet/recovery": "recovery that is asked for",
     "POST /wallet/refresh/delegated/vtxos": "delegated refresh",
     "POST /wallet/refresh/vtxos": "refresh",
     "POST /wallet/send": "arkoor send",
@@ -31,7 +32,6 @@ LIKE = {
     "POST /onchain/drain": "POST /onchain/send",
     "POST /onchain/send-many": "POST /onchain/send",
     "POST /wallet/offboard/all": "POST /wallet/offboard/vtxos",
-    "POST /wallet/recovery": "POST /wallet/create",
     "POST /wallet/refresh/all": "POST /wallet/refresh/vtxos",
     "POST /wallet/refresh/counterparty": "POST /wallet/refresh/vtxos",
 }

@@ -7,13 +7,17 @@ from datetime import UTC, datetime
 
 import httpx
 
+from barkd_py.bitcoin.bip32 import parse_mnemonic
+from barkd_py.bitcoin.units import Network
 from barkd_py.daemon import backup
 from barkd_py.datadir import Datadir
+from barkd_py.onchain.keychain import Keychain, wallet_descriptor
 from tests.crash.flows.flow import Act, Flow, ark_address, count_of
 from tests.crash.world import World
 from tests.support.processes import eventually
 
 BOARD_SAT = 30_000
+COIN_SAT = 70_001
 
 
 async def _has_wallet(world: World) -> bool:
@@ -93,6 +97,61 @@ async def _recovered(world: World) -> int:
     return int(await _last_recovery(world) != world.last_recovery)
 
 
+# --- a recovery that is asked for
+
+
+async def _lose(world: World) -> Act:
+    """The wallet lacks a VTXO and a coin, as after a backup was put back, or another wallet of the same words
+    was at work.
+    """
+    vtxo_id = await world.spare_vtxo()
+    address = await _address_of_another_life(world)
+    await _forget(world, vtxo_id)
+    txid = str((await world.devnet.pull("/fund", address=address, amount_sat=COIN_SAT))["txid"])
+    world.lost = vtxo_id, txid
+    world.books.foreign.add(txid)
+    world.books.wealth_sat += COIN_SAT
+    await world.victim.post("/onchain/sync")
+    assert await _found(world) == 0
+
+    async def act() -> None:
+        await _ask_for_recovery(world)
+
+    return act
+
+
+async def _ask_for_recovery(world: World) -> None:
+    await world.victim.post("/wallet/recovery")
+    await _until_recovered(world)
+
+
+async def _found(world: World) -> int:
+    """1: both are there, once; 0: neither is."""
+    vtxo_id, txid = world.lost
+    vtxos = [each["id"] for each in await world.victim.get("/wallet/vtxos")].count(vtxo_id)
+    txids = [each["txid"] for each in await world.victim.get("/onchain/transactions")]
+    assert txids.count(txid) == vtxos
+    return vtxos
+
+
+async def _address_of_another_life(world: World) -> str:
+    """Twenty behind the last one that the wallet knows it has handed out."""
+    last = (await world.victim.post("/onchain/addresses/next"))["address"]
+    seed = parse_mnemonic((world.victim.datadir / "mnemonic").read_text())
+    keychain = Keychain(wallet_descriptor(seed, Network.REGTEST), Network.REGTEST, None)
+    index = next(index for index in range(10_000) if keychain.address(index) == last)
+    return keychain.address(index + 20)
+
+
+async def _forget(world: World, vtxo_id: str) -> None:
+    """A VTXO goes out of the database."""
+    world.victim.process.kill()
+    with closing(sqlite3.connect(world.victim.datadir / "db.sqlite")) as database, database:
+        for table, column in (("vtxo_state", "vtxo_id"), ("vtxo_body", "vtxo_id"), ("vtxo", "id")):
+            database.execute(f"DELETE FROM {table} WHERE {column} = ?", (vtxo_id,))
+    await world.victim.start()
+
+
 # --- import
 
 
@@ -100,11 +159,7 @@ async def _import(world: World) -> Act:
     """A VTXO that the database has lost, of which somebody has a copy."""
     world.imported = await world.spare_vtxo()
     world.encoded = str((await world.victim.get(f"/wallet/vtxos/{world.imported}/encoded"))["encoded"])
-    world.victim.process.kill()
-    with closing(sqlite3.connect(world.victim.datadir / "db.sqlite")) as database, database:
-        for table, column in (("vtxo_state", "vtxo_id"), ("vtxo_body", "vtxo_id"), ("vtxo", "id")):
-            database.execute(f"DELETE FROM {table} WHERE {column} = ?", (world.imported,))
-    await world.victim.start()
+    await _forget(world, world.imported)
     assert await _imported(world) == 0
 
     async def act() -> None:
@@ -157,6 +212,15 @@ async def _start(world: World) -> None:
 # Here the first words with the server belong to the flow.
 _STREAMS = frozenset({"SubscribeRounds", "SubscribeMailbox", "NextRoundTime"})
 
+ASKED_RECOVERY = Flow(
+    "recovery that is asked for",
+    _lose,
+    _found,
+    ("ReadMailbox",),
+    may_not_happen=False,
+    again=_ask_for_recovery,
+)
+
 FLOWS = (
     Flow(
         "wallet creation",
@@ -175,6 +239,7 @@ FLOWS = (
         again=_recover_again,
         unrelated=_STREAMS,
     ),
+    ASKED_RECOVERY,
     Flow(
         "restore of a backup",
         _restore,
