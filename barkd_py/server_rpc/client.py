@@ -4,7 +4,7 @@ Source: protocol sheet 08 §3.
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -15,14 +15,10 @@ from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.errors import ServerRejected
-from barkd_py.server_rpc import api, convert
+from barkd_py.server_rpc import api, convert, methods
 from barkd_py.server_rpc.connection import (
-    ARK_SERVICE,
     Connection,
     ConnectionSettings,
-    Method,
-    Req,
-    Resp,
     VerifyIdentity,
     accept_any_identity,
 )
@@ -40,93 +36,6 @@ STATUS_TIMEOUT_SECONDS = 20.0
 each other, so none may hang."""
 
 _T = TypeVar("_T")
-
-
-def _ark(name: str, request: type[Req], response: Callable[[bytes], Resp]) -> Method[Req, Resp]:
-    return Method(ARK_SERVICE, name, request, response)
-
-
-def _mailbox(name: str, request: type[Req], response: Callable[[bytes], Resp]) -> Method[Req, Resp]:
-    return Method("mailbox_server.MailboxService", name, request, response)
-
-
-_EMPTY = core_pb2.Empty.FromString
-
-GET_OFFBOARD_FEE_RATE = _ark("GetOffboardFeeRate", core_pb2.Empty, pb.OffboardFeeRateResponse.FromString)
-GET_VTXO = _ark("GetVtxo", pb.GetVtxoRequest, pb.GetVtxoResponse.FromString)
-GET_VTXO_STATUS = _ark("GetVtxoStatus", pb.GetVtxoStatusRequest, pb.GetVtxoStatusResponse.FromString)
-GET_VTXOS_BY_IDS = _ark("GetVtxosByIds", pb.GetVtxosByIdsRequest, pb.GetVtxosByIdsResponse.FromString)
-GET_VTXOS_STATUS_BY_IDS = _ark(
-    "GetVtxosStatusByIds", pb.GetVtxosStatusByIdsRequest, pb.GetVtxosStatusByIdsResponse.FromString
-)
-RECOVER_VTXOS_BY_XPUB = _ark(
-    "RecoverVtxosByXpub", pb.RecoverVtxosByXpubRequest, pb.RecoverVtxosByXpubResponse.FromString
-)
-REQUEST_BOARD_COSIGN = _ark("RequestBoardCosign", pb.BoardCosignRequest, pb.BoardCosignResponse.FromString)
-REGISTER_BOARD_VTXO = _ark("RegisterBoardVtxo", pb.BoardVtxoRequest, _EMPTY)
-REGISTER_VTXO_TRANSACTIONS = _ark("RegisterVtxoTransactions", pb.RegisterVtxoTransactionsRequest, _EMPTY)
-REQUEST_ARKOOR_COSIGN = _ark(
-    "RequestArkoorCosign", pb.ArkoorPackageCosignRequest, pb.ArkoorPackageCosignResponse.FromString
-)
-REQUEST_LIGHTNING_PAY_HTLC_COSIGN = _ark(
-    "RequestLightningPayHtlcCosign",
-    pb.LightningPayHtlcCosignRequest,
-    pb.ArkoorPackageCosignResponse.FromString,
-)
-REQUEST_LIGHTNING_PAY_HTLC_REVOCATION = _ark(
-    "RequestLightningPayHtlcRevocation",
-    pb.ArkoorPackageCosignRequest,
-    pb.ArkoorPackageCosignResponse.FromString,
-)
-INITIATE_LIGHTNING_PAYMENT = _ark("InitiateLightningPayment", pb.InitiateLightningPaymentRequest, _EMPTY)
-CHECK_LIGHTNING_PAYMENT = _ark(
-    "CheckLightningPayment", pb.CheckLightningPaymentRequest, pb.LightningPaymentStatus.FromString
-)
-FETCH_BOLT12_INVOICE = _ark(
-    "FetchBolt12Invoice", pb.FetchBolt12InvoiceRequest, pb.FetchBolt12InvoiceResponse.FromString
-)
-START_LIGHTNING_RECEIVE = _ark(
-    "StartLightningReceive", pb.StartLightningReceiveRequest, pb.StartLightningReceiveResponse.FromString
-)
-CHECK_LIGHTNING_RECEIVE = _ark(
-    "CheckLightningReceive", pb.CheckLightningReceiveRequest, pb.CheckLightningReceiveResponse.FromString
-)
-PREPARE_LIGHTNING_RECEIVE_CLAIM = _ark(
-    "PrepareLightningReceiveClaim",
-    pb.PrepareLightningReceiveClaimRequest,
-    pb.PrepareLightningReceiveClaimResponse.FromString,
-)
-CLAIM_LIGHTNING_RECEIVE = _ark(
-    "ClaimLightningReceive", pb.ClaimLightningReceiveRequest, pb.ArkoorPackageCosignResponse.FromString
-)
-CANCEL_LIGHTNING_RECEIVE = _ark("CancelLightningReceive", pb.CancelLightningReceiveRequest, _EMPTY)
-PREPARE_OFFBOARD = _ark("PrepareOffboard", pb.PrepareOffboardRequest, pb.PrepareOffboardResponse.FromString)
-FINISH_OFFBOARD = _ark("FinishOffboard", pb.FinishOffboardRequest, pb.FinishOffboardResponse.FromString)
-NEXT_ROUND_TIME = _ark("NextRoundTime", core_pb2.Empty, pb.NextRoundTimeResponse.FromString)
-SUBSCRIBE_ROUNDS = _ark("SubscribeRounds", core_pb2.Empty, pb.RoundEvent.FromString)
-LAST_ROUND_EVENT = _ark("LastRoundEvent", core_pb2.Empty, pb.RoundEvent.FromString)
-SUBMIT_PAYMENT = _ark("SubmitPayment", pb.SubmitPaymentRequest, pb.SubmitPaymentResponse.FromString)
-PROVIDE_VTXO_SIGNATURES = _ark("ProvideVtxoSignatures", pb.VtxoSignaturesRequest, _EMPTY)
-SUBMIT_ROUND_PARTICIPATION = _ark(
-    "SubmitRoundParticipation", pb.RoundParticipationRequest, pb.RoundParticipationResponse.FromString
-)
-ROUND_PARTICIPATION_STATUS = _ark(
-    "RoundParticipationStatus",
-    pb.RoundParticipationStatusRequest,
-    pb.RoundParticipationStatusResponse.FromString,
-)
-REQUEST_LEAF_VTXO_COSIGN = _ark(
-    "RequestLeafVtxoCosign", pb.LeafVtxoCosignRequest, pb.LeafVtxoCosignResponse.FromString
-)
-REQUEST_FORFEIT_NONCES = _ark(
-    "RequestForfeitNonces", pb.ForfeitNoncesRequest, pb.ForfeitNoncesResponse.FromString
-)
-FORFEIT_VTXOS = _ark("ForfeitVtxos", pb.ForfeitVtxosRequest, pb.ForfeitVtxosResponse.FromString)
-
-POST_ARKOOR_MESSAGE = _mailbox("PostArkoorMessage", mb.PostArkoorMessageRequest, _EMPTY)
-SUBSCRIBE_MAILBOX = _mailbox("SubscribeMailbox", mb.MailboxRequest, mb.MailboxMessage.FromString)
-READ_MAILBOX = _mailbox("ReadMailbox", mb.MailboxRequest, mb.MailboxMessages.FromString)
-POST_RECOVERY_VTXO_IDS = _mailbox("PostRecoveryVtxoIds", mb.PostRecoveryVtxoIdsRequest, _EMPTY)
 
 
 class WrongVtxo(ConversionError):
@@ -163,7 +72,7 @@ class ArkServer:
     # --- VTXO look-ups
 
     async def get_vtxo(self, vtxo_id: VtxoId) -> Vtxo:
-        response = await self._connection.call(GET_VTXO, pb.GetVtxoRequest(vtxo_id=bytes(vtxo_id)))
+        response = await self._connection.call(methods.GET_VTXO, pb.GetVtxoRequest(vtxo_id=bytes(vtxo_id)))
         vtxo = convert.vtxo(response.vtxo)
         if vtxo.id != vtxo_id:
             raise WrongVtxo(vtxo_id, vtxo.id)
@@ -171,7 +80,7 @@ class ArkServer:
 
     async def get_vtxo_status(self, vtxo_id: VtxoId, attestation: bytes) -> api.VtxoSpendState:
         request = pb.GetVtxoStatusRequest(vtxo_id=bytes(vtxo_id), attestation=attestation)
-        response = await self._connection.call(GET_VTXO_STATUS, request)
+        response = await self._connection.call(methods.GET_VTXO_STATUS, request)
         return convert.spend_state(response.spend_state)
 
     async def get_vtxos(self, vtxo_ids: Sequence[VtxoId]) -> api.VtxoLookup:
@@ -189,7 +98,7 @@ class ArkServer:
             return None
         request = pb.GetVtxosByIdsRequest(vtxo_ids=[bytes(vtxo_id) for vtxo_id in vtxo_ids])
         try:
-            response = await self._connection.call(GET_VTXOS_BY_IDS, request)
+            response = await self._connection.call(methods.GET_VTXOS_BY_IDS, request)
         except MethodUnimplemented:
             self._lacks_batched_lookups = True
             return None
@@ -237,7 +146,7 @@ class ArkServer:
             ]
         )
         try:
-            response = await self._connection.call(GET_VTXOS_STATUS_BY_IDS, request)
+            response = await self._connection.call(methods.GET_VTXOS_STATUS_BY_IDS, request)
         except MethodUnimplemented:
             self._lacks_batched_lookups = True
             return None
@@ -270,7 +179,7 @@ class ArkServer:
             cursor_vtxo_id=None if cursor is None else bytes(cursor),
         )
         try:
-            response = await self._connection.call(RECOVER_VTXOS_BY_XPUB, request)
+            response = await self._connection.call(methods.RECOVER_VTXOS_BY_XPUB, request)
         except MethodUnimplemented:
             return None
         return convert.recovery_page(response)
@@ -295,21 +204,23 @@ class ArkServer:
             pub_nonce=pub_nonce,
             funding_tx=funding_tx.serialize_without_witness(),
         )
-        return convert.board_cosignature(await self._connection.call(REQUEST_BOARD_COSIGN, request))
+        return convert.board_cosignature(await self._connection.call(methods.REQUEST_BOARD_COSIGN, request))
 
     async def register_board_vtxo(self, vtxo: Vtxo) -> None:
-        await self._connection.call(REGISTER_BOARD_VTXO, pb.BoardVtxoRequest(board_vtxo=vtxo.encode()))
+        await self._connection.call(
+            methods.REGISTER_BOARD_VTXO, pb.BoardVtxoRequest(board_vtxo=vtxo.encode())
+        )
 
     async def register_vtxo_transactions(self, vtxos: Sequence[Vtxo]) -> None:
         for batch in _batches([vtxo.encode() for vtxo in vtxos], api.MAX_VTXOS_PER_REGISTRATION):
             request = pb.RegisterVtxoTransactionsRequest(vtxos=batch)
-            await self._connection.call(REGISTER_VTXO_TRANSACTIONS, request)
+            await self._connection.call(methods.REGISTER_VTXO_TRANSACTIONS, request)
 
     async def request_arkoor_cosign(
         self, parts: Sequence[api.ArkoorCosignPart]
     ) -> tuple[api.ArkoorCosignature, ...]:
         request = pb.ArkoorPackageCosignRequest(parts=convert.arkoor_request(parts))
-        response = await self._connection.call(REQUEST_ARKOOR_COSIGN, request)
+        response = await self._connection.call(methods.REQUEST_ARKOOR_COSIGN, request)
         return convert.arkoor_cosignatures(response, parts)
 
     # --- mailbox
@@ -317,7 +228,7 @@ class ArkServer:
     async def post_arkoor_message(self, blinded_id: bytes, vtxos: Sequence[Vtxo]) -> None:
         for batch in _batches([vtxo.encode() for vtxo in vtxos], api.MAX_VTXOS_PER_ARKOOR_POST):
             request = mb.PostArkoorMessageRequest(blinded_id=blinded_id, vtxos=batch)
-            await self._connection.call(POST_ARKOOR_MESSAGE, request)
+            await self._connection.call(methods.POST_ARKOOR_MESSAGE, request)
 
     async def read_mailbox(
         self, mailbox_id: PublicKey, authorization: bytes, checkpoint: int
@@ -325,7 +236,7 @@ class ArkServer:
         request = mb.MailboxRequest(
             mailbox_id=mailbox_id.data, authorization=authorization, checkpoint=checkpoint
         )
-        return convert.mailbox_page(await self._connection.call(READ_MAILBOX, request))
+        return convert.mailbox_page(await self._connection.call(methods.READ_MAILBOX, request))
 
     async def subscribe_mailbox(
         self, mailbox_id: PublicKey, authorization: bytes, checkpoint: int
@@ -333,7 +244,7 @@ class ArkServer:
         request = mb.MailboxRequest(
             mailbox_id=mailbox_id.data, authorization=authorization, checkpoint=checkpoint
         )
-        async with aclosing(self._connection.stream(SUBSCRIBE_MAILBOX, request)) as messages:
+        async with aclosing(self._connection.stream(methods.SUBSCRIBE_MAILBOX, request)) as messages:
             async for message in messages:
                 yield convert.mailbox_message(message)
 
@@ -345,22 +256,22 @@ class ArkServer:
             vtxo_ids=[bytes(vtxo_id) for vtxo_id in vtxo_ids],
             authorization=authorization,
         )
-        await self._connection.call(POST_RECOVERY_VTXO_IDS, request)
+        await self._connection.call(methods.POST_RECOVERY_VTXO_IDS, request)
 
     # --- rounds
 
     async def next_round_time(self) -> int:
-        response = await self._connection.call(NEXT_ROUND_TIME, core_pb2.Empty())
+        response = await self._connection.call(methods.NEXT_ROUND_TIME, core_pb2.Empty())
         return int(response.timestamp)
 
     async def subscribe_rounds(self) -> AsyncGenerator[api.RoundEvent, None]:
-        async with aclosing(self._connection.stream(SUBSCRIBE_ROUNDS, core_pb2.Empty())) as events:
+        async with aclosing(self._connection.stream(methods.SUBSCRIBE_ROUNDS, core_pb2.Empty())) as events:
             async for event in events:
                 yield convert.round_event(event)
 
     async def last_round_event(self) -> api.RoundEvent | None:
         try:
-            response = await self._connection.call(LAST_ROUND_EVENT, core_pb2.Empty())
+            response = await self._connection.call(methods.LAST_ROUND_EVENT, core_pb2.Empty())
         except ServerRejected as error:
             if error.not_found:
                 return None
@@ -379,12 +290,12 @@ class ArkServer:
             vtxo_requests=[convert.signed_vtxo_request(item) for item in requests],
             unblinded_mailbox_id=_key_bytes(mailbox_id),
         )
-        response = await self._connection.call(SUBMIT_PAYMENT, request)
+        response = await self._connection.call(methods.SUBMIT_PAYMENT, request)
         return convert.exactly(response.unlock_hash, convert.HASH_LENGTH, "SHA-256 hash")
 
     async def provide_vtxo_signatures(self, cosign_pubkey: PublicKey, partial_sigs: Sequence[bytes]) -> None:
         request = pb.VtxoSignaturesRequest(pubkey=cosign_pubkey.data, signatures=partial_sigs)
-        await self._connection.call(PROVIDE_VTXO_SIGNATURES, request)
+        await self._connection.call(methods.PROVIDE_VTXO_SIGNATURES, request)
 
     async def submit_round_participation(
         self,
@@ -400,16 +311,20 @@ class ArkServer:
             unblinded_mailbox_id=_key_bytes(mailbox_id),
             scheduled_height=scheduled_height,
         )
-        response = await self._connection.call(SUBMIT_ROUND_PARTICIPATION, request)
+        response = await self._connection.call(methods.SUBMIT_ROUND_PARTICIPATION, request)
         return convert.exactly(response.unlock_hash, convert.HASH_LENGTH, "SHA-256 hash")
 
     async def round_participation_status(self, unlock_hash: bytes) -> api.RoundParticipation:
         request = pb.RoundParticipationStatusRequest(unlock_hash=unlock_hash)
-        return convert.round_participation(await self._connection.call(ROUND_PARTICIPATION_STATUS, request))
+        return convert.round_participation(
+            await self._connection.call(methods.ROUND_PARTICIPATION_STATUS, request)
+        )
 
     async def request_leaf_vtxo_cosign(self, vtxo_id: VtxoId, pub_nonce: bytes) -> Cosignature:
         request = pb.LeafVtxoCosignRequest(vtxo_id=bytes(vtxo_id), public_nonce=pub_nonce)
-        return convert.leaf_cosignature(await self._connection.call(REQUEST_LEAF_VTXO_COSIGN, request))
+        return convert.leaf_cosignature(
+            await self._connection.call(methods.REQUEST_LEAF_VTXO_COSIGN, request)
+        )
 
     async def request_forfeit_nonces(
         self, unlock_hash: bytes, vtxo_ids: Sequence[VtxoId]
@@ -419,19 +334,21 @@ class ArkServer:
             request = pb.ForfeitNoncesRequest(
                 unlock_hash=unlock_hash, vtxo_ids=[bytes(vtxo_id) for vtxo_id in chunk]
             )
-            response = await self._connection.call(REQUEST_FORFEIT_NONCES, request)
+            response = await self._connection.call(methods.REQUEST_FORFEIT_NONCES, request)
             convert.same_count(len(chunk), len(response.public_nonces), "forfeit nonces")
             nonces.extend(convert.pub_nonce(nonce) for nonce in response.public_nonces)
         return tuple(nonces)
 
     async def forfeit_vtxos(self, bundles: Sequence[bytes]) -> bytes:
-        response = await self._connection.call(FORFEIT_VTXOS, pb.ForfeitVtxosRequest(forfeit_bundles=bundles))
+        response = await self._connection.call(
+            methods.FORFEIT_VTXOS, pb.ForfeitVtxosRequest(forfeit_bundles=bundles)
+        )
         return convert.exactly(response.unlock_preimage, convert.HASH_LENGTH, "SHA-256 hash")
 
     # --- offboard
 
     async def offboard_fee_rate(self) -> FeeRate:
-        response = await self._connection.call(GET_OFFBOARD_FEE_RATE, core_pb2.Empty())
+        response = await self._connection.call(methods.GET_OFFBOARD_FEE_RATE, core_pb2.Empty())
         return FeeRate(response.sat_vkb // 4)  # the server compares with exactly this integer
 
     async def prepare_offboard(
@@ -442,7 +359,7 @@ class ArkServer:
             input_vtxo_ids=[bytes(item.vtxo_id) for item in inputs],
             attestation=[item.attestation for item in inputs],
         )
-        response = await self._connection.call(PREPARE_OFFBOARD, message)
+        response = await self._connection.call(methods.PREPARE_OFFBOARD, message)
         return convert.prepared_offboard(response, len(inputs))
 
     async def finish_offboard(
@@ -451,7 +368,7 @@ class ArkServer:
         request = pb.FinishOffboardRequest(
             offboard_txid=bytes(offboard_txid), user_nonces=pub_nonces, partial_signatures=partial_sigs
         )
-        response = await self._connection.call(FINISH_OFFBOARD, request)
+        response = await self._connection.call(methods.FINISH_OFFBOARD, request)
         return convert.tx(response.signed_offboard_tx)
 
     # --- Lightning
@@ -460,14 +377,14 @@ class ArkServer:
         self, parts: Sequence[api.ArkoorCosignPart]
     ) -> tuple[api.ArkoorCosignature, ...]:
         request = pb.LightningPayHtlcCosignRequest(parts=convert.arkoor_request(parts))
-        response = await self._connection.call(REQUEST_LIGHTNING_PAY_HTLC_COSIGN, request)
+        response = await self._connection.call(methods.REQUEST_LIGHTNING_PAY_HTLC_COSIGN, request)
         return convert.arkoor_cosignatures(response, parts)
 
     async def request_lightning_pay_htlc_revocation(
         self, parts: Sequence[api.ArkoorCosignPart]
     ) -> tuple[api.ArkoorCosignature, ...]:
         request = pb.ArkoorPackageCosignRequest(parts=convert.arkoor_request(parts))
-        response = await self._connection.call(REQUEST_LIGHTNING_PAY_HTLC_REVOCATION, request)
+        response = await self._connection.call(methods.REQUEST_LIGHTNING_PAY_HTLC_REVOCATION, request)
         return convert.arkoor_cosignatures(response, parts)
 
     async def initiate_lightning_payment(
@@ -486,19 +403,19 @@ class ArkServer:
             mailbox_id=_key_bytes(mailbox_id),
             retry_for_secs=retry_for_secs,
         )
-        await self._connection.call(INITIATE_LIGHTNING_PAYMENT, request)
+        await self._connection.call(methods.INITIATE_LIGHTNING_PAYMENT, request)
 
     async def check_lightning_payment(self, payment_hash: bytes) -> api.LightningPaymentStatus:
         request = pb.CheckLightningPaymentRequest(hash=payment_hash, wait=False)
         return convert.payment_status(
             await self._connection.call(
-                CHECK_LIGHTNING_PAYMENT, request, timeout_seconds=STATUS_TIMEOUT_SECONDS
+                methods.CHECK_LIGHTNING_PAYMENT, request, timeout_seconds=STATUS_TIMEOUT_SECONDS
             )
         )
 
     async def fetch_bolt12_invoice(self, offer: bytes, amount_sat: int | None) -> bytes:
         request = pb.FetchBolt12InvoiceRequest(offer=offer, amount_sat=amount_sat)
-        response = await self._connection.call(FETCH_BOLT12_INVOICE, request)
+        response = await self._connection.call(methods.FETCH_BOLT12_INVOICE, request)
         return bytes(response.invoice)
 
     async def start_lightning_receive(
@@ -517,14 +434,14 @@ class ArkServer:
             mailbox_id=_key_bytes(mailbox_id),
             description=description,
         )
-        response = await self._connection.call(START_LIGHTNING_RECEIVE, request)
+        response = await self._connection.call(methods.START_LIGHTNING_RECEIVE, request)
         return str(response.bolt11)
 
     async def check_lightning_receive(self, payment_hash: bytes) -> api.LightningReceiveStatus:
         request = pb.CheckLightningReceiveRequest(hash=payment_hash, wait=False)
         return convert.receive_status(
             await self._connection.call(
-                CHECK_LIGHTNING_RECEIVE, request, timeout_seconds=STATUS_TIMEOUT_SECONDS
+                methods.CHECK_LIGHTNING_RECEIVE, request, timeout_seconds=STATUS_TIMEOUT_SECONDS
             )
         )
 
@@ -540,7 +457,9 @@ class ArkServer:
             payment_hash=payment_hash, user_pubkey=user_pubkey.data, htlc_recv_expiry=htlc_recv_expiry_height
         )
         convert.anti_dos(request, anti_dos)
-        return convert.receive_grant(await self._connection.call(PREPARE_LIGHTNING_RECEIVE_CLAIM, request))
+        return convert.receive_grant(
+            await self._connection.call(methods.PREPARE_LIGHTNING_RECEIVE_CLAIM, request)
+        )
 
     async def claim_lightning_receive(
         self, *, payment_hash: bytes, preimage: bytes, parts: Sequence[api.ArkoorCosignPart]
@@ -550,12 +469,12 @@ class ArkServer:
             payment_preimage=preimage,
             cosign_request=pb.ArkoorPackageCosignRequest(parts=convert.arkoor_request(parts)),
         )
-        response = await self._connection.call(CLAIM_LIGHTNING_RECEIVE, request)
+        response = await self._connection.call(methods.CLAIM_LIGHTNING_RECEIVE, request)
         return convert.arkoor_cosignatures(response, parts)
 
     async def cancel_lightning_receive(self, payment_hash: bytes) -> None:
         await self._connection.call(
-            CANCEL_LIGHTNING_RECEIVE, pb.CancelLightningReceiveRequest(payment_hash=payment_hash)
+            methods.CANCEL_LIGHTNING_RECEIVE, pb.CancelLightningReceiveRequest(payment_hash=payment_hash)
         )
 
 

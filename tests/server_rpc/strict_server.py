@@ -50,6 +50,17 @@ Answer = Callable[[Any], Awaitable[Any]]
 StreamAnswer = Callable[[Any], AsyncIterator[Any]]
 
 
+def always(value: Any) -> Answer:
+    """An answer to every request; an exception is raised."""
+
+    async def answer(_: Any) -> Any:
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    return answer
+
+
 def fees() -> pb.FeeSchedule:
     return pb.FeeSchedule(
         board=pb.BoardFees(min_fee_sat=330),

@@ -1,7 +1,7 @@
 """`ArkServer` against a real gRPC server on loopback: what is sent, and what is believed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -25,7 +25,7 @@ from barkd_py.server_rpc.errors import ConversionError
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from barkd_py.server_rpc.protos import core_pb2
 from barkd_py.server_rpc.protos import mailbox_server_pb2 as mb
-from tests.server_rpc.strict_server import MAILBOX_KEY, Refusal, StrictServer
+from tests.server_rpc.strict_server import MAILBOX_KEY, Refusal, StrictServer, always
 from tests.support.vectors import cases, load
 
 
@@ -50,15 +50,6 @@ async def connected_to(server: StrictServer) -> AsyncIterator[ArkServer]:
             yield client
         finally:
             await client.close()
-
-
-def always(value: Any) -> Callable[[Any], Awaitable[Any]]:
-    async def answer(_: Any) -> Any:
-        if isinstance(value, Exception):
-            raise value
-        return value
-
-    return answer
 
 
 def not_found() -> Refusal:

@@ -11,7 +11,6 @@ import pytest
 from barkd_py.ark.fees import FeeScheduleInvalid
 from barkd_py.ark.info import ArkInfo, UnsafeServer
 from barkd_py.errors import BarkdError, ProtocolViolation, ServerRejected, ServerUnavailable, chain_text
-from barkd_py.server_rpc.client import NEXT_ROUND_TIME, SUBSCRIBE_ROUNDS
 from barkd_py.server_rpc.connection import (
     MAX_RECEIVE_BYTES,
     Connection,
@@ -29,9 +28,18 @@ from barkd_py.server_rpc.errors import (
     UnusableArkInfo,
     VersionMismatch,
 )
+from barkd_py.server_rpc.methods import NEXT_ROUND_TIME, SUBSCRIBE_ROUNDS
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from barkd_py.server_rpc.protos import core_pb2
-from tests.server_rpc.strict_server import OTHER_KEY, SERVER_KEY, Refusal, StrictServer, ark_info, fees
+from tests.server_rpc.strict_server import (
+    OTHER_KEY,
+    SERVER_KEY,
+    Refusal,
+    StrictServer,
+    always,
+    ark_info,
+    fees,
+)
 
 EMPTY = core_pb2.Empty()
 
@@ -56,15 +64,6 @@ async def connected_to(server: StrictServer, **changes: Any) -> AsyncIterator[Co
             yield connection
         finally:
             await connection.close()
-
-
-def always(value: Any) -> Callable[[Any], Any]:
-    async def answer(_: Any) -> Any:
-        if isinstance(value, Exception):
-            raise value
-        return value
-
-    return answer
 
 
 # --- address
