@@ -61,8 +61,8 @@ TERMS = RoundTerms(SERVER, EXIT_DELTA, EXPIRY_HEIGHT)
 OUTPUT = RoundOutput(10_000, PubkeyPolicy(USER), COSIGN.public_key)
 
 
-def leaf(output: RoundOutput, unlock_hash: bytes = UNLOCK_HASH) -> LeafSpec:
-    return LeafSpec(output.policy, output.amount_sat, output.cosign_pubkey, unlock_hash)
+def leaf(output: RoundOutput) -> LeafSpec:
+    return LeafSpec(output.policy, output.amount_sat, output.cosign_pubkey, UNLOCK_HASH)
 
 
 OTHERS = tuple(
@@ -140,11 +140,10 @@ FINISHED_NONCE = generate_nonce(COSIGN)[1]
 (LOCKED,) = accept_finished(FINISHED.accepted, FINISHED.funding, FINISHED.signatures)
 
 
-def signed_leaf(vtxo: Vtxo = LOCKED) -> Vtxo:
-    sec_nonce, pub_nonce = leaf_task(vtxo).generate_nonce(USER_SECRET)
-    return finish_leaf(
-        vtxo, USER_SECRET, sec_nonce, pub_nonce, leaf_task(vtxo).cosign(SERVER_SECRET, pub_nonce)
-    )
+def signed_leaf() -> Vtxo:
+    task = leaf_task(LOCKED)
+    sec_nonce, pub_nonce = task.generate_nonce(USER_SECRET)
+    return finish_leaf(LOCKED, USER_SECRET, sec_nonce, pub_nonce, task.cosign(SERVER_SECRET, pub_nonce))
 
 
 def test_a_whole_swap() -> None:

@@ -23,12 +23,12 @@ from barkd_py.ark.vtxo import MAX_U64, Vtxo, VtxoInvalid
 from barkd_py.bitcoin.encode import DecodeError, Reader, compact_size
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.musig import SecNonce, generate_nonce
-from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
+from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxIn
 from barkd_py.errors import chain_text
 from tests.ark import strategies
 from tests.ark.worked_examples import EXIT_DELTA, EXPIRY_HEIGHT, SERVER, UNLOCK_HASH
 from tests.support.script_engine import is_spend_valid
-from tests.support.vectors import Case, cases, params
+from tests.support.vectors import Case, as_dict, cases, expected_outcome, params
 
 TREES = params("tree")
 BY_NAME = {case["name"]: case for case in cases("tree")}
@@ -36,10 +36,6 @@ BY_NAME = {case["name"]: case for case in cases("tree")}
 
 def signed_spec(case: Case) -> SignedTreeSpec:
     return SignedTreeSpec.decode(bytes.fromhex(case["signed_tree_hex"]))
-
-
-def as_dict(output: TxOut) -> dict[str, object]:
-    return {"value": output.value_sat, "script_pubkey": output.script_pubkey.hex()}
 
 
 # -- shape
@@ -172,9 +168,9 @@ def test_vtxos_are_upstream_s(case: Case) -> None:
             bytes.fromhex(leaf["unlock_preimage"])
         )
         assert final.encode().hex() == leaf["final_vtxo_hex"]
-        assert _outcome(locked, funding) == _expected(leaf["validate_locked"])
-        assert _outcome(locked, funding, signed=False) == _expected(leaf["validate_locked_unsigned"])
-        assert _outcome(final, funding) == _expected(leaf["validate_final"])
+        assert _outcome(locked, funding) == expected_outcome(leaf["validate_locked"])
+        assert _outcome(locked, funding, signed=False) == expected_outcome(leaf["validate_locked_unsigned"])
+        assert _outcome(final, funding) == expected_outcome(leaf["validate_final"])
 
 
 def _outcome(vtxo: Vtxo, funding: Tx, *, signed: bool = True) -> str:
@@ -183,10 +179,6 @@ def _outcome(vtxo: Vtxo, funding: Tx, *, signed: bool = True) -> str:
     except VtxoInvalid as error:
         return str(error)
     return "ok"
-
-
-def _expected(result: object) -> object:
-    return result["error"] if isinstance(result, dict) else result
 
 
 @pytest.mark.parametrize("case", [param for param in TREES if "internal_vtxos" in param.values[0]])

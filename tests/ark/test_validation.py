@@ -26,7 +26,7 @@ from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from tests.ark.test_vtxo import BY_NAME, WHOLE, decode, user_vtxo
 from tests.ark.worked_examples import SERVER, USER
 from tests.support.script_engine import is_spend_valid
-from tests.support.vectors import Case, params
+from tests.support.vectors import Case, expected_outcome, params
 
 MALLORY = SecretKey(bytes([0x66] * 32))
 
@@ -42,10 +42,6 @@ def outcome(vtxo: ServerVtxo, anchor: Tx, *, signed: bool) -> object:
     except VtxoInvalid as error:
         return str(error)
     return "ok"
-
-
-def expected_outcome(result: object) -> object:
-    return result["error"] if isinstance(result, dict) else result
 
 
 # -- against upstream

@@ -43,7 +43,7 @@ from tests.ark.worked_examples import (
     UNLOCK_PREIMAGE,
     USER,
 )
-from tests.support.vectors import Case, cases, params
+from tests.support.vectors import Case, as_dict, cases, params
 
 WHOLE_KINDS = ("user", "server", "user-version1")
 WHOLE = [param for kind in WHOLE_KINDS for param in params("vtxo", kind=kind)]
@@ -98,10 +98,6 @@ def test_fields_are_upstream_s(case: Case) -> None:
     assert [str(ancestor) for ancestor in vtxo.ancestor_ids] == case["ancestor_ids"]
     assert vtxo.exit_tx_weight_wu == case["exit_tx_weight_total"]
     assert str(vtxo.computed_point) == case["id"]
-
-
-def as_dict(output: TxOut) -> dict[str, object]:
-    return {"value": output.value_sat, "script_pubkey": output.script_pubkey.hex()}
 
 
 @pytest.mark.parametrize("case", WHOLE)

@@ -99,14 +99,14 @@ def _content_length(head: bytes) -> int:
     raise ValueError("the answer does not say how long it is")
 
 
-async def run_load(port: int, path: str, *, seconds: float, connections: int = CONNECTIONS) -> Load:
+async def run_load(port: int, path: str, *, seconds: float) -> Load:
     """Ask for a path as often as possible. Raises ValueError for any answer but a success."""
     request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: */*\r\n\r\n".encode()
     loop = asyncio.get_running_loop()
     began = time.perf_counter()
     running = [
         (await loop.create_connection(lambda: _Connection(request, time.perf_counter), "127.0.0.1", port))[1]
-        for _ in range(connections)
+        for _ in range(CONNECTIONS)
     ]
     await asyncio.wait([asyncio.ensure_future(one.done.wait()) for one in running], timeout=seconds)
     for one in running:

@@ -169,13 +169,13 @@ def test_every_changed_character_is_noticed() -> None:
             Bolt11Invoice.parse(changed)
 
 
-def signed(hrp: str, fields: list[tuple[str, list[int]]], *, key: SecretKey = NODE) -> str:
+def signed(hrp: str, fields: list[tuple[str, list[int]]]) -> str:
     """An invoice of any fields, with a right signature."""
     tags = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
     data = [0] * 7
     for tag, value in fields:
         data += [tags.index(tag), len(value) >> 5, len(value) & 31, *value]
-    compact, recovery_id = recovery.sign(signing_digest(hrp, data), key.secret_bytes)
+    compact, recovery_id = recovery.sign(signing_digest(hrp, data), NODE.secret_bytes)
     return bech32_encode(hrp, [*data, *to_5_bits(compact + bytes((recovery_id,)))], 1)
 
 

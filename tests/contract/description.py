@@ -189,13 +189,13 @@ class Row:
 
     def covers(self, difference: Difference) -> bool:
         return (
-            _glob(self.place, difference.place)
-            and _glob(self.theirs, difference.theirs)
-            and _glob(self.ours, difference.ours)
+            glob(self.place, difference.place)
+            and glob(self.theirs, difference.theirs)
+            and glob(self.ours, difference.ours)
         )
 
 
-def _glob(pattern: str, text: str) -> bool:
+def glob(pattern: str, text: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None
 
 

@@ -12,24 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.description import Difference, Row, table
+from tests.contract.description import Difference, Row, glob, table
+from tests.interop import bad_requests
 
 ROOT = Path(__file__).parent.parent.parent
 CONTRACT = (ROOT / "docs" / "contract.md").read_text()
 SEEN = [Row(*cells) for cells in table(CONTRACT, "Behaviour beside barkd 0.8.0")]
 REQUESTS = [
     f"{entry['stage']}: {entry['name']}"
-    for entry in json.loads((ROOT / "tests" / "interop" / "requests.json").read_text())
+    for entry in [
+        *json.loads((ROOT / "tests" / "interop" / "requests.json").read_text()),
+        *bad_requests.entries(),
+    ]
 ]
 SUMMARY = table((ROOT / "docs" / "api.md").read_text(), "Where barkd-py differs from barkd 0.8.0")
 FIELD = re.compile(
     r"(?:status|body|location|allow|content-type|(?:\.?[\w.\[\]]+ )?(?:order|course|keys)|[.\[][\w.\[\]]*)"
 )
 """The end of a place: one field, by its name."""
-
-
-def _matches(pattern: str, text: str) -> bool:
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None
 
 
 def _shown_by(cells: list[str]) -> tuple[list[str], list[str]]:
@@ -57,7 +57,7 @@ def test_a_difference_is_shown_by_something_that_exists(cells: list[str]) -> Non
     assert all(cells)
     lines, tests = _shown_by(cells)
     for line in lines:
-        assert any(_matches(line, row.place) or line == row.place for row in SEEN), line
+        assert any(glob(line, row.place) or line == row.place for row in SEEN), line
     for test in tests:
         path, _, name = test.partition("::")
         assert name in _tests_of(path), test
@@ -65,7 +65,7 @@ def test_a_difference_is_shown_by_something_that_exists(cells: list[str]) -> Non
 
 def test_what_the_comparison_sees_is_summed_up() -> None:
     lines = [line for cells in SUMMARY for line in _shown_by(cells)[0]]
-    assert [row.place for row in SEEN if not any(_matches(line, row.place) for line in lines)] == []
+    assert [row.place for row in SEEN if not any(glob(line, row.place) for line in lines)] == []
 
 
 @pytest.mark.parametrize("row", SEEN, ids=lambda row: row.place)
@@ -73,7 +73,7 @@ def test_a_line_of_the_comparison_is_about_one_field_of_few_answers(row: Row) ->
     assert row.reason
     name, _, field = _split(row.place)
     assert FIELD.fullmatch(field), "names one field"
-    assert 1 <= sum(_matches(name, request) for request in REQUESTS) <= 8, "of few answers"
+    assert 1 <= sum(glob(name, request) for request in REQUESTS) <= 8, "of few answers"
     assert row.theirs != row.ours
     for other in ("1", '"x"', "null", "500 internal error", "–", "no answer"):
         assert not row.covers(Difference(row.place, other, row.ours)) or other == row.theirs

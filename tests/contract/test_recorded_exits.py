@@ -4,12 +4,11 @@ The recording says in words which wallet a request met. Where the answer lists e
 exits of that kind, so that what is compared is the rendering; elsewhere `WALLETS` puts it into the state.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, PackageFee
@@ -29,7 +28,7 @@ from tests.contract.recorded import (
 from tests.contract.test_recorded import check
 from tests.fakes import exits as samples
 from tests.fakes.wallet import FakeExits, FakeWallet, some_vtxo
-from tests.support.api_server import RunningApi, running_api
+from tests.support.api_server import RunningApi
 
 SELECTED = [
     case
@@ -38,8 +37,8 @@ SELECTED = [
 ]
 
 
-def _exit(wallet: FakeWallet, state: states.ExitState, vtxo_id: str = EXIT_VTXO) -> None:
-    wallet.exits.put(ExitStatus(VtxoId.parse(vtxo_id), state))
+def _exit(wallet: FakeWallet, state: states.ExitState) -> None:
+    wallet.exits.put(ExitStatus(VtxoId.parse(EXIT_VTXO), state))
 
 
 def _with_exit(state: states.ExitState) -> Callable[[FakeWallet], None]:
@@ -142,13 +141,6 @@ def _put_recorded(exits: FakeExits, answer: Any) -> None:
                 packages=tuple(map(_package, json.get("transactions", ()))),
             )
         )
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningApi]:
-    directory = tmp_path_factory.mktemp("datadir") / "d"
-    async with running_api(directory, with_wallet=True, rest_contract="0.8.0") as running:
-        yield running
 
 
 def _sorted(answer: Any) -> Any:

@@ -4,12 +4,11 @@ The wallet is fake, but its refusals are the real ones; amounts and fees follow 
 """
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.address import address_from_script
@@ -32,7 +31,7 @@ from tests.contract.recorded import SMALL_VTXO, SPENDABLE_VTXO, SPENT_VTXO, Case
 from tests.contract.test_recorded import check
 from tests.fakes.rounds import OFFBOARD_TX, OUTPUT_KEY, FakeOffboards, FakeRounds
 from tests.fakes.wallet import ARK_INFO, some_vtxo
-from tests.support.api_server import RunningApi, running_api
+from tests.support.api_server import RunningApi
 
 # The recorded address was of this kind, whose length is in the fees.
 P2PKH_ADDRESS = address_from_script(b"\x76\xa9\x14" + b"\x01" * 20 + b"\x88\xac", Network.REGTEST)
@@ -131,13 +130,6 @@ def _recorded_rounds(answer: Sequence[dict[str, Any]]) -> list[RoundInfo]:
         status = Unconfirmed(OFFBOARD_TX.txid) if isinstance(state, Issued) else Pending()
         found.append(RoundInfo(number, round_, status, 1))
     return found
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningApi]:
-    directory = tmp_path_factory.mktemp("datadir") / "d"
-    async with running_api(directory, with_wallet=True, rest_contract="0.8.0") as running:
-        yield running
 
 
 @pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)

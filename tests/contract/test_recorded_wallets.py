@@ -6,13 +6,12 @@ must answer it again. So every kind of movement, state and transaction that was 
 
 import itertools
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.keys import PublicKey
@@ -39,7 +38,7 @@ from barkd_py.wallet.vtxo_states import (
 from tests.contract.recorded import FILLINGS, REGTEST_INVOICE, Case, cases
 from tests.contract.test_recorded import check
 from tests.fakes.wallet import FakeWallet, OnchainBalance, OnchainTx, OnchainUtxo, some_tx, some_vtxo
-from tests.support.api_server import RunningApi, running_api
+from tests.support.api_server import RunningApi
 
 _SHOWN = re.compile(
     r"/api/v1/(wallet/(vtxos(/<\w+>)?|balance|history|movements)|history|onchain/(transactions|utxos|balance))$"
@@ -198,13 +197,6 @@ def _onchain_tx(shown: dict[str, Any]) -> OnchainTx:
         None if block is None else BlockRef(block["height"], BlockHash.from_hex(block["hash"])),
         is_cpfp=shown["is_cpfp"],
     )
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningApi]:
-    directory = tmp_path_factory.mktemp("datadir") / "d"
-    async with running_api(directory, with_wallet=True, rest_contract="0.8.0") as running:
-        yield running
 
 
 @pytest.mark.parametrize("case", SELECTED, ids=lambda case: f"{case.state}: {case.name}")

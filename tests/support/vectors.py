@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from barkd_py.bitcoin.tx import TxOut
+
 _DIRECTORY = Path(__file__).parents[1] / "vectors"
 
 Case = dict[str, Any]
@@ -39,3 +41,13 @@ def params(file: str, /, **wanted: object) -> list[Any]:
 def case_name(case: Case) -> str:
     """For ``ids=`` of a parametrized test."""
     return str(case.get("name", ""))
+
+
+def as_dict(output: TxOut) -> Case:
+    """As the vectors write it."""
+    return {"value": output.value_sat, "script_pubkey": output.script_pubkey.hex()}
+
+
+def expected_outcome(result: object) -> object:
+    """`ok`, or the text of the error."""
+    return result["error"] if isinstance(result, dict) else result

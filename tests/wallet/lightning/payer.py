@@ -97,9 +97,9 @@ class Payer(Half):
             row = await tx.actions.find(send_action_id(payment_hash or sha256(PREIMAGE)))
         return None if row is None else FORMAT.decode(row.payload)
 
-    async def name(self, payment_hash: bytes | None = None) -> str:
+    async def name(self) -> str:
         """The state as clients see it."""
-        return (await self.sends.find(payment_hash or sha256(PREIMAGE))).state.value
+        return (await self.sends.find(sha256(PREIMAGE))).state.value
 
     async def movements(self) -> Sequence[Movement]:
         return await self.movements_of(LIGHTNING_SEND)
@@ -154,15 +154,13 @@ async def open_payer(
     server: PayServer,
     *,
     doom: Doom | None = None,
-    clock: Clocks | None = None,
     exits: Exits | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
-    network: Network = Network.REGTEST,
 ) -> AsyncIterator[Payer]:
     """A wallet on this database; it is made if it is not there."""
     async with (
-        open_half(database, clock or Clocks()) as half,
-        _paying(half, server, doom, exits or Exits(), transport, network) as payer,
+        open_half(database, Clocks()) as half,
+        _paying(half, server, doom, exits or Exits(), transport) as payer,
     ):
         yield payer
 
@@ -174,7 +172,6 @@ async def _paying(
     doom: Doom | None,
     exits: Exits,
     transport: httpx.AsyncBaseTransport | None,
-    network: Network,
 ) -> AsyncIterator[Payer]:
     store, keychain, clock = half.store, half.keychain, half.clock
     liar = Liar(server, doom)
@@ -199,6 +196,7 @@ async def _paying(
         exit_margin=EXIT_MARGIN,
         start_exit=exits.start,
     )
+    lnurl = LnurlClient(Network.REGTEST, transport=transport)
     sends = LightningSends(
         store,
         executor,
@@ -206,8 +204,8 @@ async def _paying(
         keychain,
         asked,
         chain,
-        InvoiceSource(asked, LnurlClient(network, transport=transport), network, now=lambda: OFFERED_AT),
-        network=network,
+        InvoiceSource(asked, lnurl, Network.REGTEST, now=lambda: OFFERED_AT),
+        network=Network.REGTEST,
         rules=SendRules(change_split_factor=2, exit_margin=EXIT_MARGIN),
         wakeup=asyncio.Event(),
         wait_secs=300,  # nothing fails because a machine is slow

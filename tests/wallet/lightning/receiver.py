@@ -102,21 +102,19 @@ async def open_receiver(
     server: ReceiveServer,
     *,
     doom: Doom | None = None,
-    clock: Clocks | None = None,
-    exits: Exits | None = None,
     claim_retries: int = 5,
 ) -> AsyncIterator[Receiver]:
     """A wallet on this database; it is made if it is not there."""
     async with (
-        open_half(database, clock or Clocks()) as half,
-        _receiving(half, server, doom, exits or Exits(), claim_retries) as receiver,
+        open_half(database, Clocks()) as half,
+        _receiving(half, server, doom, claim_retries) as receiver,
     ):
         yield receiver
 
 
 @asynccontextmanager
 async def _receiving(
-    half: Half, server: ReceiveServer, doom: Doom | None, exits: Exits, claim_retries: int
+    half: Half, server: ReceiveServer, doom: Doom | None, claim_retries: int
 ) -> AsyncIterator[Receiver]:
     store, keychain, clock = half.store, half.keychain, half.clock
     liar, chain_liar = Liar(server, doom), Liar(server.chain, doom)
@@ -124,7 +122,7 @@ async def _receiving(
     asked_chain: Any = chain_liar
     honest: Any = server
     registration = Registration(store, honest, keychain, nothing_due, now=clock)
-    locks = NamedLocks()
+    locks, exits = NamedLocks(), Exits()
     executor = ActionExecutor(store, locks)
     machine = LightningReceiveMachine(
         store,

@@ -53,8 +53,8 @@ class Service:
         return LnurlClient(network, transport=httpx.MockTransport(self), resolve=_public, **options)
 
 
-def _json(body: object, status: int = 200) -> httpx.Response:
-    return httpx.Response(status, content=json.dumps(body).encode())
+def _json(body: object) -> httpx.Response:
+    return httpx.Response(200, content=json.dumps(body).encode())
 
 
 async def _public(host: str, port: int) -> Sequence[str]:
