@@ -722,6 +722,8 @@ REGISTER: dict[str, Line] = {
         (
             _MAILBOX + "test_checkpoints_that_go_back_are_not_believed",
             _MAILBOX + "test_checkpoints_of_the_future_are_not_believed",
+            _MAILBOX + "test_all_around_a_message_of_the_future_is_received_once",
+            _RECOVERY + "test_messages_of_the_future_stop_no_recovery",
             "faults/test_hostile_mailbox.py::test_messages_with_checkpoints_that_cannot_be",
             "wallet/store/test_repositories.py::test_checkpoints_that_cannot_be_are_refused",
         ),

@@ -3,14 +3,17 @@
 A page is cut at a number of rows, not of messages, so its last message may have lost its tail, and "have
 more" cannot be believed. So the last message of a page is read again from just before its checkpoint, which
 gives it whole; and reading ends at an empty page only. Checkpoints must rise, or a server could keep a reader
-busy with the same messages for ever. And they are times, so they are not of the future: whoever believed the
-highest number there is would never read anything again. What comes before such a message is read.
+busy with the same messages for ever. And they are times, so they are not of the future: whoever remembered
+the highest number there is would never read anything again. A message that has such a number is read, as are
+those behind it, for a server whose clock was wrong may go on counting from there; how far one has read is
+what must not be remembered by it.
 
 Source: sheet 02 §5.3, trap 6.
 """
 
+import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 
 from barkd_py.ark.mailbox import MailboxAuthorization
 from barkd_py.bitcoin.keys import SecretKey
@@ -22,6 +25,8 @@ from barkd_py.server_rpc.api import (
     MailboxPage,
     RecoveryVtxoIds,
 )
+
+log = logging.getLogger(__name__)
 
 READ_AUTHORIZATION_SECONDS = 600
 MAX_PAGES = 100_000
@@ -37,13 +42,6 @@ class CheckpointsOutOfOrder(ProtocolViolation):
 
     def __init__(self) -> None:
         super().__init__("the server sent mailbox messages with checkpoints that do not rise")
-
-
-class CheckpointOfTheFuture(ProtocolViolation):
-    """A message of the server goes too far ahead. It was not used, nor what follows it."""
-
-    def __init__(self, checkpoint: int) -> None:
-        super().__init__(f"the server sent a mailbox message with the checkpoint {checkpoint}")
 
 
 def checkpoint_at(seconds: float) -> int:
@@ -66,20 +64,19 @@ class MailboxReader:
         self._key = key
         self._now = now
         self._max_pages = max_pages
+        self._has_complained = False
 
     async def read(self, checkpoint: int) -> AsyncGenerator[tuple[MailboxMessage, ...], None]:
         """The messages after a checkpoint, oldest first, some at a time; never an empty tuple.
 
-        Raises ServerError, CheckpointsOutOfOrder; and CheckpointOfTheFuture, after what comes before it.
+        Checkpoints may be of the future. Raises ServerError, CheckpointsOutOfOrder.
         """
         for _ in range(self._max_pages):
             messages = (await self._page(checkpoint)).messages
-            usable = messages[: self._usable(messages)]
-            if not usable:
-                if messages:
-                    raise CheckpointOfTheFuture(messages[0].checkpoint)
+            if not messages:
                 return
-            *whole, last = usable
+            *whole, last = messages
+            self._complain_of(last.checkpoint)
             if whole:
                 yield tuple(whole)
             if whole or _row_count(last) > 1:
@@ -95,10 +92,15 @@ class MailboxReader:
     def is_of_the_future(self, checkpoint: int) -> bool:
         return checkpoint > checkpoint_at(self._now() + MAX_AHEAD_SECONDS)
 
-    def _usable(self, messages: Sequence[MailboxMessage]) -> int:
-        """How many there are before the first one of the future."""
-        ahead = (number for number, each in enumerate(messages) if self.is_of_the_future(each.checkpoint))
-        return next(ahead, len(messages))
+    def _complain_of(self, checkpoint: int) -> None:
+        """Once, for it will be so for a long time."""
+        if not self._has_complained and self.is_of_the_future(checkpoint):
+            self._has_complained = True
+            log.warning(
+                "the server sent a mailbox message with the checkpoint %d, which is of the future: "
+                "it is read again from time to time",
+                checkpoint,
+            )
 
     async def _page(self, checkpoint: int) -> MailboxPage:
         authorization = self.authorize(READ_AUTHORIZATION_SECONDS)

@@ -8,6 +8,9 @@ checkpoint is stored, so a crash delivers it again: every handler can bear that.
 * what is wrong with the *world* (server, chain source, database) stops the reading. Nothing is acknowledged,
   and the same message comes again.
 
+A message with a checkpoint of the future is dealt with like any other, once in a life of the program, but
+never acknowledged before its time.
+
 Pages are read whole (`mailbox.pages`), for the server cuts them; its stream has the same fault, and is used
 as a wake-up (`server_rpc.streams`).
 
@@ -116,6 +119,7 @@ class Mailbox:
         self._gap_limit = gap_limit
         self._reader = MailboxReader(server, keychain.mailbox_key, now=now)
         self._anchor_misses: Counter[VtxoId] = Counter()
+        self._dealt_with_ahead: set[int] = set()
         self.is_blocked: Callable[[], Awaitable[bool]] | None = None
         self.on_round_completed: Handle | None = None
         self.on_incoming_lightning: Handle | None = None
@@ -134,7 +138,7 @@ class Mailbox:
                 async with aclosing(self._reader.read(await self._start())) as pages:
                     async for messages in pages:
                         for message in messages:
-                            await self._process(message)
+                            await self._process_once(message)
             return await self.checkpoint()
 
     async def _start(self) -> int:
@@ -165,6 +169,19 @@ class Mailbox:
 
     # --- one message
 
+    async def _process_once(self, message: MailboxMessage) -> None:
+        """Those of the future are never acknowledged, and come again and again."""
+        if not self._reader.is_of_the_future(message.checkpoint):
+            await self._process(message)
+        elif hash(message) not in self._dealt_with_ahead:  # the number alone may name another one tomorrow
+            await self._process(message)
+            self._dealt_with_ahead.add(hash(message))
+
+    async def _acknowledge(self, tx: Transaction, checkpoint: int) -> None:
+        """Raise the stored checkpoint, never lower it, nor raise it into the future."""
+        if checkpoint > await tx.mailbox.checkpoint() and not self._reader.is_of_the_future(checkpoint):
+            await tx.mailbox.advance(checkpoint)
+
     async def _process(self, message: MailboxMessage) -> None:
         """Deal with a message and acknowledge it. Raises for trouble with the world: not acknowledged."""
         content = message.content
@@ -188,7 +205,7 @@ class Mailbox:
             case _:
                 assert_never(content)
         async with self._store.transaction() as tx:
-            await _acknowledge(tx, message.checkpoint)
+            await self._acknowledge(tx, message.checkpoint)
 
     async def _hand_over(self, handler: Handle | None, hash32: bytes, what: str) -> None:
         if len(hash32) != 32:
@@ -240,7 +257,7 @@ class Mailbox:
                 )
                 await tx.movements.create_finished(ARKOOR_RECEIVE, MovementStatus.SUCCESSFUL, update)
             await tx.recovery.add_pending(deferred)
-            await _acknowledge(tx, checkpoint)
+            await self._acknowledge(tx, checkpoint)
         if accepted:
             self._registration.wake()
 
@@ -336,9 +353,3 @@ class Mailbox:
             MovementDestination(PaymentMethod(PaymentMethodKind.ARK, addresses[key]), amount_sat)
             for key, amount_sat in sums.items()
         )
-
-
-async def _acknowledge(tx: Transaction, checkpoint: int) -> None:
-    """Raise the stored checkpoint, never lower it."""
-    if checkpoint > await tx.mailbox.checkpoint():
-        await tx.mailbox.advance(checkpoint)

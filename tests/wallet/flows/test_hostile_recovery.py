@@ -4,6 +4,7 @@ Source: sheet 02 "Client must verify" 4-7, 11; traps 6, 7, 9, 10, 12; sheet 08 Â
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,7 +33,7 @@ from barkd_py.server_rpc.api import (
     XpubRecoveryPage,
 )
 from barkd_py.wallet.keychain import MAX_GAP_LIMIT
-from barkd_py.wallet.mailbox.pages import CheckpointsOutOfOrder, MailboxReader
+from barkd_py.wallet.mailbox.pages import CheckpointsOutOfOrder, MailboxReader, checkpoint_at
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
 from barkd_py.wallet.recovery.service import Recovery, RecoveryInterrupted
 from barkd_py.wallet.vtxo_states import Locked, Spendable, Spent
@@ -56,6 +57,7 @@ class Server:
         self.regular: list[MailboxContent] | None = None
         self.xpub: Callable[..., Awaitable[XpubRecoveryPage | None]] | None = None
         self.calls = 0
+        self.first_checkpoint = 1
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -65,7 +67,9 @@ class Server:
         contents = self.recovery if is_recovery else self.regular
         if contents is None:
             return await self._real.read_mailbox(mailbox_id, authorization, checkpoint)
-        messages = [MailboxMessage(number, each) for number, each in enumerate(contents, 1)]
+        messages = [
+            MailboxMessage(number, each) for number, each in enumerate(contents, self.first_checkpoint)
+        ]
         return MailboxPage(tuple(each for each in messages if each.checkpoint > checkpoint), False)
 
     async def recover_vtxos_by_xpub(self, xpub: bytes, **asked: Any) -> XpubRecoveryPage | None:
@@ -452,6 +456,27 @@ async def test_a_mailbox_that_goes_back_or_never_ends_is_left(net: Net, alice: O
         server.read_mailbox = endless  # type: ignore[method-assign]
         reader = MailboxReader(server, again.wallet.keychain.mailbox_key, max_pages=7)
         assert len([page async for page in reader.read(0)]) == reads == 7
+
+
+async def test_messages_of_the_future_stop_no_recovery(
+    net: Net, alice: Owner, bob: Owner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server's clock was days ahead, and it goes on counting from there."""
+    await pay(alice, bob, 1_000)
+    await pay(alice, bob, 2_000)
+    first, second = await bodies(bob)
+    async with reborn(net, bob) as again:
+        server = Server(again.wallet)
+        server.xpub = no_xpub
+        server.first_checkpoint = checkpoint_at(time.time() + 3 * 86_400)
+        server.regular = [UnknownMessage(), ArkoorDelivery((first.encode(),))]
+        server.recovery = [UnknownMessage(), RecoveryVtxoIds((bytes(second.id),))]
+        recovery = recovery_with(again.wallet, server)
+        report = await run(recovery)
+        assert found(report, RecoveryOutcome.RECOVERED) == {first.id, second.id} == await spendable(again)
+        assert report.is_complete
+        assert not await recovery.is_mailbox_blocked()
+        assert str(server.first_checkpoint + 1) in caplog.text
 
 
 async def test_a_server_that_is_away_is_asked_when_it_is_back(net: Net, alice: Owner) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,7 +28,6 @@ from barkd_py.server_rpc.api import (
 )
 from barkd_py.wallet.mailbox.pages import (
     MAX_AHEAD_SECONDS,
-    CheckpointOfTheFuture,
     CheckpointsOutOfOrder,
     MailboxReader,
     checkpoint_at,
@@ -87,7 +87,13 @@ class Chain:
         return None if txid in self.unknown else await self._real.get_tx(txid)  # type: ignore[attr-defined]
 
 
-def mailbox(wallet: Wallet, server: object = None, chain: object = None, gap_limit: int = 20) -> Mailbox:
+def mailbox(
+    wallet: Wallet,
+    server: object = None,
+    chain: object = None,
+    gap_limit: int = 20,
+    now: Callable[[], float] = time.time,
+) -> Mailbox:
     return Mailbox(
         wallet.store,
         server or wallet.server,  # type: ignore[arg-type]
@@ -97,6 +103,7 @@ def mailbox(wallet: Wallet, server: object = None, chain: object = None, gap_lim
         wallet.registration,
         wallet.locks,
         gap_limit=gap_limit,
+        now=now,
     )
 
 
@@ -188,28 +195,53 @@ async def test_checkpoints_of_the_future_are_not_believed(bob: Owner, days_ahead
     """Or nothing that comes later would be heard of."""
     checkpoint = (int(time.time()) + days_ahead * 86_400) * 1000 << 20
     server = MailboxServer(bob.wallet.server, (7, UnknownMessage()), (checkpoint, UnknownMessage()))
-    with pytest.raises(CheckpointOfTheFuture):
-        await mailbox(bob.wallet, server).sync()
+    assert await mailbox(bob.wallet, server).sync() == 7
     assert await bob.wallet.mailbox.checkpoint() == 7
     now = int(time.time() * 1000) << 20
     server = MailboxServer(bob.wallet.server, (7, UnknownMessage()), (now, UnknownMessage()))
     assert await mailbox(bob.wallet, server).sync() == now
 
 
-async def test_what_comes_before_a_message_of_the_future_is_received(alice: Owner, bob: Owner) -> None:
-    await pay(alice, bob, 1_000, 2_000)
-    first, second = await delivered(bob)
+@pytest.mark.parametrize("row_limit", [1, 100])
+async def test_all_around_a_message_of_the_future_is_received_once(
+    alice: Owner, bob: Owner, row_limit: int
+) -> None:
+    """A server that has jumped ahead goes on counting from there; or its clock is put right."""
+    await pay(alice, bob, 1_000, 2_000, 4_000, 8_000, 16_000)
+    before, at, behind, later, earlier = (ArkoorDelivery((blob,)) for blob in await delivered(bob))
     future = (int(time.time()) + 2 * 86_400) * 1000 << 20
-    server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery((first,))), (future, UnknownMessage()))
+    seen: list[bytes] = []
+
+    async def note(payment_hash: bytes) -> None:
+        seen.append(payment_hash)
+
+    server = MailboxServer(bob.wallet.server, row_limit=row_limit)
+    server.groups = [(7, before), (future, at), (future + 1, behind)]
+    server.groups.append((future + 2, IncomingLightningPayment(b"p" * 32, 5)))
     box = mailbox(bob.wallet, server)
-    with pytest.raises(CheckpointOfTheFuture):
-        await box.sync()
-    assert await bob.spendable_sat() == 1_000
-    server.groups.insert(1, (8, ArkoorDelivery((second,))))  # the server's clock is right again
-    with pytest.raises(CheckpointOfTheFuture):
-        await box.sync()
-    assert await bob.spendable_sat() == 3_000
-    assert await box.checkpoint() == 8
+    box.on_incoming_lightning = note
+    for _ in range(2):
+        assert await box.sync() == 7
+        assert await bob.spendable_sat() == 7_000
+        assert seen == [b"p" * 32]
+    server.groups.append((future + 3, later))
+    server.groups.insert(1, (8, earlier))
+    for again in (box, mailbox(bob.wallet, server)):  # as after a restart
+        assert await again.sync() == 8
+        assert await bob.spendable_sat() == 31_000
+    assert len(await bob.wallet.list_movements()) == 5
+
+
+async def test_a_message_of_the_future_is_acknowledged_in_its_time(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000)
+    now = time.time()
+    future = checkpoint_at(now + 2 * 86_400)
+    server = MailboxServer(bob.wallet.server, (future, ArkoorDelivery(await delivered(bob))))
+    box = mailbox(bob.wallet, server, now=lambda: now)
+    assert await box.sync() == 0
+    now += 86_401
+    assert await box.sync() == future
+    assert len(await bob.wallet.list_movements()) == 1
 
 
 @pytest.mark.both_stores
