@@ -4,13 +4,18 @@ A transaction that nobody has any more is offered again. If something else spend
 deep, our forfeits are worth nothing, and the VTXOs are ours again. Without such proof they stay locked: the
 server may still let the transaction out.
 
+Unless they have left meanwhile (`lets_go`): once claims of ours of all of them are deep, no forfeit can take
+anything, and the exits say where the money went. Should the transaction come after all, the server pays it.
+
 Source: sheet 03 §3.8.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from barkd_py.ark.vtxo import VtxoId
+from barkd_py.bitcoin.tx import Txid
 from barkd_py.chain.source import (
     BroadcastError,
     BroadcastErrorKind,
@@ -21,10 +26,13 @@ from barkd_py.chain.source import (
 )
 from barkd_py.errors import chain_text
 from barkd_py.wallet.actions.executor import Done, Outcome, Park
-from barkd_py.wallet.conflicts import Conflict, find_conflict
-from barkd_py.wallet.offboards.errors import OffboardDoubleSpent, OffboardTxLost
+from barkd_py.wallet.conflicts import FINAL_CONFIRMATIONS, Conflict, find_conflict
+from barkd_py.wallet.exits import payloads
+from barkd_py.wallet.exits.states import Claimed
+from barkd_py.wallet.offboards.errors import OffboardDoubleSpent, OffboardInputsLeft, OffboardTxLost
 from barkd_py.wallet.offboards.states import Confirming, State
 from barkd_py.wallet.offboards.writes import undo, write_settled, write_tx
+from barkd_py.wallet.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +44,14 @@ class OffboardConfirmation:
 
     def __init__(
         self,
+        store: Store,
         chain: ChainSource,
         *,
         required_confirmations: int,
         lost_tx_grace_secs: int,
         now: Callable[[], float],
     ) -> None:
+        self._store = store
         self._chain = chain
         self._required_confirmations = required_confirmations
         self._lost_tx_grace_secs = lost_tx_grace_secs
@@ -73,9 +83,30 @@ class OffboardConfirmation:
                     return self._conflicted(action_id, state, conflict)
         if self._now() - state.since <= self._lost_tx_grace_secs:
             return Park(state, POLL_SECS)
+        if await self._have_all_left(state.vtxo_ids):
+            return undo(action_id, state, OffboardInputsLeft(state.txid))
         lost = OffboardTxLost(state.txid)
         log.error("offboard %s: %s", action_id, lost)
         return Park(replace(state, trouble=str(lost)), POLL_SECS, lost)
+
+    async def _have_all_left(self, vtxo_ids: Sequence[VtxoId]) -> bool:
+        """Whether claims of ours of all of them are deep in the chain. Raises ChainError, StoreError."""
+        claims: set[Txid] = set()
+        async with self._store.read() as tx:
+            for vtxo_id in vtxo_ids:
+                row = await tx.exits.find(vtxo_id)
+                exit_ = None if row is None else payloads.decode_state(row.state)
+                if not isinstance(exit_, Claimed) or await tx.exits.find_claim(exit_.txid) is None:
+                    return False
+                claims.add(exit_.txid)
+        tip = await self._chain.fetch_tip()
+        for txid in claims:
+            status = await self._chain.tx_status(txid)
+            if not isinstance(status, Confirmed):
+                return False
+            if tip.height - status.block.height + 1 < FINAL_CONFIRMATIONS:
+                return False
+        return True
 
     def _conflicted(self, action_id: str, state: Confirming, conflict: Conflict) -> Outcome[State]:
         """What spends it may be an earlier transaction of this very offboard, which pays as well.

@@ -68,6 +68,14 @@ class OffboardTxLost(ChainError):
         self.txid = txid
 
 
+class OffboardInputsLeft(ChainError):
+    """It never came, and what it was to take has left Ark by exits of ours, and is claimed."""
+
+    def __init__(self, txid: Txid) -> None:
+        super().__init__(f"offboard tx {txid} never came, and its inputs have exited")
+        self.txid = txid
+
+
 class OffboardDoubleSpent(ChainError):
     """Another transaction spends what the offboard transaction spends: the forfeits are worth nothing."""
 

@@ -77,6 +77,7 @@ class OffboardMachine:
         self._registration = registration
         self._now = now
         self._confirmation = OffboardConfirmation(
+            store,
             chain,
             required_confirmations=required_confirmations,
             lost_tx_grace_secs=lost_tx_grace_secs,
