@@ -7,6 +7,7 @@ devnet answer, so that other programs find them.
 import contextlib
 import fcntl
 import json
+import random
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,11 @@ from barkd_py.errors import InvalidInput, StateConflict
 
 STATE_FILE = "devnet.json"
 _LOCK_FILE = "lock"
+_PORTS = range(20_000, 32_000)
+"""Out of which a part gets one. Systems give higher ones to outgoing connections, for as long as these live:
+what stops and comes back might not find such a port free.
+"""
+_TRIES = 100
 
 
 class DirectoryInUse(StateConflict):
@@ -76,23 +82,33 @@ class DirectoryState:
 
     def listen(self, host: str, part: str, asked: int | None) -> socket.socket:
         """A bound socket on the port asked for, else that of last time, else any. Raises PortInUse."""
-        port = self.ports.get(part, 0) if asked is None else asked
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # Unless the protocol is named, asyncio leaves Nagle's algorithm on, and every answer takes 40 ms.
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError:
-            listener.close()
-            raise PortInUse(host, port, part) from None
-        self.ports[part] = int(listener.getsockname()[1])
-        return listener
+        wanted = asked or self.ports.get(part)
+        candidates = [wanted] if wanted else random.SystemRandom().sample(_PORTS, _TRIES)
+        for port in candidates:
+            with contextlib.suppress(OSError):
+                listener = _bound(host, port)
+                self.ports[part] = port
+                return listener
+        raise PortInUse(host, candidates[-1], part)
 
     def claim_port(self, host: str, part: str, asked: int | None) -> int:
         """The same for a part that binds the port itself: a port that is free now."""
         with self.listen(host, part, asked):
             return self.ports[part]
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Raises OSError if somebody has the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Unless the protocol is named, asyncio leaves Nagle's algorithm on, and every answer takes 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def read_state(directory: Path) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from barkd_py.devnet.state_dir import DirectoryInUse, PortInUse, read_state
 from barkd_py.errors import InvalidInput
 from barkd_py.server_rpc.protos import bark_server_pb2
 from barkd_py.server_rpc.protos.bark_server_pb2_grpc import ArkServiceStub
+from tests.devnet.levers import levers_of, pull
 from tests.devnet.purse import SCRIPT, Purse, exit_parent, pay, spend
 
 ADDRESS = address_from_script(SCRIPT, Network.REGTEST)
@@ -44,14 +45,8 @@ async def running(options: DevnetOptions) -> AsyncIterator[Devnet]:
 
 @pytest.fixture
 async def levers(running: Devnet) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=running.urls.control_url, trust_env=False, timeout=60.0) as client:
-        yield client
-
-
-async def pull(levers: httpx.AsyncClient, url: str, /, **body: Any) -> Any:
-    answer = await levers.post(url, json=body)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    async with levers_of(running) as levers:
+        yield levers
 
 
 async def get(levers: httpx.AsyncClient, path: str) -> Any:
@@ -308,6 +303,15 @@ async def test_second_devnet_in_a_directory_is_refused(running: Devnet, options:
         async with running_devnet(options):
             pass
     assert running.node.index.tip_height == 120
+
+
+async def test_ports_are_none_that_outgoing_connections_take(running: Devnet, options: DevnetOptions) -> None:
+    """Whoever stops and comes back would sometimes find his own taken."""
+    state = read_state(options.directory)
+    assert state is not None
+    lowest = 32_768  # of Linux; other systems begin higher
+    assert set(state["ports"]) == {"esplora", "control", "ark", "ark-admin"}
+    assert all(1024 <= port < lowest for port in state["ports"].values())
 
 
 async def test_port_in_use_is_named(options: DevnetOptions) -> None:

@@ -126,11 +126,12 @@ async def test_a_registration_that_never_works_keeps_nothing_from_anybody(
 
 async def test_an_isolated_part_of_an_answer_for_another(devnet: Devnet, alice: Owner, bob: Owner) -> None:
     """A whole part of the answer missing: nothing of the others is signed."""
-    before_sat = await alice.spendable_sat()
+    before_sat, bobs_sat = await alice.spendable_sat(), await bob.spendable_sat()
     number = await lie(devnet, "RequestArkoorCosign", "parts.0", "drop", count=1)
     await alice.send(await bob.address(), SENT_SAT)  # asked again, it answers
     assert await hits(devnet, number) == 1
     assert await alice.spendable_sat() == before_sat - SENT_SAT
+    await arrived(bob, bobs_sat)
 
 
 async def test_recovery_posts_that_fail_do_not_hold_up_payments(

@@ -22,7 +22,7 @@ import httpx
 T = TypeVar("T")
 
 START_DEADLINE_SECS = 120.0
-_PORTS = (10_000, 32_000)
+_PORTS = (10_000, 20_000)
 _reserved: list[int] = []
 """Open files, each locked: the ports that this process was given."""
 
@@ -30,7 +30,8 @@ _reserved: list[int] = []
 def free_port() -> int:
     """A loopback port that nobody listens on now, and that no other test gets while this process lives.
 
-    Not one of those that the system gives to outgoing connections: who dies and comes back must find it free.
+    Not one of those that the system gives to outgoing connections, or devnet to its parts: who dies and comes
+    back must find it free.
     """
     while True:
         port = random.SystemRandom().randrange(*_PORTS)
