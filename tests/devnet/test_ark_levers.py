@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import grpc.aio
 import httpx
@@ -14,6 +13,7 @@ from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
 from barkd_py.server_rpc.protos import core_pb2
 from barkd_py.server_rpc.protos.bark_server_pb2_grpc import RoundAdminServiceStub
+from tests.devnet.levers import levers_of, pull
 from tests.devnet.purse import SCRIPT
 
 FUNDS_SAT = 40 * SAT_PER_BTC
@@ -31,14 +31,8 @@ async def running(tmp_path: Path) -> AsyncIterator[Devnet]:
 
 @pytest.fixture
 async def levers(running: Devnet) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=running.urls.control_url, trust_env=False, timeout=60.0) as client:
-        yield client
-
-
-async def pull(levers: httpx.AsyncClient, path: str, **body: Any) -> Any:
-    answer = await levers.post(path, json=body)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    async with levers_of(running) as levers:
+        yield levers
 
 
 async def test_server_is_rich_from_the_start(running: Devnet, levers: httpx.AsyncClient) -> None:

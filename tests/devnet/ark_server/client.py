@@ -34,6 +34,7 @@ from tests.fakes.server_chain import FakeServerChain
 METADATA = (("pver", "5"), ("x-user-agent", "test/1.0"))
 
 BOARD_SAT = 100_000
+INVALID = "INVALID_ARGUMENT"
 
 
 @dataclass
@@ -244,6 +245,15 @@ class Refusal:
         sent = [*(error.initial_metadata() or ()), *(error.trailing_metadata() or ())]
         found = [value for key, value in sent if key == "identifiers"]
         return cls(error.code().name, error.details() or "", found[0] if found else None)
+
+
+def bad(text: str) -> Refusal:
+    """Of what the caller has done wrong."""
+    return Refusal(INVALID, f"bad user input: {text}", None)
+
+
+def internal(text: str) -> Refusal:
+    return Refusal("INTERNAL", text, None)
 
 
 def registration(*vtxos: Vtxo) -> pb.RegisterVtxoTransactionsRequest:

@@ -18,6 +18,7 @@ from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from barkd_py.server_rpc.protos.bark_server_pb2_grpc import ArkServiceStub
+from tests.devnet.levers import levers_of, pull
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -33,14 +34,8 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def levers(running: Devnet) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=running.urls.control_url, trust_env=False, timeout=60.0) as client:
-        yield client
-
-
-async def pull(levers: httpx.AsyncClient, path: str, **body: Any) -> Any:
-    answer = await levers.post(path, json=body)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    async with levers_of(running) as levers:
+        yield levers
 
 
 async def fetch(running: Devnet, offer: Offer, amount_sat: int | None = None) -> Bolt12Invoice:

@@ -17,7 +17,7 @@ from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.errors import ChainError
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from barkd_py.server_rpc.protos import core_pb2
-from tests.devnet.ark_server.client import Refusal
+from tests.devnet.ark_server.client import Refusal, bad, internal
 from tests.devnet.ark_server.conftest import SettableClock, StartServer
 from tests.devnet.ark_server.rounds.client import PreparedOffboard, RoundClient
 from tests.devnet.ark_server.rounds.conftest import COINS, ON_DEMAND, Connect
@@ -26,14 +26,6 @@ from tests.support.script_engine import is_spend_valid
 
 DESTINATION = p2tr_script(SecretKey(bytes([7] * 32)).public_key.x_only)
 P2WPKH = b"\x00\x14" + bytes([5] * 20)
-
-
-def bad(text: str) -> Refusal:
-    return Refusal("INVALID_ARGUMENT", f"bad user input: {text}", None)
-
-
-def internal(text: str) -> Refusal:
-    return Refusal("INTERNAL", text, None)
 
 
 async def refused(client: RoundClient, request: pb.PrepareOffboardRequest) -> Refusal:

@@ -41,11 +41,8 @@ class LightningClient(Client):
 
     # --- paying
 
-    async def htlc_policy(
-        self, payment_hash: bytes, *, expiry_height: int | None = None
-    ) -> ServerHtlcSendPolicy:
-        tip_height = (await self.chain.tip()).height
-        height = expiry_height or tip_height + self.server.settings.htlc_send_expiry_delta
+    async def htlc_policy(self, payment_hash: bytes) -> ServerHtlcSendPolicy:
+        height = (await self.chain.tip()).height + self.server.settings.htlc_send_expiry_delta
         return ServerHtlcSendPolicy(self.public_key, payment_hash, height)
 
     async def fee_sat(self, amount_sat: int, inputs: Sequence[Vtxo]) -> int:

@@ -16,7 +16,7 @@ from barkd_py.bitcoin.tx import Tx
 from barkd_py.devnet.ark_server.faults import Fault, Kind, Stage
 from barkd_py.devnet.ark_server.server import ArkServer
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
-from tests.devnet.ark_server.client import Refusal
+from tests.devnet.ark_server.client import Refusal, bad
 from tests.devnet.ark_server.conftest import NOW, StartServer
 from tests.devnet.ark_server.rounds.client import Events, RoundClient
 from tests.devnet.ark_server.rounds.conftest import COINS, ON_DEMAND, Connect, fund
@@ -25,10 +25,6 @@ from tests.fakes.server_chain import FakeServerChain
 PENDING = pb.ROUND_PART_PENDING
 ISSUED = pb.ROUND_PART_ISSUED
 RELEASED = pb.ROUND_PART_RELEASED
-
-
-def bad(text: str) -> Refusal:
-    return Refusal("INVALID_ARGUMENT", f"bad user input: {text}", None)
 
 
 async def hold_round(client: RoundClient, end: str) -> None:

@@ -7,15 +7,11 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
-from tests.devnet.ark_server.client import Refusal
+from tests.devnet.ark_server.client import Refusal, bad
 from tests.devnet.ark_server.conftest import SettableClock, StartServer
 from tests.devnet.ark_server.rounds.client import LockedCoins, RoundClient
 from tests.devnet.ark_server.rounds.conftest import ON_DEMAND, Connect
 from tests.support.script_engine import is_spend_valid
-
-
-def bad(text: str) -> Refusal:
-    return Refusal("INVALID_ARGUMENT", f"bad user input: {text}", None)
 
 
 def bad_inside(text: str) -> Refusal:

@@ -22,7 +22,7 @@ from barkd_py.errors import ChainError
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from barkd_py.server_rpc.protos import core_pb2
 from barkd_py.server_rpc.protos.bark_server_pb2_grpc import RoundAdminServiceStub
-from tests.devnet.ark_server.client import Refusal
+from tests.devnet.ark_server.client import Refusal, bad, internal
 from tests.devnet.ark_server.conftest import NOW, StartServer
 from tests.devnet.ark_server.rounds.client import Events, InPerson, RoundClient
 from tests.devnet.ark_server.rounds.conftest import COINS, ON_DEMAND, Connect
@@ -33,14 +33,6 @@ SPENT = pb.VTXO_SPEND_STATE_SPENT
 UNCLAIMED = pb.VTXO_SPEND_STATE_UNCLAIMED
 
 PADDING_KEY = PublicKey.from_hex("02dfa52f6690299d2d6a08323083e290597b56fee125063e5f4e2957731639c42c")
-
-
-def bad(text: str) -> Refusal:
-    return Refusal("INVALID_ARGUMENT", f"bad user input: {text}", None)
-
-
-def internal(text: str) -> Refusal:
-    return Refusal("INTERNAL", text, None)
 
 
 async def started(client: RoundClient) -> tuple[Events, pb.RoundAttempt]:

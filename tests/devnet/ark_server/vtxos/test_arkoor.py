@@ -13,18 +13,13 @@ from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
-from tests.devnet.ark_server.client import Client, Refusal, registration
+from tests.devnet.ark_server.client import INVALID, Client, Refusal, bad, registration
 from tests.devnet.ark_server.conftest import StartServer
 from tests.fakes.server_chain import FakeServerChain
 
-INVALID = "INVALID_ARGUMENT"
 SPENDABLE = pb.VTXO_SPEND_STATE_SPENDABLE
 SPENT = pb.VTXO_SPEND_STATE_SPENT
 UNREGISTERED = pb.VTXO_SPEND_STATE_UNREGISTERED
-
-
-def bad(text: str) -> Refusal:
-    return Refusal(INVALID, f"bad user input: {text}", None)
 
 
 def bad_request(text: str) -> Refusal:

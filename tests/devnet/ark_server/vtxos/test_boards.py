@@ -13,15 +13,9 @@ from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxIn
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
-from tests.devnet.ark_server.client import BOARD_SAT, Client, Refusal
+from tests.devnet.ark_server.client import BOARD_SAT, INVALID, Client, Refusal, bad
 from tests.devnet.ark_server.conftest import StartServer
 from tests.fakes.server_chain import FakeServerChain
-
-INVALID = "INVALID_ARGUMENT"
-
-
-def bad(text: str) -> Refusal:
-    return Refusal(INVALID, f"bad user input: {text}", None)
 
 
 async def test_board_is_cosigned_registered_and_spendable(alice: Client) -> None:

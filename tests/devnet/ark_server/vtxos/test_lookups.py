@@ -16,11 +16,9 @@ from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.server_rpc.convert import ark_info
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
 from barkd_py.server_rpc.protos import core_pb2
-from tests.devnet.ark_server.client import METADATA, Client, Refusal
+from tests.devnet.ark_server.client import INVALID, METADATA, Client, Refusal
 from tests.devnet.ark_server.conftest import NOW, StartServer
 from tests.fakes.server_chain import FakeServerChain
-
-INVALID = "INVALID_ARGUMENT"
 
 
 def test_keys_are_those_of_the_real_server() -> None:

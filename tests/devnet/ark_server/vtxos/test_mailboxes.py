@@ -14,15 +14,9 @@ from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.devnet.ark_server.rpc.call_context import CallContext, open_stream
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.server_rpc.protos import mailbox_server_pb2 as mb
-from tests.devnet.ark_server.client import METADATA, Client, Refusal
+from tests.devnet.ark_server.client import INVALID, METADATA, Client, Refusal, bad
 from tests.devnet.ark_server.conftest import NOW, SettableClock, StartServer
 from tests.fakes.server_chain import FakeServerChain
-
-INVALID = "INVALID_ARGUMENT"
-
-
-def bad(text: str) -> Refusal:
-    return Refusal(INVALID, f"bad user input: {text}", None)
 
 
 async def paid(payer: Client, receiver: Client, *amounts_sat: int) -> tuple[Vtxo, ...]:

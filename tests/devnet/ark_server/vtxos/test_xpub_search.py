@@ -12,11 +12,9 @@ from barkd_py.bitcoin.bip32 import generate_mnemonic
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
-from tests.devnet.ark_server.client import Client
+from tests.devnet.ark_server.client import INVALID, Client
 from tests.devnet.ark_server.conftest import NOW, StartServer
 from tests.fakes.server_chain import FakeServerChain
-
-INVALID = "INVALID_ARGUMENT"
 
 
 @pytest.fixture
