@@ -96,10 +96,11 @@ class Scan:
 
 
 async def scan(chain: ChainSource, state: OnchainState, keychain: Keychain, *, stop_gap: int) -> Scan:
-    """Let a source that reads blocks look for payments from before, which may take it an hour.
+    """Look for payments from before, which may take a node an hour.
 
     Whatever happens on the chain meanwhile, this is not in vain: the observation that takes it in reads the
-    blocks since. keychain: one for this alone, it is changed. Raises ChainError.
+    blocks since, or looks at every address that was found to be handed out. keychain: one for this alone, it
+    is changed. Raises ChainError.
     """
     height = max(state.blocks)
     tip = BlockRef(height, BlockHash(state.blocks[height]))

@@ -415,13 +415,11 @@ class OnchainWallet:
         """As `sync`, and look for payments that this wallet does not know it was given: to addresses that it
         does not know it has handed out, and in blocks that it has read or was made after.
 
-        A node takes long for that, and nobody who syncs has to wait for it. Stores. Raises ChainError.
+        It takes long, and nobody who syncs has to wait for it. Stores. Raises ChainError.
         """
-        if not self._chain.reads_blocks:
-            await self._sync(stop_gap=STOP_GAP)
-            return
         async with self._scanning:  # a node does one at a time
-            await self.sync()
+            if self._chain.reads_blocks:
+                await self.sync()
             keychain = Keychain(self._descriptor, self._network, self._keychain.last_revealed)
             scanned = await scan(self._chain, self._state, keychain, stop_gap=STOP_GAP)
             await self._sync(stop_gap=None, scanned=scanned)

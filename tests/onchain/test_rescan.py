@@ -11,13 +11,13 @@ from barkd_py.bitcoin.bip32 import Seed
 from barkd_py.bitcoin.tx import TxOut
 from barkd_py.bitcoin.units import Network
 from barkd_py.chain.bitcoind import BitcoindSource, RpcClient, UserPass
-from barkd_py.chain.source import ChainSource
+from barkd_py.chain.source import ChainSource, WalletQuery
 from barkd_py.devnet.chain import faucet
 from barkd_py.devnet.chain.node import Node
 from barkd_py.errors import ChainUnavailable
 from barkd_py.onchain.keychain import Keychain, wallet_descriptor
 from barkd_py.onchain.wallet import OnchainWallet
-from tests.fakes.chains import FALLBACK, Clock, bitcoind_source
+from tests.fakes.chains import FALLBACK, Clock, bitcoind_source, esplora_source
 from tests.fakes.node_rpc import NodeRpc
 from tests.fakes.onchain_store import MemoryOnchainStore
 
@@ -217,6 +217,35 @@ async def test_blocks_that_come_while_a_node_looks_are_read_and_nothing_is_looke
     await wallet.sync()
     assert await wallet.utxos() == await twin.utxos()
     assert wallet.tip == twin.tip
+
+
+async def test_nobody_waits_while_addresses_are_looked_at(
+    node: Node, seed: Seed, clock: Clock, keychain: Keychain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes meanwhile, on an address that was just found or on one of ours, is found as well."""
+    source = esplora_source(node, clock)
+    wallet = await OnchainWallet.create(MemoryOnchainStore(), source, seed, Network.REGTEST, now=clock)
+    assert await wallet.next_address() == keychain.address(0)
+    await faucet.pay(node, [TxOut(10_000, keychain.script(30))])
+    await node.mine()
+    real = source._search_until_gap
+    looks: list[int] = []
+
+    async def search(query: WalletQuery, *args: Any) -> None:
+        await real(query, *args)
+        looks.append(query.scripts.revealed_count)
+        await faucet.pay(node, [TxOut(20_000, keychain.script(0))])
+        await faucet.pay(node, [TxOut(40_000, keychain.script(30))])
+        await node.mine()
+        await wallet.sync()
+        assert await _total_sat(wallet) == 20_000
+
+    monkeypatch.setattr(source, "_search_until_gap", search)
+    await asyncio.wait_for(wallet.rescan(), 60)
+    assert looks == [31]
+    assert await _total_sat(wallet) == 70_000
+    assert await wallet.next_address() == keychain.address(31)
+    await source.close()
 
 
 async def test_a_reorg_while_a_node_looks(
