@@ -134,5 +134,13 @@ def check_safety(info: ArkInfo, *, vtxo_exit_margin: int = DEFAULT_VTXO_EXIT_MAR
         raise _unsafe(f"nb_round_nonces {info.nb_round_nonces} exceeds cap {MAX_MAINNET_ROUND_NONCES}")
 
 
+def is_safe_exit_delta(exit_delta: int, *, is_mainnet: bool) -> bool:
+    """Whether a wallet may ever have agreed to it.
+
+    VTXOs keep the exit delta that they were made with, also when the server has announced another one since.
+    """
+    return (MIN_MAINNET_EXIT_DELTA if is_mainnet else 1) <= exit_delta <= MAX_EXIT_DELTA
+
+
 def _unsafe(what: str) -> UnsafeServer:
     return UnsafeServer(f"server-advertised {what}; refusing to connect")

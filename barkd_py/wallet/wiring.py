@@ -283,6 +283,7 @@ def make_vtxo_import(base: Base) -> VtxoImport:
         base.chain,
         base.keychain,
         base.registration,
+        network=base.network,
         default_gap_limit=base.config.vtxo_key_gap_limit,
     )
 

@@ -18,6 +18,7 @@ from barkd_py.ark.info import (
     BadArkInfo,
     UnsafeServer,
     check_safety,
+    is_safe_exit_delta,
 )
 from barkd_py.ark.policy import MAX_DELTA
 from barkd_py.bitcoin.keys import SecretKey
@@ -83,6 +84,24 @@ def test_the_exit_depth_has_16_bits() -> None:
     assert replace(SAFE, max_vtxo_exit_depth=65_535).max_vtxo_exit_depth == 65_535
     with pytest.raises(BadArkInfo, match=r"^invalid max_vtxo_exit_depth$"):
         replace(SAFE, max_vtxo_exit_depth=65_536)
+
+
+@pytest.mark.parametrize(
+    ("exit_delta", "is_safe", "is_safe_on_mainnet"),
+    [
+        (0, False, False),
+        (1, True, False),
+        (95, True, False),
+        (96, True, True),
+        (2_016, True, True),
+        (2_017, False, False),
+    ],
+)
+def test_which_exit_deltas_a_wallet_may_have_agreed_to(
+    exit_delta: int, is_safe: bool, is_safe_on_mainnet: bool
+) -> None:
+    assert is_safe_exit_delta(exit_delta, is_mainnet=False) is is_safe
+    assert is_safe_exit_delta(exit_delta, is_mainnet=True) is is_safe_on_mainnet
 
 
 @pytest.mark.parametrize("network", ["bitcoin", "regtest"])

@@ -89,6 +89,10 @@ class StillChain:
         txid = self.spends.get(outpoint)
         return None if txid is None else Spend(txid, Confirmed(tip))
 
+    async def is_spent_confirmed(self, outpoint: OutPoint) -> bool:
+        await self.tip()
+        return outpoint in self.spends
+
     async def update_fee_rates(self) -> FeeRate:
         return FeeRate(250)
 

@@ -148,7 +148,16 @@ REGISTER: dict[str, Line] = {
         ),
     ),
     "01.3": Line(
-        "exit delta and expiry are the advertised ones", (_VALID + "test_terms_are_compared", _BAD_LEAVES)
+        "exit delta and expiry are the advertised ones; of what others made, the exit delta may have been",
+        (
+            _VALID + "test_terms_are_compared",
+            _BAD_LEAVES,
+            "ark/test_info.py::test_which_exit_deltas_a_wallet_may_have_agreed_to",
+            _MAILBOX + "test_an_exit_delta_that_no_wallet_agrees_to_is_dropped",
+            _MAILBOX + "test_an_exit_delta_that_the_server_had_before_is_kept",
+            _WALLET + "test_an_exit_delta_that_no_wallet_agrees_to_is_not_imported",
+            _RECOVERY + "test_an_exit_delta_that_no_wallet_agrees_to_is_no_money",
+        ),
     ),
     "01.4": Line(
         "ours, as requested, and no id twice", (*_NEWCOMER, _ROUNDS + "test_the_same_vtxo_twice_is_refused")
@@ -188,8 +197,16 @@ REGISTER: dict[str, Line] = {
         ),
     ),
     "01.11": Line(
-        "the anchor is on the chain",
+        "the anchor is confirmed and unspent",
         (
+            "wallet/vtxos/test_anchors.py::test_an_anchor_in_the_mempool_is_not_there_yet",
+            "wallet/vtxos/test_anchors.py::test_what_was_published_of_our_way_is_no_harm",
+            _MAILBOX + "test_what_hangs_off_nothing_on_the_chain_is_no_money_before_it_does",
+            _MAILBOX + "test_what_others_have_begun_to_publish_is_still_received",
+            _WALLET + "test_what_hangs_off_nothing_on_the_chain_is_not_imported",
+            _RECOVERY + "test_what_hangs_off_nothing_on_the_chain_is_asked_for_again",
+            _RECEIVE + "test_a_grant_waits_for_its_anchor",
+            _RECEIVE + "test_a_grant_that_hangs_off_a_spent_output_buys_nothing",
             _WALLET + "test_what_the_chain_does_not_prove_is_not_imported",
             _MAILBOX + "test_an_anchor_that_stays_unknown_blocks_for_a_while_only",
         ),

@@ -27,14 +27,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from typing import assert_never
 
+from barkd_py.ark.info import ArkInfo, is_safe_exit_delta
 from barkd_py.ark.policy import PubkeyPolicy
-from barkd_py.ark.validation import validate
 from barkd_py.ark.vtxo import Vtxo, VtxoId, VtxoInvalid
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.keys import PublicKey
-from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, ChainError, KnownError, StateConflict, chain_text
+from barkd_py.errors import BarkdError, KnownError, StateConflict, chain_text
 from barkd_py.server_rpc.api import (
     ArkoorDelivery,
     ArkServerApi,
@@ -59,6 +58,7 @@ from barkd_py.wallet.movements import (
 )
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.vtxo_states import NewVtxo, Spendable
+from barkd_py.wallet.vtxos.anchors import AnchorLook, AnchorMissing, Anchors, AnchorUnfit
 from barkd_py.wallet.vtxos.registration import Registration
 
 log = logging.getLogger(__name__)
@@ -72,14 +72,6 @@ MAX_DELIVERED_VTXOS = 1_000
 """In one message. A payment has as many as it has inputs, or somewhat more."""
 
 Handle = Callable[[bytes], Awaitable[None]]
-
-
-class AnchorNotFound(ChainError):
-    """The chain source does not know the transaction that a payment hangs off; perhaps not yet."""
-
-    def __init__(self, txid: Txid) -> None:
-        super().__init__(f"chain anchor transaction {txid} not found")
-        self.txid = txid
 
 
 class Overtaken(StateConflict):
@@ -117,6 +109,7 @@ class Mailbox:
         self._registration = registration
         self._locks = locks
         self._gap_limit = gap_limit
+        self._anchors = Anchors(chain)
         self._reader = MailboxReader(server, keychain.mailbox_key, now=now)
         self._anchor_misses: Counter[VtxoId] = Counter()
         self._dealt_with_ahead: set[int] = set()
@@ -236,12 +229,13 @@ class Mailbox:
         info = await self._server.info()
         tip = await self._chain.tip()
         fresh = await self._fresh(blobs)
-        own = await self._own(fresh, info.server_pubkey)
-        accepted, deferred = await self._backed(own)
+        own = await self._own(fresh, info)
+        accepted, unfit, unknown = await self._backed(own)
         for vtxo in accepted:
             if vtxo.expiry_height <= tip.height:
                 log.warning("received VTXO %s has expired: it must be refreshed", vtxo.id)
         await self._register(accepted)
+        await self._register(unfit)  # the recovery has them from there
         received_on = await self.received_on(accepted)
         total_sat = sum(vtxo.amount_sat for vtxo in accepted)
         async with self._store.transaction() as tx:
@@ -256,7 +250,7 @@ class Mailbox:
                     received_on=received_on,
                 )
                 await tx.movements.create_finished(ARKOOR_RECEIVE, MovementStatus.SUCCESSFUL, update)
-            await tx.recovery.add_pending(deferred)
+            await tx.recovery.add_pending([vtxo.id for vtxo in (*unfit, *unknown)])
             await self._acknowledge(tx, checkpoint)
         if accepted:
             self._registration.wake()
@@ -281,8 +275,8 @@ class Mailbox:
             known = await tx.vtxos.known(list(decoded)) | await tx.recovery.pending(list(decoded))
         return [vtxo for vtxo_id, vtxo in decoded.items() if vtxo_id not in known]
 
-    async def _own(self, vtxos: Sequence[Vtxo], server_pubkey: PublicKey) -> list[Vtxo]:
-        """Those that are payments to a key of ours, cosigned by our server.
+    async def _own(self, vtxos: Sequence[Vtxo], info: ArkInfo) -> list[Vtxo]:
+        """Those that are payments to a key of ours, cosigned by our server, with an exit delta of its.
 
         A key that was never handed out may be one that an earlier life of this seed has given away.
         """
@@ -290,8 +284,10 @@ class Mailbox:
         for vtxo in vtxos:
             if not isinstance(vtxo.policy, PubkeyPolicy):
                 log.error("dropping VTXO %s: its policy is %s", vtxo.id, vtxo.policy.kind)
-            elif vtxo.server_pubkey != server_pubkey:
+            elif vtxo.server_pubkey != info.server_pubkey:
                 log.error("dropping VTXO %s: it belongs to another server", vtxo.id)
+            elif not is_safe_exit_delta(vtxo.exit_delta, is_mainnet=info.is_mainnet):
+                log.error("dropping VTXO %s: its exit delta is %d blocks", vtxo.id, vtxo.exit_delta)
             else:
                 candidates.append(vtxo)
         keys = {vtxo.user_pubkey for vtxo in candidates}
@@ -301,42 +297,46 @@ class Mailbox:
                 log.error("dropping VTXO %s: we do not own its key", vtxo.id)
         return [vtxo for vtxo in candidates if vtxo.user_pubkey in ours]
 
-    async def _backed(self, vtxos: Sequence[Vtxo]) -> tuple[list[Vtxo], list[VtxoId]]:
-        """Those that are proven against their on-chain anchor, and those given up for the recovery.
+    async def _backed(self, vtxos: Sequence[Vtxo]) -> tuple[list[Vtxo], list[Vtxo], list[Vtxo]]:
+        """Those that are proven to hang off something on the chain; those of which that is not so now; and
+        those whose anchor nobody knows. The recovery asks again for both.
 
         Raises ChainError: nothing is known, the whole message waits.
         """
-        anchors: dict[Txid, Tx | None] = {}
-        for vtxo in vtxos:
-            if (txid := vtxo.anchor_point.txid) not in anchors:
-                anchors[txid] = await self._chain.get_tx(txid)
-        deferred = self._hopeless([vtxo for vtxo in vtxos if anchors[vtxo.anchor_point.txid] is None])
+        look = AnchorLook(self._chain)
         accepted: list[Vtxo] = []
+        unfit: list[Vtxo] = []
+        unknown: list[Vtxo] = []
         for vtxo in vtxos:
-            anchor = anchors[vtxo.anchor_point.txid]
-            if anchor is None:
-                continue
             try:
-                validate(vtxo, anchor)
+                await self._anchors.validate([vtxo])
+                await look.check(vtxo)
             except VtxoInvalid as error:
                 log.error("dropping VTXO %s: %s", vtxo.id, chain_text(error))
-                continue
-            accepted.append(vtxo)
-        return accepted, deferred
+            except AnchorMissing:
+                unknown.append(vtxo)
+            except AnchorUnfit as error:
+                log.warning("VTXO %s is no money now: %s; leaving it to recovery", vtxo.id, chain_text(error))
+                unfit.append(vtxo)
+            else:
+                accepted.append(vtxo)
+        self._miss(unknown)
+        return accepted, unfit, unknown
 
-    def _hopeless(self, unknown: Sequence[Vtxo]) -> list[VtxoId]:
-        """Those whose anchor was not found often enough. Raises AnchorNotFound if that is not so of all."""
+    def _miss(self, unknown: Sequence[Vtxo]) -> None:
+        """Raises AnchorMissing until all of them were missed often enough."""
         self._anchor_misses.update([vtxo.id for vtxo in unknown])
         for vtxo in unknown:
             if self._anchor_misses[vtxo.id] < MAX_ANCHOR_MISSES:
-                raise AnchorNotFound(vtxo.anchor_point.txid)
+                raise AnchorMissing(vtxo.anchor_point.txid)
         for vtxo in unknown:
             del self._anchor_misses[vtxo.id]
             log.error("VTXO %s: its anchor is still not found; leaving it to recovery", vtxo.id)
-        return [vtxo.id for vtxo in unknown]
 
     async def _register(self, vtxos: Sequence[Vtxo]) -> None:
         """Best effort; the catch-up tries again."""
+        if not vtxos:
+            return
         try:
             await self._server.register_vtxo_transactions(vtxos)
             self._registration.note_registered(vtxo.id for vtxo in vtxos)

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from barkd_py.ark.attestations import attest, vtxo_status_message
+from barkd_py.ark.info import is_safe_exit_delta
 from barkd_py.ark.validation import validate
 from barkd_py.ark.vtxo import Vtxo, VtxoId, VtxoInvalid
 from barkd_py.bitcoin.keys import PublicKey
@@ -33,6 +34,7 @@ from barkd_py.wallet.recovery.judgement import (
 )
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.vtxo_states import Locked, Spent, StateKind, WalletVtxo
+from barkd_py.wallet.vtxos.anchors import AnchorLook, AnchorUnfit
 
 log = logging.getLogger(__name__)
 
@@ -213,9 +215,27 @@ class Evidence:
     async def _with_proofs(self, facts: dict[VtxoId, Facts]) -> dict[VtxoId, Facts]:
         wanted = [(vtxo_id, each.vtxo) for vtxo_id, each in facts.items() if needs_proof(each)]
         proofs = await self.prove([vtxo for _, vtxo in wanted if vtxo is not None])
-        for vtxo_id, _ in wanted:
-            facts[vtxo_id] = replace(facts[vtxo_id], proof=proofs[vtxo_id])
+        is_mainnet = (await self._server.info()).is_mainnet
+        look = AnchorLook(self._chain)
+        for vtxo_id, vtxo in wanted:
+            proof = proofs[vtxo_id]
+            if vtxo is not None and proof == Proven(is_on_chain=False):
+                if is_safe_exit_delta(vtxo.exit_delta, is_mainnet=is_mainnet):
+                    proof = await self._with_anchor(proof, vtxo, look)
+                else:
+                    proof = Disproven(f"its exit delta is {vtxo.exit_delta} blocks")
+            facts[vtxo_id] = replace(facts[vtxo_id], proof=proof)
         return facts
+
+    async def _with_anchor(self, proof: Proof, vtxo: Vtxo, look: AnchorLook) -> Proof:
+        """The proof of a VTXO that is valid, and not on the chain as a whole."""
+        try:
+            await look.check(vtxo)
+        except AnchorUnfit as error:
+            return Unproven(chain_text(error))
+        except ChainError as error:
+            return Unproven(f"the chain source: {chain_text(error)}")
+        return proof
 
     async def prove(self, vtxos: Sequence[Vtxo]) -> Mapping[VtxoId, Proof]:
         """Each VTXO's chain against the anchor on the chain."""

@@ -43,7 +43,10 @@ _LOST_PREIMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """Its chain was validated against the on-chain anchor. is_on_chain: and is on the chain as a whole."""
+    """Its chain was validated against the on-chain anchor, which is still there for it.
+
+    is_on_chain: the chain as a whole is on the chain.
+    """
 
     is_on_chain: bool = False
 
@@ -55,7 +58,7 @@ class Disproven:
 
 @dataclass(frozen=True, slots=True)
 class Unproven:
-    """The chain source did not answer, or does not know the anchor."""
+    """The chain source did not answer, or the anchor is not known, not confirmed, or somebody else's."""
 
     reason: str
 

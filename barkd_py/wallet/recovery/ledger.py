@@ -34,8 +34,19 @@ class Ledger:
     async def write(
         self, facts: Mapping[VtxoId, Facts], verdicts: Mapping[VtxoId, Verdict], progress: Progress | None
     ) -> Collection[VtxoId]:
-        """Do what was judged; the VTXOs that exit. progress: None outside a recovery."""
-        late = await self._late_payments(facts, verdicts) if progress is None else ()
+        """Do what was judged; the VTXOs that exit. progress: None outside a recovery.
+
+        A late payment that fails is not noted: it stays one.
+        """
+        noted = verdicts.keys() if progress is not None else await self._noted(verdicts)
+        late = [
+            vtxo
+            for vtxo_id, verdict in verdicts.items()
+            if vtxo_id not in noted
+            and verdict.outcome is RecoveryOutcome.RECOVERED
+            and verdict.deed is Deed.STORE_SPENDABLE
+            and (vtxo := facts[vtxo_id].vtxo) is not None
+        ]
         received_on = await self._received_on(late)
         async with self._store.transaction() as tx:
             now = await tx.vtxos.find_many(verdicts)
@@ -52,7 +63,13 @@ class Ledger:
             stored = [vtxo for vtxo in late if final[vtxo.id].deed is Deed.STORE_SPENDABLE]
             if stored and len(stored) == len(late):
                 await _note_receipt(tx, stored, received_on)
-            await tx.recovery.put([_entry(facts[vtxo_id], vtxo_id, each) for vtxo_id, each in final.items()])
+            await tx.recovery.put(
+                [
+                    _entry(facts[vtxo_id], vtxo_id, each)
+                    for vtxo_id, each in final.items()
+                    if vtxo_id in noted or each.outcome is not RecoveryOutcome.FAILED
+                ]
+            )
             again = [vtxo_id for vtxo_id, verdict in final.items() if verdict.ask_again]
             settled = [vtxo_id for vtxo_id in final if vtxo_id not in again]
             if progress is None and await tx.recovery.pending(settled):
@@ -66,20 +83,12 @@ class Ledger:
                 log.warning("recovery: VTXO %s: %s: %s", vtxo_id, verdict.outcome, verdict.reason)
         return [vtxo_id for vtxo_id, verdict in final.items() if verdict.exit]
 
-    async def _late_payments(
-        self, facts: Mapping[VtxoId, Facts], verdicts: Mapping[VtxoId, Verdict]
-    ) -> Sequence[Vtxo]:
-        """What the mailbox has passed on because its anchor was not known then: it belongs in the history."""
+    async def _noted(self, vtxo_ids: Collection[VtxoId]) -> Collection[VtxoId]:
+        """Those that a recovery has met. The others are late payments, which belong in the history: the
+        mailbox has passed them on, because what they hang off was not on the chain then.
+        """
         async with self._store.read() as tx:
-            noted = await tx.recovery.outcomes(list(verdicts))
-        return [
-            vtxo
-            for vtxo_id, verdict in verdicts.items()
-            if verdict.outcome is RecoveryOutcome.RECOVERED
-            and verdict.deed is Deed.STORE_SPENDABLE
-            and vtxo_id not in noted
-            and (vtxo := facts[vtxo_id].vtxo) is not None
-        ]
+            return (await tx.recovery.outcomes(list(vtxo_ids))).keys()
 
     async def drop_parents(self) -> int:
         """Mark spent what a recovered VTXO itself descends from; how many there were.

@@ -1,25 +1,90 @@
 """Proving VTXOs against the transactions on chain that they hang off.
 
 What a server cosigns is proven before it counts as money. Anchors never change, so they are fetched once.
+
+What comes from others is proven to hang off something that is still there as well (`AnchorLook`): a signed
+chain is worth nothing if whoever made its anchor can still make another transaction, or somebody else has
+taken the anchor, or what follows it on the way to the VTXO. Of what has expired that is not asked: the server
+may have taken it rightly, and gives a new VTXO for it all the same if it is honest; nobody pays with it.
+
+Whatever is unfit may be fit later, after a block or a reorganisation, or when a chain source is mended: it is
+a `ChainError`, after which one asks again. Source: sheet 01 §16.11.
 """
 
 from collections.abc import Iterable
 
 from barkd_py.ark.validation import validate
 from barkd_py.ark.vtxo import Vtxo
-from barkd_py.bitcoin.tx import Tx, Txid
-from barkd_py.chain.source import ChainSource
+from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
+from barkd_py.chain.source import ChainSource, Confirmed
 from barkd_py.errors import ChainError
 
 MAX_KEPT = 256
 
 
-class AnchorMissing(ChainError):
+class AnchorUnfit(ChainError):
+    """What a VTXO hangs off is not there to be had, or not yet."""
+
+
+class AnchorMissing(AnchorUnfit):
     """The chain source does not know the transaction that a VTXO hangs off; perhaps not yet."""
 
     def __init__(self, txid: Txid) -> None:
         super().__init__(f"chain anchor transaction {txid} not found")
         self.txid = txid
+
+
+class AnchorUnconfirmed(AnchorUnfit):
+    """The transaction that a VTXO hangs off is not in a block yet, so it could still be undone."""
+
+    def __init__(self, txid: Txid) -> None:
+        super().__init__(f"chain anchor transaction {txid} is not confirmed yet")
+        self.txid = txid
+
+
+class AnchorSpent(AnchorUnfit):
+    """An output on the way to a VTXO was spent in a block, and not by the VTXO's own exit transaction."""
+
+    def __init__(self, outpoint: OutPoint) -> None:
+        super().__init__(f"{outpoint} was spent by a transaction that does not lead to the VTXO")
+        self.outpoint = outpoint
+
+
+class AnchorLook:
+    """One look at what VTXOs hang off. They share it, so everything is asked for once."""
+
+    def __init__(self, chain: ChainSource) -> None:
+        self._chain = chain
+        self._confirmed: dict[Txid, bool] = {}
+        self._spent: dict[OutPoint, bool] = {}
+
+    async def check(self, vtxo: Vtxo) -> None:
+        """Whether a VTXO, proven against its anchor, could be brought to the chain.
+
+        The first output on its way that no block spends decides: it is the anchor, unless others have begun
+        to publish what they share with us. Raises AnchorUnconfirmed, AnchorSpent, ChainUnavailable.
+        """
+        if not await self._is_confirmed(vtxo.anchor_point.txid):
+            raise AnchorUnconfirmed(vtxo.anchor_point.txid)
+        if (await self._chain.tip()).height >= vtxo.expiry_height:
+            return
+        for exit_tx in vtxo.exit_transactions():
+            (tx_in,) = exit_tx.inputs
+            if not await self._is_spent(tx_in.prevout):
+                return
+            if not await self._is_confirmed(exit_tx.txid):
+                raise AnchorSpent(tx_in.prevout)
+
+    async def _is_confirmed(self, txid: Txid) -> bool:
+        if txid not in self._confirmed:
+            self._confirmed[txid] = isinstance(await self._chain.tx_status(txid), Confirmed)
+        return self._confirmed[txid]
+
+    async def _is_spent(self, outpoint: OutPoint) -> bool:
+        """Of a confirmed transaction."""
+        if outpoint not in self._spent:
+            self._spent[outpoint] = await self._chain.is_spent_confirmed(outpoint)
+        return self._spent[outpoint]
 
 
 class Anchors:
@@ -33,6 +98,16 @@ class Anchors:
         """Raises VtxoInvalid for the first one that is not proven; ChainError if nothing is known."""
         for vtxo in vtxos:
             validate(vtxo, await self._get(vtxo.anchor_point.txid))
+
+    async def prove(self, vtxos: Iterable[Vtxo]) -> None:
+        """`validate`, and that they hang off something that is still there.
+
+        Raises VtxoInvalid, AnchorUnfit, ChainUnavailable for the first one of which that is not so.
+        """
+        look = AnchorLook(self._chain)
+        for vtxo in vtxos:
+            await self.validate([vtxo])
+            await look.check(vtxo)
 
     async def _get(self, txid: Txid) -> Tx:
         found = self._kept.get(txid)

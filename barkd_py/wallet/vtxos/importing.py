@@ -13,8 +13,10 @@ import logging
 from collections.abc import Sequence
 
 from barkd_py.ark.attestations import attest, vtxo_status_message
+from barkd_py.ark.info import is_safe_exit_delta
 from barkd_py.ark.validation import validate
 from barkd_py.ark.vtxo import Vtxo, VtxoId, VtxoInvalid
+from barkd_py.bitcoin.units import Network
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError, ChainError, InvalidInput, StateConflict, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, VtxoSpendState
@@ -22,6 +24,7 @@ from barkd_py.server_rpc.errors import ConversionError
 from barkd_py.wallet.keychain import MAX_GAP_LIMIT, GapLimitTooHigh, Keychain
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.vtxo_states import NewVtxo, Spendable, Spent, VtxoState, WalletVtxo
+from barkd_py.wallet.vtxos.anchors import AnchorLook
 from barkd_py.wallet.vtxos.registration import Registration
 
 log = logging.getLogger(__name__)
@@ -86,6 +89,11 @@ class ForeignServer(VtxoInvalid):
         super().__init__("the VTXO belongs to another Ark server")
 
 
+class UnsafeExitDelta(VtxoInvalid):
+    def __init__(self, exit_delta: int) -> None:
+        super().__init__(f"its exit delta is {exit_delta} blocks")
+
+
 class VtxoImport:
     def __init__(
         self,
@@ -95,6 +103,7 @@ class VtxoImport:
         keychain: Keychain,
         registration: Registration,
         *,
+        network: Network,
         default_gap_limit: int,
     ) -> None:
         self._store = store
@@ -102,6 +111,7 @@ class VtxoImport:
         self._chain = chain
         self._keychain = keychain
         self._registration = registration
+        self._network = network
         self._default_gap_limit = default_gap_limit
 
     async def run(
@@ -135,6 +145,7 @@ class VtxoImport:
                 leave_out(vtxo, error)
         valid = [vtxo for vtxo in fresh if vtxo.id not in skipped]
         ours = await self._keychain.gap_scan({vtxo.user_pubkey for vtxo in valid}, gap)
+        look = AnchorLook(self._chain)
         new: list[NewVtxo] = []
         for vtxo in valid:
             if vtxo.user_pubkey not in ours:
@@ -142,6 +153,8 @@ class VtxoImport:
                 continue
             try:
                 state: VtxoState = Spendable() if skip_status_check else await self._state(vtxo)
+                if state == Spendable():
+                    await self._look_at_anchor(vtxo, look)
             except BarkdError as error:
                 leave_out(vtxo, error)
                 continue
@@ -166,6 +179,8 @@ class VtxoImport:
             pins = await self._keychain.pinned_server()
             if pins is not None and vtxo.server_pubkey != pins[0]:
                 raise ForeignServer
+            if not is_safe_exit_delta(vtxo.exit_delta, is_mainnet=self._network is Network.MAINNET):
+                raise UnsafeExitDelta(vtxo.exit_delta)
             anchor = await self._chain.get_tx(vtxo.anchor_point.txid)
             if anchor is None:
                 raise AnchorUnknown
@@ -174,6 +189,13 @@ class VtxoImport:
             raise Unproven("chain error") from error
         except VtxoInvalid as error:
             raise Unproven("invalid") from error
+
+    async def _look_at_anchor(self, vtxo: Vtxo, look: AnchorLook) -> None:
+        """What has been spent may have been taken by whoever it was given to. Raises ImportInvalid."""
+        try:
+            await look.check(vtxo)
+        except ChainError as error:
+            raise ImportInvalid(vtxo.id) from error
 
     async def _state(self, vtxo: Vtxo) -> VtxoState:
         """Raises ImportInFlight, ServerError."""

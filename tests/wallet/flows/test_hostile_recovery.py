@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from barkd_py.ark import info as ark_info
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import OutPoint, Txid
 from barkd_py.bitcoin.units import FeeRate
-from barkd_py.chain.source import Confirmed, Mempool
+from barkd_py.chain.source import Confirmed, Mempool, TxStatus
 from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.errors import ChainUnavailable
@@ -237,6 +238,44 @@ async def test_a_chain_source_that_is_away_leaves_it_for_later(net: Net, alice: 
         assert await spendable(again) == set()
         await again.wallet.recovery.tick()
         assert await spendable(again) == {mine}
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+async def test_what_hangs_off_nothing_on_the_chain_is_asked_for_again(
+    net: Net, alice: Owner, is_taken: bool
+) -> None:
+    (body,) = await bodies(alice)
+
+    class Doubtful:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(alice.wallet.chain, name)
+
+        async def tx_status(self, txid: Txid) -> TxStatus:
+            is_doubtful = not is_taken and txid == body.anchor_point.txid
+            return Mempool() if is_doubtful else await alice.wallet.chain.tx_status(txid)
+
+        async def is_spent_confirmed(self, outpoint: OutPoint) -> bool:
+            is_doubtful = is_taken and outpoint == body.anchor_point
+            return is_doubtful or await alice.wallet.chain.is_spent_confirmed(outpoint)
+
+    async with reborn(net, alice) as again:
+        report = await run(recovery_with(again.wallet, again.wallet.server, Doubtful()))
+        assert found(report, RecoveryOutcome.FAILED) == {body.id}
+        assert await spendable(again) == set()
+        await again.wallet.recovery.tick()
+        assert await spendable(again) == {body.id}
+
+
+async def test_an_exit_delta_that_no_wallet_agrees_to_is_no_money(
+    net: Net, alice: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (body,) = await bodies(alice)
+    async with reborn(net, alice) as again:
+        await again.wallet.server.info()  # the server itself is still agreed to
+        monkeypatch.setattr(ark_info, "MAX_EXIT_DELTA", body.exit_delta - 1)
+        report = await run(recovery_with(again.wallet, again.wallet.server))
+        assert found(report, RecoveryOutcome.FAILED) == {body.id}
+        assert await spendable(again) == set()
 
 
 async def test_coins_are_looked_for_again_when_the_chain_source_knows_what_it_denied(

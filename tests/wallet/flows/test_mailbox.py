@@ -3,15 +3,19 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
+from barkd_py.ark import info as ark_info
+from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.mailbox import MailboxAuthorization
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
+from barkd_py.bitcoin.units import BlockRef
+from barkd_py.chain.source import Confirmed, Mempool, TxStatus
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.errors import BarkdError, ChainUnavailable, ServerUnavailable
 from barkd_py.server_rpc.api import (
@@ -32,11 +36,13 @@ from barkd_py.wallet.mailbox.pages import (
     MailboxReader,
     checkpoint_at,
 )
-from barkd_py.wallet.mailbox.reader import MAX_ANCHOR_MISSES, AnchorNotFound, Mailbox
+from barkd_py.wallet.mailbox.reader import MAX_ANCHOR_MISSES, Mailbox
 from barkd_py.wallet.movements import ARKOOR_RECEIVE
+from barkd_py.wallet.vtxos.anchors import AnchorMissing
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import BOB, Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, When, opener
+from tests.wallet.flows.recoveries import recovery_with
 from tests.wallet.samples import user_vtxos
 
 
@@ -51,6 +57,16 @@ class MailboxServer:
         self.groups = list(groups)
         self.row_limit = row_limit
         self.reads: list[int] = []
+        self.announced: ArkInfo | None = None
+        self.registered: list[VtxoId] = []
+
+    async def info(self) -> ArkInfo:
+        info: ArkInfo = self.announced or await self._real.info()  # type: ignore[attr-defined]
+        return info
+
+    async def register_vtxo_transactions(self, vtxos: Sequence[Vtxo]) -> None:
+        self.registered += [vtxo.id for vtxo in vtxos]
+        await self._real.register_vtxo_transactions(vtxos)  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -77,6 +93,9 @@ class Chain:
         self._real = real
         self.trouble: BarkdError | None = None
         self.unknown: set[Txid] = set()
+        self.unconfirmed: set[Txid] = set()
+        self.taken: set[OutPoint] = set()
+        self.confirmed: dict[Txid, BlockRef] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -85,6 +104,14 @@ class Chain:
         if self.trouble is not None:
             raise self.trouble
         return None if txid in self.unknown else await self._real.get_tx(txid)  # type: ignore[attr-defined]
+
+    async def tx_status(self, txid: Txid) -> TxStatus:
+        if txid in self.confirmed:
+            return Confirmed(self.confirmed[txid])
+        return Mempool() if txid in self.unconfirmed else await self._real.tx_status(txid)  # type: ignore[attr-defined]
+
+    async def is_spent_confirmed(self, outpoint: OutPoint) -> bool:
+        return outpoint in self.taken or await self._real.is_spent_confirmed(outpoint)  # type: ignore[attr-defined]
 
 
 def mailbox(
@@ -381,6 +408,30 @@ async def test_what_belongs_to_somebody_else_is_dropped(alice: Owner, bob: Owner
     assert await alice.spendable_sat() == before
 
 
+@pytest.mark.parametrize("exit_delta", [2_016, 1])
+async def test_an_exit_delta_that_the_server_had_before_is_kept(
+    alice: Owner, bob: Owner, exit_delta: int
+) -> None:
+    await pay(alice, bob, 1_000)
+    info = await bob.wallet.server.info()
+    server = MailboxServer(bob.wallet.server, (9, ArkoorDelivery(await delivered(bob))))
+    server.announced = dataclasses.replace(info, vtxo_exit_delta=exit_delta)
+    assert await mailbox(bob.wallet, server).sync() == 9
+    assert await bob.spendable_sat() == 1_000
+
+
+@pytest.mark.parametrize("too_long_by", [0, 1])
+async def test_an_exit_delta_that_no_wallet_agrees_to_is_dropped(
+    alice: Owner, bob: Owner, too_long_by: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pay(alice, bob, 1_000)
+    blobs = await delivered(bob)
+    server = MailboxServer(bob.wallet.server, (9, ArkoorDelivery(blobs)))
+    monkeypatch.setattr(ark_info, "MAX_EXIT_DELTA", Vtxo.decode(blobs[0]).exit_delta - too_long_by)
+    assert await mailbox(bob.wallet, server).sync() == 9
+    assert await bob.spendable_sat() == (0 if too_long_by else 1_000)
+
+
 async def test_payments_are_told_by_the_address_they_came_in_on(alice: Owner, bob: Owner) -> None:
     first, second = await pay(alice, bob, 1_000, 2_000)
     await alice.wallet.send_arkoor(first, 3_000)
@@ -463,12 +514,56 @@ async def test_an_anchor_that_stays_unknown_blocks_for_a_while_only(alice: Owner
     server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery((first.encode(),))), (8, UnknownMessage()))
     box = mailbox(bob.wallet, server, chain)
     for _ in range(MAX_ANCHOR_MISSES - 1):
-        with pytest.raises(AnchorNotFound):
+        with pytest.raises(AnchorMissing):
             await box.sync()
         assert await box.checkpoint() == 0
     assert await box.sync() == 8
     async with bob.wallet.store.read() as tx:
         assert await tx.recovery.pending_ids() == (first.id,)  # not forgotten
+
+
+@pytest.mark.parametrize("trouble", ["unconfirmed", "taken", "taken on the way"])
+async def test_what_hangs_off_nothing_on_the_chain_is_no_money_before_it_does(
+    alice: Owner, bob: Owner, trouble: str
+) -> None:
+    """It blocks nothing that comes after it."""
+    await pay(alice, bob, 1_000)
+    vtxo = Vtxo.decode((await delivered(bob))[0])
+    chain = Chain(bob.wallet.chain)
+    first_exit_tx = vtxo.exit_transactions()[0]
+    match trouble:
+        case "unconfirmed":
+            chain.unconfirmed.add(vtxo.anchor_point.txid)
+        case "taken":
+            chain.taken.add(vtxo.anchor_point)
+        case _:
+            chain.taken |= {vtxo.anchor_point, vtxo.exit_transactions()[1].inputs[0].prevout}
+            chain.confirmed[first_exit_tx.txid] = await bob.wallet.chain.tip()
+    server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery((vtxo.encode(),))), (8, UnknownMessage()))
+    assert await mailbox(bob.wallet, server, chain).sync() == 8
+    assert server.registered == [vtxo.id]  # so that the server has its signatures when it is asked for it
+    doubting = recovery_with(bob.wallet, bob.wallet.server, chain)
+    for _ in range(2):
+        assert await bob.wallet.list_vtxos(include_all=True) == ()
+        assert await bob.wallet.list_movements() == ()
+        async with bob.wallet.store.read() as tx:
+            assert await tx.recovery.pending_ids() == (vtxo.id,)
+        await doubting.retry()
+    await bob.wallet.recovery.retry()  # the chain is as it should be
+    assert await bob.spendable_sat() == 1_000
+    (movement,) = await bob.wallet.list_movements()
+    assert (movement.subsystem, movement.output_vtxos) == (ARKOOR_RECEIVE, (vtxo.id,))
+    assert movement.effective_balance_sat == 1_000
+
+
+async def test_what_others_have_begun_to_publish_is_still_received(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000)
+    vtxo = Vtxo.decode((await delivered(bob))[0])
+    chain = Chain(bob.wallet.chain)
+    chain.taken.add(vtxo.anchor_point)
+    chain.confirmed[vtxo.exit_transactions()[0].txid] = await bob.wallet.chain.tip()
+    await mailbox(bob.wallet, chain=chain).sync()
+    assert await bob.spendable_sat() == 1_000
 
 
 async def test_anchors_that_a_payer_has_made_up_block_no_longer_for_being_many(
@@ -485,7 +580,7 @@ async def test_anchors_that_a_payer_has_made_up_block_no_longer_for_being_many(
     server = MailboxServer(bob.wallet.server, (7, message), (8, UnknownMessage()))
     box = mailbox(bob.wallet, server, chain)
     for _ in range(MAX_ANCHOR_MISSES - 1):
-        with pytest.raises(AnchorNotFound):
+        with pytest.raises(AnchorMissing):
             await box.sync()
     assert await box.sync() == 8
 

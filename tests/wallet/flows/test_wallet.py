@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
+from barkd_py.ark import info as ark_info
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.bip32 import generate_mnemonic
 from barkd_py.bitcoin.keys import PublicKey, SecretKey, verify_schnorr
 from barkd_py.bitcoin.message import message_digest
-from barkd_py.bitcoin.tx import Tx, Txid
+from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import Network
-from barkd_py.chain.source import ChainSource
+from barkd_py.chain.source import ChainSource, Mempool, TxStatus
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.errors import (
     BarkdError,
@@ -28,6 +29,7 @@ from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.keychain import GapLimitTooHigh, ServerKeyChanged, ServerMailboxKeyChanged
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.vtxo_states import Spendable, Spent
+from barkd_py.wallet.vtxos.anchors import AnchorSpent, AnchorUnconfirmed
 from barkd_py.wallet.vtxos.importing import (
     ImportInFlight,
     ImportInvalid,
@@ -359,6 +361,7 @@ async def test_what_the_chain_does_not_prove_is_not_imported(
             AnchorSource(again.wallet.chain, anchor),
             again.wallet.keychain,
             again.wallet.registration,
+            network=Network.REGTEST,
             default_gap_limit=20,
         )
         again.wallet.vtxo_import = doubtful
@@ -368,6 +371,67 @@ async def test_what_the_chain_does_not_prove_is_not_imported(
         assert isinstance(failure.value, InvalidInput)
         assert await import_into(again, vtxo, allow_partial=True) == []
         again.wallet.vtxo_import = real
+        assert await import_into(again, vtxo) == [(vtxo.id, Spendable())]
+
+
+@dataclass
+class DoubtfulAnchors:
+    """The real chain source, but no block has confirmed these, and one has spent those."""
+
+    real: ChainSource
+    unconfirmed: frozenset[Txid] = frozenset()
+    taken: frozenset[OutPoint] = frozenset()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    async def tx_status(self, txid: Txid) -> TxStatus:
+        return Mempool() if txid in self.unconfirmed else await self.real.tx_status(txid)
+
+    async def is_spent_confirmed(self, outpoint: OutPoint) -> bool:
+        return outpoint in self.taken or await self.real.is_spent_confirmed(outpoint)
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+@pytest.mark.parametrize("skip_status_check", [False, True])
+async def test_what_hangs_off_nothing_on_the_chain_is_not_imported(
+    net: Net, alice: Owner, is_taken: bool, skip_status_check: bool
+) -> None:
+    vtxo = await _alices_vtxo(alice)
+    anchor = vtxo.anchor_point
+    async with net.wallet("alice-again", ALICE) as again:
+        real = again.wallet.vtxo_import
+        again.wallet.vtxo_import = VtxoImport(
+            again.wallet.store,
+            again.wallet.server,
+            DoubtfulAnchors(again.wallet.chain, taken=frozenset({anchor}))
+            if is_taken
+            else DoubtfulAnchors(again.wallet.chain, unconfirmed=frozenset({anchor.txid})),
+            again.wallet.keychain,
+            again.wallet.registration,
+            network=Network.REGTEST,
+            default_gap_limit=20,
+        )
+        with pytest.raises(ImportInvalid) as failure:
+            await import_into(again, vtxo, skip_status_check=skip_status_check)
+        assert isinstance(failure.value.__cause__, AnchorSpent if is_taken else AnchorUnconfirmed)
+        assert await again.wallet.list_vtxos(include_all=True) == ()
+        again.wallet.vtxo_import = real
+        assert await import_into(again, vtxo) == [(vtxo.id, Spendable())]
+
+
+async def test_an_exit_delta_that_no_wallet_agrees_to_is_not_imported(
+    net: Net, alice: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vtxo = await _alices_vtxo(alice)
+    async with net.wallet("alice-again", ALICE) as again:
+        with monkeypatch.context() as stricter:
+            stricter.setattr(ark_info, "MAX_EXIT_DELTA", vtxo.exit_delta - 1)
+            with pytest.raises(ImportInvalid) as failure:
+                await import_into(again, vtxo, skip_status_check=True)
+        assert chain_text(failure.value) == (
+            f"vtxo {vtxo.id} failed to validate: invalid: its exit delta is {vtxo.exit_delta} blocks"
+        )
         assert await import_into(again, vtxo) == [(vtxo.id, Spendable())]
 
 
@@ -384,6 +448,7 @@ async def test_another_transaction_of_the_same_output_is_no_anchor(net: Net, ali
             AnchorSource(again.wallet.chain, substitute),
             again.wallet.keychain,
             again.wallet.registration,
+            network=Network.REGTEST,
             default_gap_limit=20,
         )
         with pytest.raises(ImportInvalid):

@@ -10,12 +10,12 @@ from barkd_py.ark.fees import FeeExceedsAmount, LightningReceiveFees
 from barkd_py.ark.lightning_receive import CltvTooLarge
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.hashes import sha256
+from barkd_py.bitcoin.tx import Txid
 from barkd_py.errors import ChainUnavailable, ServerRejected, ServerUnavailable
 from barkd_py.server_rpc.api import LightningReceiveState, RoundInput
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.lightning.receive.errors import (
     AbsurdFee,
-    AnchorUnconfirmed,
     CannotCancelReceive,
     ClaimBudgetExhausted,
     ReceiveCanceled,
@@ -31,6 +31,7 @@ from barkd_py.wallet.lightning.receive.states import (
 )
 from barkd_py.wallet.movements import MovementStatus, PaymentMethodKind
 from barkd_py.wallet.vtxo_states import StateKind
+from barkd_py.wallet.vtxos.anchors import AnchorSpent, AnchorUnconfirmed
 from tests.fakes.lightning_server import ReceiveServer
 from tests.wallet.lightning.receiver import Receiver, open_receiver
 
@@ -361,10 +362,12 @@ async def granted(receiver: Receiver) -> bytes:
     payment_hash = await receiver.paid_invoice()
 
     def go_away(answer: object) -> object:
-        receiver.server.chain.is_away = receiver.chain_liar.calls["tx_status"] >= receiver.server.pieces
+        receiver.server.chain.is_away = (
+            receiver.chain_liar.calls["is_spent_confirmed"] >= receiver.server.pieces
+        )
         return answer
 
-    receiver.chain_liar.lies["tx_status"] = go_away
+    receiver.chain_liar.lies["is_spent_confirmed"] = go_away
     with pytest.raises(ChainUnavailable):
         await receiver.drive(payment_hash)
     receiver.server.chain.is_away = False
@@ -440,6 +443,22 @@ async def test_a_grant_waits_for_its_anchor(receiver: Receiver) -> None:
     receiver.server.chain.unconfirmed.clear()
     await receiver.drive(payment_hash)
     await assert_paid(receiver, payment_hash, 10_000, FEE_SAT)
+
+
+async def test_a_grant_that_hangs_off_a_spent_output_buys_nothing(receiver: Receiver) -> None:
+    payment_hash = await receiver.paid_invoice()
+
+    def spend(answer: object) -> object:
+        for tx in receiver.server.chain.txs.values():
+            receiver.server.chain.spends |= {tx.outpoint(n): Txid(bytes(32)) for n in range(len(tx.outputs))}
+        return answer
+
+    receiver.liar.lies["prepare_lightning_receive_claim"] = spend
+    for _ in range(7):
+        with pytest.raises(AnchorSpent):
+            await receiver.drive(payment_hash)
+    assert isinstance(await receiver.state(payment_hash), AwaitingPayment)
+    assert receiver.server.preimages == []
 
 
 # --- claims that fail

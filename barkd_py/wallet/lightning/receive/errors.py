@@ -1,10 +1,8 @@
 """Why an invoice is not made or canceled, and how a payment that was to come in can go wrong."""
 
-from barkd_py.bitcoin.tx import Txid
 from barkd_py.bitcoin.units import format_btc
 from barkd_py.errors import (
     BarkdError,
-    ChainError,
     NotFound,
     ProtocolViolation,
     ServerUnavailable,
@@ -31,14 +29,6 @@ class WindowClosed(BarkdError):
 
     def __init__(self) -> None:
         super().__init__("HTLC claim window closed, abandoning")
-
-
-class AnchorUnconfirmed(ChainError):
-    """What a granted VTXO hangs off is not in a block yet, so it could still be undone."""
-
-    def __init__(self, txid: Txid) -> None:
-        super().__init__(f"chain anchor transaction {txid} of an HTLC VTXO is not confirmed yet")
-        self.txid = txid
 
 
 class ClaimTimeout(ServerUnavailable):

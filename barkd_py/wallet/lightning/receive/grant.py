@@ -13,10 +13,9 @@ from barkd_py.ark.lightning_receive import (
 )
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import Vtxo
-from barkd_py.chain.source import ChainSource, Confirmed
+from barkd_py.chain.source import ChainSource
 from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveGrant, RoundInput
 from barkd_py.wallet.keychain import Keychain
-from barkd_py.wallet.lightning.receive.errors import AnchorUnconfirmed
 from barkd_py.wallet.lightning.receive.states import AwaitingPayment
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.vtxo_states import WalletVtxo
@@ -70,10 +69,7 @@ class Grants:
         fee_sat = verify_grant(
             vtxos, wanted, info=info, tip_height=tip.height, reported_sat=grant.receive.amount_sat
         )
-        await self._anchors.validate(vtxos)
-        for txid in {vtxo.anchor_point.txid for vtxo in vtxos}:
-            if not isinstance(await self._chain.tx_status(txid), Confirmed):
-                raise AnchorUnconfirmed(txid)
+        await self._anchors.prove(vtxos)
         async with self._store.read() as tx:
             if await tx.vtxos.known([vtxo.id for vtxo in vtxos]):
                 raise GrantRefused("the server granted a VTXO that was ours before")
