@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from barkd_py.bitcoin.script import P2A_SCRIPT
-from tests.support.processes import Daemon, Devnet
+from tests.support.processes import NO_TLS, Daemon, Devnet
 
 EXIT_DELTA = 12
 SETTLE_WITHIN_SECS = 600.0
@@ -123,7 +123,7 @@ class Books:
         return await self.read_devnet("/lightning")
 
     async def read_devnet(self, path: str) -> Json:
-        async with httpx.AsyncClient(base_url=self.devnet.control_url, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=self.devnet.control_url, timeout=60, verify=NO_TLS) as http:
             books: Json = (await http.get(path)).raise_for_status().json()
             return books
 

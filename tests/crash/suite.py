@@ -138,7 +138,9 @@ async def list_points(flow: Flow) -> None:
 
 
 async def run(suite: Suite, flow: Flow, parts: str) -> list[Run]:
-    began = time.monotonic()
+    task, began = asyncio.current_task(), time.monotonic()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # what was started is ended
     try:
         runs = await suite.run(flow, parts)
     except Exception as error:  # of the world, or of the flow undisturbed
@@ -150,7 +152,6 @@ async def run(suite: Suite, flow: Flow, parts: str) -> list[Run]:
 
 def work(options: argparse.Namespace, results: Path, commit: str, names: "Queue[str | None]") -> None:
     """What one process does: one flow after the other, as long as there are names."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended
     known = report.recorded(results) if options.missing else []
     suite = Suite(
         options.at_most,
