@@ -34,6 +34,10 @@ MESSAGE_BYTES_MAX: Final = 64 * 1024
 """Of a message that a client sends over the websocket. Nobody reads them; barkd takes 64 MiB of each."""
 
 
+WEBSOCKET_CLOSE_SECS: Final = 1.0
+"""How long a client may take to read the end of its websocket then. One that does not read never would."""
+
+
 class BindFailed(BarkdError):
     def __init__(self) -> None:
         super().__init__("Failed to bind to address")
@@ -220,6 +224,18 @@ class ApiServer(uvicorn.Server):
     def stop(self) -> None:
         """Accept nothing more and let running requests finish."""
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        aborting = asyncio.get_running_loop().call_later(WEBSOCKET_CLOSE_SECS, self._abort_websockets)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            aborting.cancel()
+
+    def _abort_websockets(self) -> None:
+        for each in list(self.server_state.connections):
+            if not isinstance(each, _Protocol):
+                each.transport.abort()
 
     async def run_until_stopped(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):

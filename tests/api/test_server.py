@@ -8,18 +8,23 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol as WebSocket
 
 from barkd_py.api.app import BarkdApi
 from barkd_py.api.deps import ApiState
+from barkd_py.api.routers.notifications import WEBSOCKET_PATH
 from barkd_py.api.server import ApiServer, BindFailed, _connections_max, bind, describe_address
 from barkd_py.daemon.runtime import Runtime
 from barkd_py.daemon.wallet_api import NewWallet
 from barkd_py.datadir import Datadir
 from barkd_py.errors import chain_text
 from tests.fakes.wallet import FakeBackend
+from tests.support.processes import until
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 
@@ -52,6 +57,34 @@ async def test_a_request_that_hangs_does_not_hold_up_the_stop_for_ever(tmp_path:
     async with asyncio.timeout(60):
         await serving
     writer.close()
+
+
+async def test_a_websocket_that_is_not_read_does_not_hold_up_the_stop() -> None:
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "bytes": bytes(1 << 20)})
+
+    listener = bind(LOOPBACK, 0)
+    server = ApiServer(cast(BarkdApi, flood), listener, drain_secs=600)
+    serving = asyncio.create_task(server.run_until_stopped())
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+    writer.write(
+        f"GET {WEBSOCKET_PATH} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    assert b"101" in await reader.readline()
+
+    async def is_stuck() -> bool:
+        return any(isinstance(each, WebSocket) and not each.writable.is_set() for each in connections)
+
+    connections = server.server_state.connections
+    await until(is_stuck)
+    server.stop()
+    done, _ = await asyncio.wait({serving}, timeout=60)
+    writer.close()
+    await serving
+    assert done
 
 
 # --- clients without manners
