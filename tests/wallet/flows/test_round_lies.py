@@ -233,6 +233,36 @@ async def test_nothing_is_forfeited_for_bad_leaves(net: Net, alice: Owner, lie: 
     await assert_refreshed(alice)
 
 
+@pytest.mark.parametrize(("exit_delta", "is_taken"), [(144, True), (145, False)])
+async def test_the_exit_delta_may_rise_to_a_day_while_a_delegated_round_waits(
+    net: Net, alice: Owner, exit_delta: int, is_taken: bool
+) -> None:
+    """Or to twice what was agreed to: `tests/wallet/rounds/test_bounds.py`."""
+    liar = between(alice)
+    (old,) = await alice.wallet.list_vtxos(include_all=False)
+    assert old.exit_delta == 12
+    await alice.wallet.rounds.refresh_delegated([old.id])
+    server = net.devnet.ark_server
+    server.settings = replace(server.settings, vtxo_exit_delta=exit_delta)
+    await net.restart_ark_server()
+    await alice.wallet.server.refresh()
+    await hold_round(net)
+    await net.mine()
+    await alice.wallet.chain.fetch_tip()
+    if is_taken:
+        await alice.wallet.rounds.sync()
+        await assert_refreshed(alice)
+        (new,) = await alice.wallet.list_vtxos(include_all=False)
+        assert new.exit_delta == exit_delta
+        return
+    for _ in range(2):
+        (info,) = await alice.wallet.rounds.list()
+        assert isinstance(info.status, SyncError)
+        assert "exit delta has risen from 12 to 145" in info.status.error
+        assert isinstance(info.round.state, Delegated)
+    assert liar.calls["forfeit_vtxos"] == liar.calls["request_forfeit_nonces"] == 0
+
+
 # --- the swap
 
 
