@@ -15,7 +15,6 @@ import contextlib
 import errno
 import fcntl
 import itertools
-import logging
 import os
 import shutil
 import stat
@@ -26,8 +25,6 @@ from pathlib import Path
 from typing import ClassVar, Final, Self
 
 from barkd_py.errors import BarkdError
-
-log = logging.getLogger(__name__)
 
 AUTH_TOKEN_FILE: Final = "auth_token"  # noqa: S105 (a file name)
 BACKUPS_FILE: Final = "backups"

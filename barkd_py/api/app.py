@@ -13,7 +13,6 @@ Source: protocol sheet 07 §1, §3, §5.1, §12.
 
 import asyncio
 import ipaddress
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -52,8 +51,6 @@ from barkd_py.api.routers import (
 from barkd_py.api.routing import ClientGone, Endpoint, Operation, RequestRefused, Router, receive_body
 from barkd_py.errors import AuthError
 from barkd_py.version import VERSION
-
-log = logging.getLogger(__name__)
 
 ROUTERS: Final[Sequence[Router]] = (
     ping.router,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from barkd_py.ark.clause import Clause, HashSign
-from barkd_py.ark.vtxo import Vtxo, VtxoData, VtxoId
+from barkd_py.ark.vtxo import VtxoData, VtxoId
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.sighash import taproot_script_spend_sighash
@@ -131,14 +131,3 @@ def sign_claim_tx(
 def extract_preimage(witness: Iterable[bytes], hash32: bytes) -> bytes | None:
     """The preimage of a hash, if a mined witness reveals it, wherever in the stack it is."""
     return next((item for item in witness if len(item) == 32 and sha256(item) == hash32), None)
-
-
-def has_counterparty_risk(
-    vtxo: Vtxo, *, is_ours: Callable[[PublicKey], bool], find_preimage: FindPreimage
-) -> bool:
-    """Whether others could take the coin by colluding with the server.
-
-    They can if a payment in its history was signed without us. A coin that we cannot claim counts too.
-    """
-    strangers = any(not any(map(is_ours, pubkeys)) for pubkeys in vtxo.past_arkoor_pubkeys)
-    return strangers or find_clause(vtxo, is_ours=is_ours, find_preimage=find_preimage) is None

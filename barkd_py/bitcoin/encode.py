@@ -106,10 +106,6 @@ class Reader:
         self.position = end
         return self._data[start:end]
 
-    def rest(self) -> bytes:
-        """All that is left."""
-        return self.take(self.remaining)
-
     def finish(self) -> None:
         """Check that nothing is left."""
         if self.position != self._end:

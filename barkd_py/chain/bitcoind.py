@@ -8,7 +8,6 @@ Source: sheet 06 §6.1, §6.2, §7.3.
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -47,8 +46,6 @@ from barkd_py.chain.source import (
 )
 from barkd_py.chain.tip_cache import TipCache
 from barkd_py.errors import ChainError, ChainUnavailable, printable
-
-log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 30.0
 MAX_ATTEMPTS = 3

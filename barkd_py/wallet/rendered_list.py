@@ -9,7 +9,7 @@ import zlib
 from array import array
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
@@ -134,13 +134,6 @@ class RenderedPages(Generic[K]):
             if not page.is_packed:
                 self._pages[index] = page.packed()
                 self._text_bytes -= page.size
-
-
-def render_all(texts: Iterable[bytes]) -> RenderedList:
-    """A list that is not kept."""
-    pages: RenderedPages[int] = RenderedPages()
-    pages.append(list(enumerate(texts)))
-    return pages.list()
 
 
 def _even_runs(items: Sequence[tuple[K, bytes]]) -> Iterator[Sequence[tuple[K, bytes]]]:

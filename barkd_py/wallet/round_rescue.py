@@ -125,8 +125,10 @@ class RoundRescue(Rescue):
 
     async def _exited(self, round_: Round) -> list[_Exited]:
         async with self._store.read() as tx:
-            rows = [await tx.exits.find(vtxo_id) for vtxo_id in round_.inputs]
-            states = {row.vtxo_id: decode_state(row.state) for row in rows if row is not None}
+            rows = await tx.exits.find_many(round_.inputs)
+            states = {
+                vtxo_id: decode_state(rows[vtxo_id].state) for vtxo_id in round_.inputs if vtxo_id in rows
+            }
             on_chain = [vtxo_id for vtxo_id, state in states.items() if isinstance(state, _ON_CHAIN)]
             bodies = await tx.vtxos.bodies(on_chain)
         return [_Exited(vtxo, states[vtxo.id]) for vtxo in bodies]

@@ -7,7 +7,7 @@ from pydantic_core import to_json
 
 from barkd_py.api import render
 from barkd_py.api.contract import Contract
-from barkd_py.wallet.rendered_list import render_all
+from tests.fakes.wallet import render_all
 from tests.support.api_server import RunningApi
 
 NB_MOVEMENTS = 20_000

@@ -10,7 +10,6 @@ from barkd_py.ark.claim import (
     claim_weight_wu,
     extract_preimage,
     find_clause,
-    has_counterparty_risk,
     sign_claim_tx,
 )
 from barkd_py.ark.policy import HarkLeafPolicy
@@ -133,19 +132,3 @@ def test_preimages_are_found_wherever_they_are(case: Case) -> None:
 def test_weights_of_exit_chains_are_upstream_s(case: Case) -> None:
     vtxo = Vtxo.decode_hex(case["vtxo_hex"])
     assert [tx.weight_wu for tx in vtxo.exit_transactions()] == case["tx_weights"]
-
-
-def test_a_coin_whose_history_others_signed_is_at_risk() -> None:
-    board, payment = user_vtxo("board"), user_vtxo("arkoor-checkpoint-out0")
-    change = user_vtxo("arkoor-checkpoint-out1-change")
-    alice, receiver = board.user_pubkey, payment.user_pubkey
-
-    def risk(vtxo: Vtxo, *ours: PublicKey) -> bool:
-        return has_counterparty_risk(vtxo, is_ours=lambda key: key in ours, find_preimage=nothing)
-
-    assert not risk(board, alice)
-    assert risk(board, receiver)
-    # The sender signed the payment, so only the sender is safe.
-    assert risk(payment, receiver)
-    assert not risk(payment, receiver, alice)
-    assert not risk(change, change.user_pubkey, alice)

@@ -6,7 +6,7 @@ others. Coins appear by `add_vtxo` and `fund`, not by any protocol.
 
 import asyncio
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,7 +62,7 @@ from barkd_py.wallet.movements import (
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, Notifications
 from barkd_py.wallet.recovery.report import RecoveryReport
 from barkd_py.wallet.recovery.service import NoRecovery
-from barkd_py.wallet.rendered_list import RenderedList, render_all
+from barkd_py.wallet.rendered_list import RenderedList, RenderedPages
 from barkd_py.wallet.store.recovery import RecoveryEntry, RecoveryOutcome
 from barkd_py.wallet.store.transaction import system_clock
 from barkd_py.wallet.vtxo_states import Exited, Spendable, Spent, UnknownVtxo, VtxoState, WalletVtxo
@@ -99,6 +99,13 @@ ARK_INFO = ArkInfo(
     max_vtxo_exit_depth=5,
     max_offboard_inputs=100,
 )
+
+
+def render_all(texts: Iterable[bytes]) -> RenderedList:
+    """A list that is not kept."""
+    pages: RenderedPages[int] = RenderedPages()
+    pages.append(list(enumerate(texts)))
+    return pages.list()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barkd_py.wallet.rendered_list import PAGE_ITEMS, RenderedPages, render_all
+from barkd_py.wallet.rendered_list import PAGE_ITEMS, RenderedPages
 
 KEYS = st.integers(0, 5 * PAGE_ITEMS)
 TEXTS = st.binary(max_size=4)
@@ -45,8 +45,9 @@ def test_after_any_changes_the_list_is_that_of_a_dictionary(
 
 
 def test_the_empty_list() -> None:
-    assert shown(RenderedPages()) == b""
-    assert list(render_all([]).chunks()) == []
+    pages: RenderedPages[int] = RenderedPages()
+    assert shown(pages) == b""
+    assert list(pages.list().chunks()) == []
 
 
 def test_no_chunk_has_more_items_than_a_page() -> None:

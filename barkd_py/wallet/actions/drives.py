@@ -15,6 +15,9 @@ from barkd_py.wallet.actions.failures import StillPending
 
 log = logging.getLogger(__name__)
 
+WAIT_SECS = 60.0
+"""How long a caller waits; upstream waits for ever."""
+
 
 class Drives:
     """Close it when done. what: how people call an action of this kind. wait_secs: how long `run` waits."""

@@ -21,7 +21,7 @@ from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError, InsufficientFunds
 from barkd_py.server_rpc.api import ArkServerApi
 from barkd_py.wallet.actions.blame import blamed_inputs
-from barkd_py.wallet.actions.drives import Drives
+from barkd_py.wallet.actions.drives import WAIT_SECS, Drives
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
 from barkd_py.wallet.actions.failures import StillPending
 from barkd_py.wallet.actions.holding import state_of_holder
@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 
 # How often other inputs are chosen because the server refused some.
 MAX_SELECTIONS = 20
-# How long a caller waits; upstream waits for ever.
-WAIT_SECS = 60.0
 
 
 class ArkoorSends:
@@ -91,7 +89,7 @@ class ArkoorSends:
         for _ in range(MAX_SELECTIONS):
             chosen: list[VtxoId] = []
             try:
-                await self._attempt(address_text, address, amount_sat, limits, chosen)
+                await self._attempt(address, amount_sat, limits, chosen)
                 return
             except InsufficientFunds as error:
                 if refusal is None:
@@ -108,7 +106,6 @@ class ArkoorSends:
 
     async def _attempt(
         self,
-        address_text: str,
         address: ArkAddress,
         amount_sat: int,
         limits: SelectionLimits,
@@ -118,7 +115,7 @@ class ArkoorSends:
         action_id = secrets.token_hex(16)
 
         async def prepare(tx: Transaction) -> State:
-            state = await self._plan(tx, address_text, address, amount_sat, limits)
+            state = await self._plan(tx, address, amount_sat, limits)
             await tx.vtxos.lock(state.input_ids, ActionHolder(action_id))
             chosen.extend(state.input_ids)
             return state
@@ -146,7 +143,6 @@ class ArkoorSends:
     async def _plan(
         self,
         tx: Transaction,
-        address_text: str,
         address: ArkAddress,
         amount_sat: int,
         limits: SelectionLimits,
@@ -174,7 +170,7 @@ class ArkoorSends:
         if change:
             await self._keychain.take_in(tx, change_key)
         return Cosigning(
-            address=address_text,
+            address=str(address),
             recipient=address.user_pubkey,
             amount_sat=amount_sat,
             input_ids=tuple(vtxo.id for vtxo in inputs),

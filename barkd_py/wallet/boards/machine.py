@@ -50,7 +50,7 @@ class BoardMachine:
         onchain: OnchainWallet | None,
         *,
         vtxo_exit_margin: int,
-        start_exit: StartExit | None = None,
+        start_exit: StartExit,
     ) -> None:
         self._store = store
         self._chain = chain
@@ -58,7 +58,7 @@ class BoardMachine:
         self._registration = registration
         self._onchain = onchain
         self._vtxo_exit_margin = vtxo_exit_margin
-        self.start_exit = start_exit
+        self._start_exit = start_exit
 
     def encode(self, state: State) -> str:
         return FORMAT.encode(state)
@@ -148,10 +148,7 @@ class BoardMachine:
     async def _exit_if_near_expiry(self, action_id: str, vtxo: WalletVtxo, tip_height: int) -> None:
         if tip_height < exit_start_height(vtxo, self._vtxo_exit_margin):
             return
-        if self.start_exit is None:
-            log.error("board %s is about to expire at block %d: exit it", action_id, vtxo.expiry_height)
-            return
-        await self.start_exit(vtxo.id)
+        await self._start_exit(vtxo.id)
         async with self._store.transaction() as tx:
             movement = await tx.movements.find_by_action(action_id)
             if movement is not None and vtxo.id not in movement.exited_vtxos:

@@ -78,9 +78,10 @@ class Claims:
         """The exits to claim, in the given order, and the tip at which they were just seen claimable."""
         wanted = None if vtxo_ids is None else tuple(dict.fromkeys(vtxo_ids))
         async with self._store.read() as tx:
-            for vtxo_id in wanted or ():
-                if await tx.exits.find(vtxo_id) is None:
-                    raise NotExiting(vtxo_id)
+            exiting = await tx.exits.find_many(wanted or ())
+        for vtxo_id in wanted or ():
+            if vtxo_id not in exiting:
+                raise NotExiting(vtxo_id)
         looked = await self._driver.look(wanted)
         exits = looked.exits
         if wanted is None:

@@ -11,7 +11,6 @@ Source: sheet 06 §2.7, §3, §5.
 """
 
 import asyncio
-import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from barkd_py.ark.vtxo import VtxoId
@@ -65,8 +64,6 @@ from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import EXITS, NamedLocks
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.unreadable import PassedOver
-
-log = logging.getLogger(__name__)
 
 
 class Exits:

@@ -35,6 +35,8 @@ MAX_PACE_SECS = 120.0
 
 Pace = Callable[[ActionCheckpoint], float]
 """How many seconds a payment may wait for its next look, if the last one went well."""
+LOOKS_PER_AGE = 30
+"""What somebody may be waiting for is looked at when its age has grown by this part."""
 IsUrgent = Callable[[ActionCheckpoint], bool]
 """Whether money is lost if a payment is looked at too late."""
 
@@ -185,3 +187,8 @@ class Poller:
         else:
             pause = min(MAX_PACE_SECS, max(MIN_PAUSE_SECS, self._pace(row)))
         entry.next_at = self._monotonic() + pause
+
+
+def pace_by_age(row: ActionCheckpoint, now: float) -> float:
+    """Often while it is young. now: Unix seconds."""
+    return (now - row.created_at.timestamp()) / LOOKS_PER_AGE

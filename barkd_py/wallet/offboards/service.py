@@ -19,7 +19,7 @@ from barkd_py.bitcoin.tx import Txid, TxOut
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError, StateConflict
 from barkd_py.server_rpc.api import ArkServerApi
-from barkd_py.wallet.actions.drives import Drives
+from barkd_py.wallet.actions.drives import WAIT_SECS, Drives
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
 from barkd_py.wallet.actions.holding import state_of_holder
 from barkd_py.wallet.keychain import Keychain
@@ -52,8 +52,6 @@ from barkd_py.wallet.vtxo_states import ActionHolder, WalletVtxo
 from barkd_py.wallet.vtxos.inputs import choose
 from barkd_py.wallet.vtxos.selection import FeeSelection
 
-# How long a caller waits. The offboard goes on by itself.
-WAIT_SECS = 60.0
 # Any amount will do where only the script is checked.
 _MAX_OUTPUT_SAT = 10**15
 

@@ -13,7 +13,6 @@ Source: sheet 04 §7, §18, §23.
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,8 +39,6 @@ from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.rounds.machine import ForfeitsReady, Unlocked
 from barkd_py.wallet.rounds.states import Issued, Round
 from barkd_py.wallet.store import Store
-
-log = logging.getLogger(__name__)
 
 
 class FundingTxRejected(ChainError):

@@ -62,6 +62,14 @@ class ExitRepository:
         row = (await self._connection.execute(sa.select(t).where(t.c.vtxo_id == str(vtxo_id)))).one_or_none()
         return None if row is None else _exit(row)
 
+    async def find_many(self, vtxo_ids: Sequence[VtxoId]) -> dict[VtxoId, ExitRow]:
+        """Those of the VTXOs that have an exit."""
+        found: dict[VtxoId, ExitRow] = {}
+        for chunk in chunks([str(vtxo_id) for vtxo_id in vtxo_ids]):
+            rows = await self._connection.execute(sa.select(t).where(t.c.vtxo_id.in_(chunk)))
+            found.update((row.vtxo_id, row) for row in map(_exit, rows))
+        return found
+
     async def list(self, *, only_live: bool = False) -> tuple[ExitRow, ...]:
         query = sa.select(t).order_by(t.c.vtxo_id)
         if only_live:

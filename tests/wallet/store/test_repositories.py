@@ -283,6 +283,7 @@ async def test_exits(store: Store) -> None:
             await tx.exits.save(row)
     async with store.read() as tx:
         assert await tx.exits.find(make_id(1)) == advanced
+        assert await tx.exits.find_many([make_id(3), make_id(1)]) == {make_id(1): advanced}
         assert set(await tx.exits.list()) == {advanced, other}
         assert await tx.exits.list(only_live=True) == (other,)
 

@@ -11,7 +11,6 @@ server paid and the user not.
 Source: sheet 10 §6.6; sheet 05 §5.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -40,8 +39,6 @@ from barkd_py.devnet.ark_server.vtxos.arkoor import (
     checked_parts,
     user_rows,
 )
-
-log = logging.getLogger(__name__)
 
 MAX_DESCRIPTION_BYTES = 639
 

@@ -69,10 +69,11 @@ class Htlcs:
         async with self._store.read() as tx:
             stored = await tx.vtxos.get_many(vtxo_ids)
             bodies = await tx.vtxos.bodies(vtxo_ids)
-            exits = [await tx.exits.find(vtxo_id) for vtxo_id in vtxo_ids]
+            exits = await tx.exits.find_many(vtxo_ids)
+        rows = [exits.get(vtxo_id) for vtxo_id in vtxo_ids]
         return [
             Htlc(vtxo, body, None if row is None else row.kind, _claim_txid(row))
-            for vtxo, body, row in zip(stored, bodies, exits, strict=True)
+            for vtxo, body, row in zip(stored, bodies, rows, strict=True)
         ]
 
     async def are_claimed(self, htlcs: Sequence[Htlc]) -> bool:

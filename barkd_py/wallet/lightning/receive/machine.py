@@ -25,7 +25,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from barkd_py.ark.address import ArkAddress
 from barkd_py.ark.lightning_receive import ClaimWindow, Preimage
@@ -95,18 +95,14 @@ EXIT_LOOK_SECS = 30.0
 DELIVERY_RETRY_SECS = 60.0
 
 
-class ExitSeam:
-    """What the machine asks of exits. The default does nothing: then the user has to.
-
-    start: begin the exit of a VTXO, whoever holds it; nothing happens if it is exiting. claim: spend the
-    outputs of exits that are claimable to the on-chain wallet.
-    """
+class ExitSeam(Protocol):
+    """What the machine asks of exits."""
 
     async def start(self, vtxo_id: VtxoId) -> None:
-        log.error("the HTLC VTXO %s has to be exited", vtxo_id)
+        """Begin the exit of a VTXO, whoever holds it; nothing happens if it is exiting."""
 
     async def claim(self, vtxo_ids: Sequence[VtxoId]) -> None:
-        log.error("the exits of %s have to be claimed", ", ".join(map(str, vtxo_ids)))
+        """Spend the outputs of exits that are claimable to the on-chain wallet."""
 
 
 @dataclass(frozen=True, slots=True)

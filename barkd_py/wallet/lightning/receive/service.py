@@ -32,7 +32,7 @@ from barkd_py.wallet.actions.executor import ActionExecutor
 from barkd_py.wallet.arkoor.recipient import verify_mailboxes, verify_server
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import receive_action_id
-from barkd_py.wallet.lightning.poller import Poller
+from barkd_py.wallet.lightning.poller import Poller, pace_by_age
 from barkd_py.wallet.lightning.receive.errors import (
     AboveMaximum,
     AbsurdFee,
@@ -61,8 +61,6 @@ from barkd_py.wallet.vtxo_states import WalletVtxo
 log = logging.getLogger(__name__)
 
 CANCEL_WAIT_SECS = 10.0
-LOOKS_PER_AGE = 30
-"""An invoice is looked at when its age has grown by this part."""
 
 FEE_ALLOWANCE_SAT = 10_000
 """No schedule that anybody would agree to takes more than half of a payment and this."""
@@ -329,7 +327,7 @@ class LightningReceives:
 
     def _pace(self, row: ActionCheckpoint) -> float:
         if isinstance(self._machine.decode(row.payload), AwaitingPayment):
-            return (self._now() - row.created_at.timestamp()) / LOOKS_PER_AGE
+            return pace_by_age(row, self._now())
         return EXIT_LOOK_SECS  # on its way on the chain: all other states end, or end in trouble
 
 

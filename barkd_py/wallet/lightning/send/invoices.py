@@ -9,7 +9,6 @@ by somebody else, and the server may have its preimage.
 Source: protocol sheet 05 §4.1, §4.2.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,8 +34,6 @@ from barkd_py.wallet.payments.request import (
     LnurlDestination,
     OfferDestination,
 )
-
-log = logging.getLogger(__name__)
 
 LightningDestination = InvoiceDestination | OfferDestination | LightningAddressDestination | LnurlDestination
 Invoice = Bolt11Invoice | Bolt12Invoice

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from barkd_py.ark.claim import extract_preimage
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
+from barkd_py.bitcoin.tx import OutPoint, Txid
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import ChainUnavailable
 from barkd_py.wallet.exits.payloads import decode_state
@@ -64,8 +65,8 @@ class HtlcWatch:
         """Raises ChainError if it cannot be seen now; nothing follows from that."""
         async with self._store.read() as tx:
             vtxos = await tx.vtxos.get_many(htlc_ids)
-            rows = [await tx.exits.find(vtxo.id) for vtxo in vtxos]
-        states = [None if row is None else decode_state(row.state) for row in rows]
+            rows = await tx.exits.find_many(htlc_ids)
+        states = [decode_state(rows[vtxo.id].state) if vtxo.id in rows else None for vtxo in vtxos]
         for vtxo, state in zip(vtxos, states, strict=True):
             preimage = await self._preimage(payment, vtxo.id.outpoint, state)
             if preimage is not None:
@@ -84,7 +85,8 @@ class HtlcWatch:
         spending = await self._chain.get_tx(txid)
         if spending is None or spending.txid != txid:
             raise ChainUnavailable(f"the transaction {txid}, which spends {point}, is not had")
-        return preimage_in_witness(spending, point, payment)
+        witness = [item for tx_in in spending.inputs if tx_in.prevout == point for item in tx_in.witness]
+        return extract_preimage(witness, payment.payment_hash)
 
     async def _spender(self, point: OutPoint, state: ExitState | None) -> Txid | None:
         """What spends the output, as far as it is worth a call: exits look for it themselves only when we
@@ -98,12 +100,6 @@ class HtlcWatch:
                 return txid
             case _:
                 return None
-
-
-def preimage_in_witness(tx: Tx, point: OutPoint, payment: Payment) -> bytes | None:
-    """The preimage with which this output is spent, if it is; whoever shows it has paid."""
-    items = [item for tx_in in tx.inputs if tx_in.prevout == point for item in tx_in.witness]
-    return next((item for item in items if payment.is_preimage(item)), None)
 
 
 def _fate(kind: StateKind, state: ExitState | None) -> Fate:

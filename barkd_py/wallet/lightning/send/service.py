@@ -28,12 +28,12 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError
 from barkd_py.server_rpc.api import ArkServerApi
-from barkd_py.wallet.actions.drives import Drives
+from barkd_py.wallet.actions.drives import WAIT_SECS, Drives
 from barkd_py.wallet.actions.executor import ActionExecutor, Until
 from barkd_py.wallet.actions.holding import state_of_holder
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import send_action_id
-from barkd_py.wallet.lightning.poller import MIN_PAUSE_SECS, Poller
+from barkd_py.wallet.lightning.poller import MIN_PAUSE_SECS, Poller, pace_by_age
 from barkd_py.wallet.lightning.send.adoption import HtlcAdoption
 from barkd_py.wallet.lightning.send.change_queue import ChangeQueue
 from barkd_py.wallet.lightning.send.errors import (
@@ -70,15 +70,11 @@ from barkd_py.wallet.vtxos.selection import CannotCoverPaymentAndFees, FeeSelect
 
 log = logging.getLogger(__name__)
 
-# How long a caller waits for the server to be told. The payment goes on by itself.
-WAIT_SECS = 60.0
 # How long a payment waits for the change of others. Theirs takes a few calls of the server.
 CHANGE_WAIT_SECS = 10.0
 MAX_RETRY_FOR_SECS = 2**32 - 1
 
 STUCK_LOOK_SECS = 30.0
-# A payment is looked at when its age has grown by this part, but every so often.
-LOOKS_PER_AGE = 30
 MAX_PENDING_LOOK_SECS = 10.0
 
 
@@ -401,8 +397,7 @@ class LightningSends:
         """Often while somebody may be standing there; stuck HTLCs wait for blocks."""
         if isinstance(self._machine.decode(row.payload), Stuck):
             return STUCK_LOOK_SECS
-        age = self._now() - row.created_at.timestamp()
-        return min(MAX_PENDING_LOOK_SECS, age / LOOKS_PER_AGE)
+        return min(MAX_PENDING_LOOK_SECS, pace_by_age(row, self._now()))
 
 
 async def _select(tx: Transaction, terms: PayTerms, amount_sat: int) -> FeeSelection[WalletVtxo]:
