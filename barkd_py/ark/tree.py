@@ -233,7 +233,8 @@ class VtxoTree:
     """A tree on top of an output of a funding transaction, unsigned.
 
     utxo: the funding output, which must be `spec.funding_output`. lock: the form of the leaves' hash lock,
-    which encodings do not tell (`detect_hash_lock`). Raises TreeInvalid for amounts that overflow.
+    which encodings do not tell (`SignedTreeSpec.tree` finds out). Raises TreeInvalid for amounts that
+    overflow.
     """
 
     def __init__(self, spec: TreeSpec, utxo: OutPoint, lock: HashLock = HashLock.V1) -> None:

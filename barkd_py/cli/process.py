@@ -60,13 +60,13 @@ async def _serve(options: Options, host: ipaddress.IPv4Address | ipaddress.IPv6A
     from barkd_py.api.app import BarkdApi
     from barkd_py.api.deps import ApiState
     from barkd_py.api.server import ApiServer, bind, describe_address
-    from barkd_py.daemon.backend import check_database, default_backend
+    from barkd_py.daemon.backend import Backend, check_database
     from barkd_py.daemon.runtime import Runtime
 
     stop = _stop_signal()
     token = _settle_auth(options, host)
     await check_database(database_url())
-    runtime = Runtime(options.datadir, default_backend(database_url()))
+    runtime = Runtime(options.datadir, Backend(database_url()))
     try:
         if not await _open_wallet(runtime, stop):
             return

@@ -9,7 +9,7 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.config import WalletConfig
 from barkd_py.daemon.errors import DatabaseMoved, NoWalletInDatabase, OtherWalletInDatabase, TwoDatabases
 from barkd_py.daemon.loops import Daemon
-from barkd_py.daemon.wallet_api import NewWallet, WalletApi, WalletBackend
+from barkd_py.daemon.wallet_api import NewWallet, WalletApi
 from barkd_py.datadir import DATABASE_FILE, Datadir
 from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.store import Store, snapshot
@@ -133,7 +133,3 @@ async def check_database(database_url: str | None) -> None:
     """Look whether the database can be used, also before there is a wallet. Raises StoreError."""
     if database_url is not None:
         await Store.probe(database_url)
-
-
-def default_backend(database_url: str | None = None) -> WalletBackend:
-    return Backend(database_url)

@@ -22,7 +22,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -130,9 +130,7 @@ class BackupNumbers:
 
     def last(self, fingerprint: str) -> BackupNumber | None:
         """None: it knows of none. Raises DatadirError."""
-        known = [_numbers_in(path).get(fingerprint) for path in (self.beside, self.inside)]
-        numbers = [number for number in known if number is not None]
-        return max(numbers, key=lambda each: each.number, default=None)
+        return _highest(_numbers_in(path).get(fingerprint) for path in (self.beside, self.inside))
 
     def last_readable(self, fingerprint: str) -> BackupNumber | None:
         """As `last`, without what cannot be read; for a new backup, which the database counts as well."""
@@ -142,7 +140,7 @@ class BackupNumbers:
                 numbers.append(_numbers_in(path).get(fingerprint))
             except DatadirError as error:
                 log.warning("%s; making a backup without its numbers", chain_text(error))
-        return max((each for each in numbers if each is not None), key=lambda each: each.number, default=None)
+        return _highest(numbers)
 
     def note(self, fingerprint: str, newest: BackupNumber) -> None:
         """Raises DatadirError."""
@@ -151,6 +149,10 @@ class BackupNumbers:
         except DatadirError as error:
             log.debug("%s; noting it in the data directory", chain_text(error))
             _note_in(self.inside, fingerprint, newest)
+
+
+def _highest(numbers: Iterable[BackupNumber | None]) -> BackupNumber | None:
+    return max((each for each in numbers if each is not None), key=lambda each: each.number, default=None)
 
 
 def _note_in(path: Path, fingerprint: str, newest: BackupNumber) -> None:
@@ -323,13 +325,13 @@ async def _put_back(
 
 async def _check_empty(datadir: Datadir, database_url: str | None) -> None:
     """Raises BackupError, DatabaseNotEmpty. An empty db.sqlite is in nobody's way."""
-    backend = Backend(database_url)
-    if is_elsewhere(database_url, datadir) and database_url is not None:
-        if await backend.holds_wallet(datadir.path):
+    elsewhere = database_url if is_elsewhere(database_url, datadir) else None
+    if elsewhere is not None:
+        if await Backend(elsewhere).holds_wallet(datadir.path):
             raise AlreadyThere
-        if await Store.peek(database_url) is not None:
+        if await Store.peek(elsewhere) is not None:
             raise snapshot.DatabaseNotEmpty
-    moves = is_elsewhere(database_url, datadir) and datadir.mnemonic.exists()
+    moves = elsewhere is not None and datadir.mnemonic.exists()
     if snapshot.holds_wallet(datadir.database) and not moves:
         raise BackupError(
             f"{datadir.path} holds a wallet database: move the directory away, or delete the wallet, first"
@@ -380,14 +382,15 @@ def _seed(datadir: Datadir, backup: Backup, ask_mnemonic: Callable[[], str]) -> 
 
 async def _newest(backup: Backup, datadir: Datadir, database_url: str | None) -> BackupNumber:
     """The newest backup that is known of: to this one itself, this machine, or a database."""
+    itself = BackupNumber(backup.number, backup.made_at)
     known = [
-        BackupNumber(backup.number, backup.made_at),
+        itself,
         BackupNumbers(datadir).last(backup.fingerprint),
         # That of a wallet that moves; and where it moves to, or was before.
         await snapshot.last_number(str(datadir.database), backup.fingerprint),
         None if database_url is None else await snapshot.last_number(database_url, backup.fingerprint),
     ]
-    return max((number for number in known if number is not None), key=lambda each: each.number)
+    return _highest(known) or itself
 
 
 async def _check_fresh(

@@ -1,8 +1,8 @@
 """Many rounds of several wallets, with faults drawn from a seed: what a bad year does to refreshes.
 
 Each round, every wallet perhaps begins something (a refresh in person or delegated, a payment to another
-wallet, a send on chain), and some of the `FAULTS` strike. Afterwards everybody is honest, blocks come, and
-wallets that died are opened again, but nothing waits until all is settled: what is unfinished meets the
+wallet, a send on chain), and some of the faults below strike. Afterwards everybody is honest, blocks come,
+and wallets that died are opened again, but nothing waits until all is settled: what is unfinished meets the
 faults of the next round. Only the end is quiet.
 
 What must hold: all that the wallets have, in Ark and on chain, and all that they paid in fees, is always the

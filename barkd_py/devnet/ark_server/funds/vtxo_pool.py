@@ -49,6 +49,7 @@ from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.devnet.ark_server.store import vtxo_rows
 from barkd_py.devnet.ark_server.store.database import Store
 from barkd_py.devnet.ark_server.store.tables import pool_coin, vtxo
+from barkd_py.devnet.ark_server.vtxos.arkoor import book_transactions
 
 log = logging.getLogger(__name__)
 
@@ -241,17 +242,12 @@ class VtxoPool:
     def book(self, connection: Connection, grant: Grant) -> None:
         """Write a grant. Raises Failure if a coin is gone."""
         self._is_used = True
-        for part, new in grant.parts:
-            split, *later = (step.tx for step in part.transactions)
-            vtxo_rows.put_virtual_txs(connection, [split.txid, *(tx.txid for tx in later)])
-            spenders = {tx.inputs[0].prevout: tx.txid for tx in later}
-            for output in part.internal_vtxos():
-                vtxo_rows.insert_spent(connection, output, spenders[output.point])
+        book_transactions(connection, [part for part, _ in grant.parts])
+        for _, new in grant.parts:
             for each in new:
                 vtxo_rows.put_virtual_txs(connection, [], signed=each.exit_transactions())
         vtxo_rows.insert_new(connection, grant.vtxos, SpendState.HTLC_RECV_UNCLAIMED)
         vtxo_rows.insert_new(connection, grant.change, SpendState.POOL)
-        vtxo_rows.spend(connection, [(part.input.id, part.spending_tx.txid) for part, _ in grant.parts])
         _forget_keys(connection, [part.input.id for part, _ in grant.parts])
         _put_keys(connection, [PoolCoin(each, grant.change_key) for each in self._reusable(grant.change)])
 

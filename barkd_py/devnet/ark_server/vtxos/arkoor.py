@@ -210,11 +210,17 @@ def _mixes_dust(outputs: Sequence[ArkoorDestination]) -> bool:
 
 def book(connection: Connection, parts: Sequence[ArkoorPart]) -> None:
     """Write a payment: its transactions, the outputs in between as spent, the new VTXOs, the spent inputs."""
+    book_transactions(connection, parts)
+    for part in parts:
+        vtxo_rows.insert_new(connection, part.unsigned_vtxos, SpendState.UNREGISTERED)
+
+
+def book_transactions(connection: Connection, parts: Sequence[ArkoorPart]) -> None:
+    """As `book`, but for the new VTXOs."""
     for part in parts:
         split, *later = (step.tx for step in part.transactions)
         vtxo_rows.put_virtual_txs(connection, [split.txid, *(tx.txid for tx in later)])
         spenders = {tx.inputs[0].prevout: tx.txid for tx in later}
         for output in part.internal_vtxos():
             vtxo_rows.insert_spent(connection, output, spenders[output.point])
-        vtxo_rows.insert_new(connection, part.unsigned_vtxos, SpendState.UNREGISTERED)
     vtxo_rows.spend(connection, [(part.input.id, part.spending_tx.txid) for part in parts])
