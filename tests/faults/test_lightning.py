@@ -73,9 +73,9 @@ async def pays(owner: Owner, destination: str, **more: Any) -> str:
     return str(begun["payment_hash"])
 
 
-async def invoice_of(owner: Owner, amount_sat: int = AMOUNT_SAT) -> tuple[str, str, str]:
+async def invoice_of(owner: Owner) -> tuple[str, str, str]:
     """To be paid: the invoice, its hash and its preimage."""
-    made = await owner.daemon.post("/lightning/receives/invoice", {"amount_sat": amount_sat})
+    made = await owner.daemon.post("/lightning/receives/invoice", {"amount_sat": AMOUNT_SAT})
     (receive,) = [
         each for each in await owner.daemon.get("/lightning/receives") if each["invoice"] == made["invoice"]
     ]

@@ -25,8 +25,10 @@ from barkd_py.devnet.chain import faucet
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
 from barkd_py.devnet.state_dir import STATE_FILE
 from barkd_py.wallet.creation import create_wallet
+from barkd_py.wallet.movements import Movement, Subsystem
 from barkd_py.wallet.store import Store, snapshot
 from barkd_py.wallet.store.transaction import OpenStore
+from barkd_py.wallet.vtxo_states import WalletVtxo
 from barkd_py.wallet.wallet import Wallet
 from tests.support.postgres import Cluster
 from tests.wallet.conftest import create_database
@@ -147,6 +149,13 @@ class Owner:
         await self.net.mine()
         await self.wallet.chain.fetch_tip()
         await self.wallet.boards.drive_all()
+
+    async def only_vtxo(self) -> WalletVtxo:
+        (vtxo,) = await self.wallet.list_vtxos(include_all=False)
+        return vtxo
+
+    async def movements(self, subsystem: Subsystem) -> list[Movement]:
+        return [each for each in await self.wallet.list_movements() if each.subsystem == subsystem]
 
     async def spendable_sat(self) -> int:
         return (await self.wallet.balance()).spendable_sat

@@ -1,6 +1,6 @@
 """A store that dies at a chosen commit, and machines whose every step runs twice."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
@@ -38,6 +38,15 @@ class CrashingStore(Store):
     def arm(self, crash_at: int | None, when: When = "before") -> None:
         """Count commits from now on."""
         self.commits, self.crash_at, self.when = 0, crash_at, when
+
+
+async def died(work: Awaitable[None]) -> bool:
+    """Whether the process was gone before this was done."""
+    try:
+        await work
+    except Crash:
+        return True
+    return False
 
 
 def opener(made: list[CrashingStore]) -> OpenStore:

@@ -2,7 +2,6 @@
 
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.units import Network
-from barkd_py.wallet.movements import Movement, Subsystem
 from barkd_py.wallet.offboards.terms import OffboardTarget
 from barkd_py.wallet.vtxo_states import StateKind
 from tests.wallet.flows.conftest import Owner
@@ -22,10 +21,6 @@ async def onchain_sat(owner: Owner) -> int:
     assert owner.wallet.onchain is not None
     await owner.wallet.onchain.sync()
     return (await owner.wallet.onchain.balance()).total_sat
-
-
-async def leaving(owner: Owner, subsystem: Subsystem) -> list[Movement]:
-    return [each for each in await owner.wallet.list_movements() if each.subsystem == subsystem]
 
 
 async def wealth_sat(owner: Owner) -> int:

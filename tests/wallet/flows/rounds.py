@@ -8,7 +8,7 @@ from barkd_py.devnet.ark_server.rounds.events import AttemptStarted, TreePropose
 from barkd_py.server_rpc.api import RoundAttempt, RoundEvent, RoundFailed, RoundFinished, VtxoProposal
 from barkd_py.server_rpc.client import ArkServer
 from barkd_py.server_rpc.connection import ConnectionSettings
-from barkd_py.wallet.movements import ROUND_REFRESH, Movement
+from barkd_py.wallet.movements import ROUND_REFRESH, Movement, MovementStatus
 from barkd_py.wallet.rounds.states import RoundState, decode_round
 from barkd_py.wallet.vtxo_states import StateKind
 from tests.wallet.flows.conftest import Net, Owner
@@ -143,7 +143,7 @@ async def stored_rounds(owner: Owner) -> list[RoundState]:
 
 async def refreshes(owner: Owner) -> list[Movement]:
     """The history of refreshes, newest first."""
-    return [each for each in await owner.wallet.list_movements() if each.subsystem == ROUND_REFRESH]
+    return await owner.movements(ROUND_REFRESH)
 
 
 async def assert_nothing_stuck(owner: Owner) -> None:
@@ -151,3 +151,10 @@ async def assert_nothing_stuck(owner: Owner) -> None:
     async with owner.wallet.store.read() as tx:
         assert await tx.rounds.list() == ()
         assert await tx.vtxos.list([StateKind.LOCKED]) == ()
+
+
+async def assert_refreshed(owner: Owner) -> None:
+    """By one refresh, and everything is over."""
+    await assert_nothing_stuck(owner)
+    (movement,) = await refreshes(owner)
+    assert movement.status is MovementStatus.SUCCESSFUL

@@ -103,7 +103,7 @@ async def test_a_payer_publishes_what_he_has_paid_with(
     ids = await exit_all(net, bob)
     assert ids == (bobs.id,)
     assert await total_sat(bob) == before_sat - await own_fees_sat(net, bob.wallet, ids)
-    (out,) = [each for each in await bob.wallet.list_movements() if each.subsystem == EXIT_START]
+    (out,) = await bob.movements(EXIT_START)
     assert out.status is MovementStatus.SUCCESSFUL
 
 

@@ -20,7 +20,6 @@ from barkd_py.server_rpc.api import RoundFailed, RoundFinished, RoundInput, Roun
 from barkd_py.wallet.rounds.maintenance import QUIET_BLOCKS
 from barkd_py.wallet.rounds.recovery import CONFIRMATION_BLOCKS
 from barkd_py.wallet.rounds.service import NotBuilt
-from barkd_py.wallet.vtxo_states import WalletVtxo
 from tests.wallet.flows.conftest import BOB, Net, Owner
 from tests.wallet.flows.liar import Liar, between
 from tests.wallet.flows.rounds import hold_round, refreshes, settle, stored_rounds
@@ -58,11 +57,6 @@ def with_fees(base_fee_sat: int, ppm: int) -> Callable[[ArkInfo], ArkInfo]:
     return lambda info: replace(info, fees=replace(info.fees, refresh=fees))
 
 
-async def only_vtxo(owner: Owner) -> WalletVtxo:
-    (vtxo,) = await owner.wallet.list_vtxos(include_all=False)
-    return vtxo
-
-
 # --- terms that change
 
 
@@ -87,11 +81,11 @@ async def test_nothing_is_refreshed_unasked_at_bad_terms(
 ) -> None:
     change, reason = REFUSED[name]
     liar = between(alice)
-    old = await only_vtxo(alice)
+    old = await alice.only_vtxo()
     announce(liar, change)
     assert await alice.wallet.rounds.start_maintenance() == []
     assert await refreshes(alice) == []
-    assert (await only_vtxo(alice)).id == old.id
+    assert (await alice.only_vtxo()).id == old.id
     (record,) = [each for each in caplog.records if "are not refreshed" in each.getMessage()]
     assert record.levelname == "ERROR"
     assert re.search(reason, record.getMessage())
@@ -124,7 +118,7 @@ async def test_a_server_that_takes_all_as_a_fee(net: Net, max_fee_ppm: int | Non
     async with net.owner("bob", BOB, **setting) as bob:
         await reannounce(net, bob, vtxo_lifetime=100)
         await bob.board(500_000)
-        old = await only_vtxo(bob)
+        old = await bob.only_vtxo()
         tip = await bob.wallet.chain.fetch_tip()
         await net.mine(old.expiry_height - 5 - tip.height)
         await bob.wallet.chain.fetch_tip()
@@ -133,12 +127,12 @@ async def test_a_server_that_takes_all_as_a_fee(net: Net, max_fee_ppm: int | Non
         await reannounce(net, bob, fees=fees)
         assert isinstance(await hold_round(net, bob), RoundFailed if max_fee_ppm is None else RoundFinished)
         await settle(net, bob)
-        assert ((await only_vtxo(bob)).id == old.id) == (max_fee_ppm is None)
+        assert ((await bob.only_vtxo()).id == old.id) == (max_fee_ppm is None)
 
 
 async def test_a_refresh_that_somebody_asked_for_has_a_bound_too(net: Net, alice: Owner) -> None:
     """5 % and 10,000 sat: 34,970 of 499,400; and time for two exits."""
-    old = await only_vtxo(alice)
+    old = await alice.only_vtxo()
     liar = between(alice)
     announce(liar, with_fees(34_971, 0))
     with pytest.raises(NotBuilt) as refused:
@@ -172,11 +166,11 @@ async def test_what_is_left_of_a_refresh_costs_no_more_than_was_agreed(net: Net,
 async def test_a_server_of_which_nothing_can_be_had_is_refused(
     net: Net, alice: Owner, change: dict[str, int]
 ) -> None:
-    old = await only_vtxo(alice)
+    old = await alice.only_vtxo()
     with pytest.raises(UnsafeServer):
         await reannounce(net, alice, **change)
     await settle(net, alice)
-    assert (await only_vtxo(alice)).id == old.id
+    assert (await alice.only_vtxo()).id == old.id
 
 
 # --- rounds that it has made up
@@ -184,7 +178,7 @@ async def test_a_server_of_which_nothing_can_be_had_is_refused(
 
 async def make_up_a_round(net: Net, alice: Owner, keep_sat: int) -> None:
     """What a server can do alone; devnet's asks for the attestation, which costs a real one nothing."""
-    old = await only_vtxo(alice)
+    old = await alice.only_vtxo()
     async with alice.wallet.store.read() as tx:
         body = await tx.vtxos.body(old.id)
     await alice.wallet.server.register_vtxo_transactions([body])
@@ -210,10 +204,10 @@ async def test_a_round_that_nobody_asked_for_is_not_ours(
     net: Net, alice: Owner, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not even one at the server's usual fee."""
-    old = await only_vtxo(alice)
+    old = await alice.only_vtxo()
     await make_up_a_round(net, alice, old.amount_sat - fee_sat(old.amount_sat))
     await hear_of_it(net, alice)
-    assert (await only_vtxo(alice)).id == old.id
+    assert (await alice.only_vtxo()).id == old.id
     assert await refreshes(alice) == []
     assert "dropping a round of a mailbox message: we did not ask for it" in caplog.text
     caplog.clear()
@@ -223,16 +217,16 @@ async def test_a_round_that_nobody_asked_for_is_not_ours(
 
 async def test_a_recovery_lets_a_server_make_up_one_round_per_vtxo(net: Net, alice: Owner) -> None:
     """A wallet that has lost its database may have asked for a round. It has not asked for two."""
-    first = await only_vtxo(alice)
+    first = await alice.only_vtxo()
     await alice.wallet.recovery.start()
     await make_up_a_round(net, alice, first.amount_sat - fee_sat(first.amount_sat))
     await hear_of_it(net, alice)
-    second = await only_vtxo(alice)
+    second = await alice.only_vtxo()
     assert second.amount_sat == first.amount_sat - fee_sat(first.amount_sat)
     await alice.wallet.registration.catch_up()
     await make_up_a_round(net, alice, second.amount_sat - fee_sat(second.amount_sat))
     await hear_of_it(net, alice)
-    assert (await only_vtxo(alice)).id == second.id
+    assert (await alice.only_vtxo()).id == second.id
 
 
 @pytest.mark.parametrize("more_sat", [0, 1])
@@ -240,7 +234,7 @@ async def test_a_refused_input_may_have_been_refreshed_at_the_usual_fee(
     net: Net, alice: Owner, more_sat: int
 ) -> None:
     """Perhaps the server has it from us. 1 % of 499,400 sat, whatever is published."""
-    old = await only_vtxo(alice)
+    old = await alice.only_vtxo()
     async with alice.wallet.store.transaction() as tx:
         await tx.recovery.add_pending([old.id])
     liar = between(alice)
@@ -260,12 +254,12 @@ async def test_a_refused_input_may_have_been_refreshed_at_the_usual_fee(
 async def test_a_round_does_not_shorten_a_life(
     net: Net, alice: Owner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old = await only_vtxo(alice)
+    old = await alice.only_vtxo()
     await alice.wallet.recovery.start()
     await reannounce(net, alice, vtxo_lifetime=LIFETIME // 2)
     await make_up_a_round(net, alice, old.amount_sat - fee_sat(old.amount_sat))
     await hear_of_it(net, alice)
-    assert (await only_vtxo(alice)).id == old.id
+    assert (await alice.only_vtxo()).id == old.id
     assert "its VTXOs expire too soon" in caplog.text
 
 
@@ -273,14 +267,14 @@ async def test_a_round_gives_the_published_lifetime(
     net: Net, alice: Owner, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A longer one than that of the inputs, by now."""
-    old = await only_vtxo(alice)
+    old = await alice.only_vtxo()
     liar = between(alice)
     alice.wallet.mailbox.on_round_completed = alice.wallet.rounds.on_completed
     await alice.wallet.recovery.start()
     liar.lies["info"] = lambda info: replace(info, vtxo_lifetime=LIFETIME + CONFIRMATION_BLOCKS + 1)
     await make_up_a_round(net, alice, old.amount_sat - fee_sat(old.amount_sat))
     await hear_of_it(net, alice)
-    assert (await only_vtxo(alice)).id == old.id
+    assert (await alice.only_vtxo()).id == old.id
     assert "its VTXOs expire too soon" in caplog.text
 
 
@@ -289,9 +283,9 @@ async def test_a_round_is_held_on_the_terms_of_when_it_was_agreed_to(
     net: Net, alice: Owner, caplog: pytest.LogCaptureFixture, change: dict[str, int]
 ) -> None:
     """What is announced between the participation and the tree is signed by nobody who did not see it."""
-    old = await only_vtxo(alice)
+    old = await alice.only_vtxo()
     await alice.wallet.rounds.refresh([old.id])
     await reannounce(net, alice, **change)
     await hold_round(net, alice)
-    assert (await only_vtxo(alice)).id == old.id
+    assert (await alice.only_vtxo()).id == old.id
     assert "refusing to sign round" in caplog.text

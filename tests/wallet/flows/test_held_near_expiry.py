@@ -19,7 +19,7 @@ from barkd_py.wallet.movements import ARKOOR_SEND, EXIT_START, OFFBOARD, Movemen
 from barkd_py.wallet.offboards.states import FORMAT, Confirming
 from barkd_py.wallet.payments.request import InvoiceDestination
 from barkd_py.wallet.rounds.states import Signed
-from barkd_py.wallet.vtxo_states import Locked, StateKind, WalletVtxo
+from barkd_py.wallet.vtxo_states import Locked, StateKind
 from tests.support.processes import until
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import Liar
@@ -49,18 +49,13 @@ async def carol(net: Net) -> AsyncIterator[Owner]:
         yield owner
 
 
-async def only_vtxo(owner: Owner) -> WalletVtxo:
-    (vtxo,) = await owner.wallet.list_vtxos(include_all=False)
-    return vtxo
-
-
 async def leave_off(owner: Owner, doing: Coroutine[Any, Any, object]) -> None:
     """The daemon is stopped once the inputs are locked."""
     task = asyncio.create_task(doing)
 
     async def is_locked() -> bool:
         is_over = task.done()
-        locked = isinstance((await only_vtxo(owner)).state, Locked)
+        locked = isinstance((await owner.only_vtxo()).state, Locked)
         assert locked or not is_over, task
         return locked
 
@@ -112,7 +107,7 @@ async def by_the_servers_word(net: Net, carol: Owner, bob: Owner) -> None:
     liar = Liar(evidence._server)
     liar.lies["get_vtxo_statuses"] = lambda answer: dict.fromkeys(answer, VtxoSpendState.SPENT)
     evidence._server = liar  # type: ignore[assignment]  # it passes everything on
-    await carol.wallet.recovery.look_at([(await only_vtxo(carol)).id])
+    await carol.wallet.recovery.look_at([(await carol.only_vtxo()).id])
 
 
 async def offboarded(carol: Owner, bob: Owner) -> Txid:
@@ -146,7 +141,7 @@ async def test_what_nobody_has_got_anything_for_leaves_before_it_expires(
     net: Net, carol: Owner, bob: Owner, hold: Hold
 ) -> None:
     await hold(net, carol, bob)
-    held = await only_vtxo(carol)
+    held = await carol.only_vtxo()
     assert isinstance(held.state, Locked)
     height = exit_start_height(held, MARGIN)
     await come_to(net, carol, height - 1)
@@ -158,7 +153,7 @@ async def test_what_nobody_has_got_anything_for_leaves_before_it_expires(
 @pytest.mark.parametrize("hold", [by_an_arkoor_send, by_an_offboard_that_is_lost])
 async def test_whoever_asks_for_its_exit_gets_it(net: Net, carol: Owner, bob: Owner, hold: Hold) -> None:
     await hold(net, carol, bob)
-    held = await only_vtxo(carol)
+    held = await carol.only_vtxo()
     await carol.wallet.exits.start([held.id])
     assert await live(carol) == [held.id]
 
@@ -166,7 +161,7 @@ async def test_whoever_asks_for_its_exit_gets_it(net: Net, carol: Owner, bob: Ow
 async def test_what_was_paid_for_on_the_chain_does_not_leave(net: Net, carol: Owner, bob: Owner) -> None:
     """The offboard's transaction has one confirmation of two; nobody drives the offboard."""
     await offboarded(carol, bob)
-    held = await only_vtxo(carol)
+    held = await carol.only_vtxo()
     await come_to(net, carol, exit_start_height(held, MARGIN))
     await carol.wallet.exits.start([held.id])
     assert await live(carol) == []
@@ -175,7 +170,7 @@ async def test_what_was_paid_for_on_the_chain_does_not_leave(net: Net, carol: Ow
 async def test_an_offboard_that_comes_after_the_exit_has_paid(net: Net, carol: Owner, bob: Owner) -> None:
     """Its transaction was lost, the input has exited, and then it is confirmed: the money left once."""
     await by_an_offboard_that_is_lost(net, carol, bob)
-    held = await only_vtxo(carol)
+    held = await carol.only_vtxo()
     async with carol.wallet.store.read() as tx:
         (row,) = await tx.actions.list()
     state = FORMAT.decode(row.payload)
@@ -201,7 +196,7 @@ async def test_an_offboard_that_comes_after_the_exit_has_paid(net: Net, carol: O
 async def test_what_is_on_the_chain_is_not_paid_with(net: Net, carol: Owner, bob: Owner) -> None:
     """The server is back when the input of a payment has just been exited."""
     await by_an_arkoor_send(net, carol, bob)
-    held = await only_vtxo(carol)
+    held = await carol.only_vtxo()
     await come_to(net, carol, exit_start_height(held, MARGIN))
     await come_to(net, carol, net.devnet.node.index.tip_height + 1)
     assert (await carol.wallet.get_vtxo(held.id)).state.kind is StateKind.EXITED
@@ -220,7 +215,7 @@ async def test_the_change_of_a_payment_that_is_not_delivered_leaves(
     """The payment is the recipient's, who perhaps has it; so the input stays. Of the change nobody else has
     the signatures.
     """
-    given = await only_vtxo(carol)
+    given = await carol.only_vtxo()
     net.fault("PostArkoorMessage", kind="error", code="UNAVAILABLE", count=None)
     await leave_off(carol, carol.wallet.send_arkoor(await bob.wallet.new_address(), 10_000))
     await carol.wallet.arkoor.drive_all()
@@ -234,7 +229,7 @@ async def test_the_change_of_a_payment_that_is_not_delivered_leaves(
     assert {vtxo.state.kind for vtxo in change} == {StateKind.SPENDABLE}
     await come_to(net, carol, height + 1)
     assert set(await live(carol)) == {vtxo.id for vtxo in change}
-    (movement,) = [each for each in await carol.wallet.list_movements() if each.subsystem == ARKOOR_SEND]
+    (movement,) = await carol.movements(ARKOOR_SEND)
     assert movement.status is MovementStatus.FAILED
     assert movement.effective_balance_sat == -10_000
     assert "undelivered_vtxos" in movement.metadata

@@ -15,7 +15,7 @@ from barkd_py.server_rpc.protos import bark_server_pb2, mailbox_server_pb2
 from barkd_py.wallet.movements import ARKOOR_SEND, SEND_ONCHAIN, MovementStatus
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
-from tests.wallet.flows.offboards import assert_settled, leaving, onchain_sat, target_of
+from tests.wallet.flows.offboards import assert_settled, onchain_sat, target_of
 from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round
 from tests.wallet.flows.test_arkoor_send import impatient_sends
 from tests.wallet.flows.test_lightning_lies import hits
@@ -97,7 +97,7 @@ class Life:
         return bool(
             await wallet.rounds.list()
             or await wallet.pending_boards()
-            or [each for each in await leaving(self.alice, SEND_ONCHAIN) if each.status is PENDING]
+            or [each for each in await self.alice.movements(SEND_ONCHAIN) if each.status is PENDING]
         )
 
     async def until(self, accept: Callable[[], Awaitable[bool]]) -> None:
@@ -233,5 +233,5 @@ async def test_every_call_fails_for_ever(net: Net, alice: Owner, bob: Owner) -> 
     await life.until(life.is_over)
     await life.assert_books()
     await bob.wallet.sync_mailbox()
-    sent = [each for each in await alice.wallet.list_movements() if each.subsystem == ARKOOR_SEND]
+    sent = await alice.movements(ARKOOR_SEND)
     assert await bob.spendable_sat() == -sum(each.effective_balance_sat for each in sent)

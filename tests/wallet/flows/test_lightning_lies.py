@@ -22,7 +22,7 @@ from barkd_py.wallet.movements import LIGHTNING_RECEIVE
 from tests.support.processes import until
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.lightning import Outside
-from tests.wallet.flows.test_lightning_receive import FEE_SAT, NET_SAT, claimed, hash_of, movements
+from tests.wallet.flows.test_lightning_receive import FEE_SAT, NET_SAT, claimed, hash_of
 from tests.wallet.flows.test_lightning_send import AMOUNT_SAT, assert_paid, driven, pay
 
 ASKED_SAT = NET_SAT + FEE_SAT
@@ -88,7 +88,7 @@ async def test_another_invoice_is_not_given_out(net: Net, alice: Owner, outside:
         await alice.wallet.lightning.create_invoice(ASKED_SAT, description="a coffee")
     assert hits(net, number) == 1
     assert await alice.wallet.lightning.receives() == []
-    assert await movements(alice, LIGHTNING_RECEIVE) == []
+    assert await alice.movements(LIGHTNING_RECEIVE) == []
     assert await alice.wallet.balance() == before
     net.honest()
     await assert_receives(alice, outside, before.spendable_sat)
@@ -159,7 +159,7 @@ async def test_a_bad_grant_does_not_buy_the_preimage(
     assert hits(net, claims) == 0
     with pytest.raises(UnknownReceive):
         await alice.wallet.lightning.receive(hash_of(text))
-    assert await movements(alice, LIGHTNING_RECEIVE) == []
+    assert await alice.movements(LIGHTNING_RECEIVE) == []
     assert await alice.wallet.balance() == before
     assert {vtxo.id for vtxo in await alice.wallet.list_vtxos(include_all=True)} == coins
     assert await outside.incoming() == ["held"], "the sender's money is not the server's"
@@ -189,7 +189,7 @@ async def test_two_grants_for_one_payment_are_counted_once(net: Net, alice: Owne
     await until(lambda: claimed(alice, text))
     assert hits(net, repeated) == 1
     assert await alice.wallet.balance() == Balance(spendable_sat=before_sat + NET_SAT)
-    (movement,) = await movements(alice, LIGHTNING_RECEIVE)
+    (movement,) = await alice.movements(LIGHTNING_RECEIVE)
     assert movement.effective_balance_sat == NET_SAT
 
 

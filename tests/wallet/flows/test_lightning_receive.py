@@ -15,9 +15,7 @@ from barkd_py.wallet.movements import (
     EXIT_START,
     LIGHTNING_RECEIVE,
     LIGHTNING_SEND,
-    Movement,
     MovementStatus,
-    Subsystem,
 )
 from barkd_py.wallet.payments.request import InvoiceDestination
 from tests.support.processes import until
@@ -47,17 +45,13 @@ def hash_of(text: str) -> bytes:
     return Bolt11Invoice.parse(text).payment_hash
 
 
-async def movements(owner: Owner, subsystem: Subsystem) -> list[Movement]:
-    return [each for each in await owner.wallet.list_movements() if each.subsystem == subsystem]
-
-
 async def test_a_node_outside_pays(bob: Owner, outside: Outside) -> None:
     text = await bob.wallet.lightning.create_invoice(20_000, description="a coffee")
     payment = await outside.pay(text)
     assert payment["status"] == "held"
     await until(lambda: claimed(bob, text))
     assert await bob.wallet.balance() == Balance(spendable_sat=NET_SAT)
-    (movement,) = await movements(bob, LIGHTNING_RECEIVE)
+    (movement,) = await bob.movements(LIGHTNING_RECEIVE)
     assert (movement.status, movement.effective_balance_sat) == (MovementStatus.SUCCESSFUL, NET_SAT)
 
     async def settled() -> bool:
@@ -95,7 +89,7 @@ async def test_one_wallet_pays_the_other(alice: Owner, bob: Owner) -> None:
     await until(is_paid)
     assert await bob.wallet.balance() == Balance(spendable_sat=NET_SAT)
     assert await alice.wallet.balance() == Balance(spendable_sat=before_sat - 20_000 - estimate.fee_sat)
-    (sent,) = await movements(alice, LIGHTNING_SEND)
+    (sent,) = await alice.movements(LIGHTNING_SEND)
     assert sent.status is MovementStatus.SUCCESSFUL
 
 
@@ -152,7 +146,7 @@ async def test_several_at_once(bob: Owner, outside: Outside) -> None:
         return not await bob.wallet.lightning.receives()
 
     await until(all_claimed)
-    fees_sat = sum(each.offchain_fee_sat for each in await movements(bob, LIGHTNING_RECEIVE))
+    fees_sat = sum(each.offchain_fee_sat for each in await bob.movements(LIGHTNING_RECEIVE))
     assert await bob.wallet.balance() == Balance(spendable_sat=6 * 5_000 + 15 - fees_sat)
 
 
@@ -266,12 +260,12 @@ async def test_a_server_that_does_not_pay_is_forced_to(
         await bob.wallet.exits.tick()
         if not await bob.wallet.lightning.receives():
             break
-    (movement,) = await movements(bob, LIGHTNING_RECEIVE)
+    (movement,) = await bob.movements(LIGHTNING_RECEIVE)
     assert movement.status is MovementStatus.FAILED
     (exited,) = movement.exited_vtxos
     (exit_,) = await bob.wallet.exits.statuses(ExitFilter.ALL)
     assert (exit_.vtxo_id, exit_.state.type) == (exited, "claimed")
-    (out,) = await movements(bob, EXIT_START)
+    (out,) = await bob.movements(EXIT_START)
     assert (movement.effective_balance_sat, out.effective_balance_sat) == (exited_sat, -exited_sat)
     assert out.status is MovementStatus.SUCCESSFUL
     assert (await bob.wallet.balance()).total_sat == 0

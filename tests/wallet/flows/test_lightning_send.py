@@ -14,7 +14,7 @@ from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.exits.states import ExitFilter
 from barkd_py.wallet.lightning.send.errors import HtlcsOnChain
 from barkd_py.wallet.lightning.send.service import LightningSend, SendState
-from barkd_py.wallet.movements import LIGHTNING_SEND, Movement, MovementStatus
+from barkd_py.wallet.movements import LIGHTNING_SEND, MovementStatus
 from barkd_py.wallet.payments.request import InvoiceDestination, parse_lightning_destination
 from tests.support.processes import until
 from tests.wallet.flows.conftest import Net, Owner
@@ -49,18 +49,13 @@ async def ends_as(owner: Owner, payment_hash: bytes, state: SendState) -> Lightn
     return await owner.wallet.lightning.send(payment_hash)
 
 
-async def movement(owner: Owner) -> Movement:
-    (found,) = [each for each in await owner.wallet.list_movements() if each.subsystem == LIGHTNING_SEND]
-    return found
-
-
 async def assert_paid(
     owner: Owner, before_sat: int, payment_hash: bytes, amount_sat: int = AMOUNT_SAT
 ) -> None:
     found = await ends_as(owner, payment_hash, SendState.PAID)
     assert found.preimage is not None
     assert sha256(found.preimage) == payment_hash
-    paid = await movement(owner)
+    (paid,) = await owner.movements(LIGHTNING_SEND)
     assert paid.status is MovementStatus.SUCCESSFUL
     assert paid.effective_balance_sat == -amount_sat - paid.offchain_fee_sat
     assert await owner.wallet.balance() == Balance(
@@ -70,7 +65,7 @@ async def assert_paid(
 
 async def assert_refunded(owner: Owner, before_sat: int, payment_hash: bytes) -> None:
     await ends_as(owner, payment_hash, SendState.UNKNOWN)
-    failed = await movement(owner)
+    (failed,) = await owner.movements(LIGHTNING_SEND)
     assert (failed.status, failed.effective_balance_sat) == (MovementStatus.FAILED, 0)
     assert await owner.wallet.balance() == Balance(spendable_sat=before_sat)
 
@@ -87,7 +82,7 @@ async def test_every_destination_is_paid(alice: Owner, outside: Outside) -> None
     ]
     for payment_hash in payments:
         await ends_as(alice, payment_hash, SendState.PAID)
-    sent = [each for each in await alice.wallet.list_movements() if each.subsystem == LIGHTNING_SEND]
+    sent = await alice.movements(LIGHTNING_SEND)
     assert {each.status for each in sent} == {MovementStatus.SUCCESSFUL}
     fees_sat = sum(each.offchain_fee_sat for each in sent)
     assert await alice.wallet.balance() == Balance(
@@ -249,7 +244,7 @@ async def test_htlcs_that_the_server_keeps_are_taken_on_chain(
     await alice.wallet.chain.fetch_tip()
     assert (await driven(alice, payment_hash)).state is SendState.REVOCATION_STUCK
     (exit_,) = await alice.wallet.exits.statuses(ExitFilter.ALL)
-    failed = await movement(alice)
+    (failed,) = await alice.movements(LIGHTNING_SEND)
     assert (failed.status, failed.exited_vtxos) == (MovementStatus.FAILED, (exit_.vtxo_id,))
     htlc_sat = (await alice.wallet.get_vtxo(exit_.vtxo_id)).amount_sat
 
@@ -320,7 +315,7 @@ async def test_htlcs_that_the_server_takes_on_chain_were_paid_with(
     assert (await alice.wallet.exits.status(exit_.vtxo_id)).state.type == "awaiting-delta"
     with pytest.raises(BarkdError, match="Invoice has already been paid"):
         await pay(alice, text)
-    paid = await movement(alice)
+    (paid,) = await alice.movements(LIGHTNING_SEND)
     assert (paid.status, paid.exited_vtxos) == (MovementStatus.SUCCESSFUL, (exit_.vtxo_id,))
     assert paid.effective_balance_sat == await alice.spendable_sat() - before_sat
 

@@ -9,12 +9,11 @@ from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.wallet.actions.executor import Machine
 from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, MovementStatus
 from tests.wallet.flows.conftest import Net, Owner
-from tests.wallet.flows.crashes import Crash, CrashingStore, Twice, When, opener
+from tests.wallet.flows.crashes import CrashingStore, Twice, When, died, opener
 from tests.wallet.flows.liar import Doom, between_offboards
 from tests.wallet.flows.offboards import (
     SESSION_SECS,
     assert_settled,
-    leaving,
     onchain_sat,
     target_of,
     wealth_sat,
@@ -48,14 +47,6 @@ async def split(alice: Owner) -> None:
         await alice.wallet.sync_mailbox()
 
 
-async def died(work: Awaitable[None]) -> bool:
-    try:
-        await work
-    except Crash:
-        return True
-    return False
-
-
 async def finish(net: Net, alice: Owner) -> None:
     """Open the wallet again, and let it finish what it has begun."""
     wallet = await alice.restart()
@@ -81,11 +72,11 @@ class Books:
 
     async def check(self, what: object) -> None:
         assert await self._sum() == self._total_sat, what
-        left = [*await leaving(self._alice, OFFBOARD), *await leaving(self._alice, SEND_ONCHAIN)]
+        left = [*await self._alice.movements(OFFBOARD), *await self._alice.movements(SEND_ONCHAIN)]
         assert {movement.status for movement in left} <= {MovementStatus.SUCCESSFUL}, what
 
     async def nb_left(self) -> int:
-        return len([*await leaving(self._alice, OFFBOARD), *await leaving(self._alice, SEND_ONCHAIN)])
+        return len([*await self._alice.movements(OFFBOARD), *await self._alice.movements(SEND_ONCHAIN)])
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

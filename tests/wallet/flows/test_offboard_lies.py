@@ -17,7 +17,7 @@ from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, MovementStatus
 from barkd_py.wallet.offboards.states import Prepared, Splitting
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import between_offboards
-from tests.wallet.flows.offboards import SESSION_SECS, assert_settled, leaving, onchain_sat, target_of
+from tests.wallet.flows.offboards import SESSION_SECS, assert_settled, onchain_sat, target_of
 from tests.wallet.flows.test_offboard_trouble import assert_left_once, state_of
 
 
@@ -75,7 +75,7 @@ async def test_nothing_is_forfeited_for_another_transaction(net: Net, alice: Own
         net.devnet.clock.offset_seconds += SESSION_SECS + 1  # so the server's session is over
         await assert_settled(alice)
         assert await alice.spendable_sat() == before_sat, name
-        movements = await leaving(alice, OFFBOARD)
+        movements = await alice.movements(OFFBOARD)
         assert [movement.status for movement in movements] == [MovementStatus.FAILED] * nth, name
     assert liars.server.calls["finish_offboard"] == 0
 
@@ -168,7 +168,7 @@ async def test_badly_cosigned_splits_are_undone_only_if_the_server_has_not_booke
     await net.mine()
     await alice.wallet.offboards.drive_all()
     await assert_settled(alice)
-    (movement,) = await leaving(alice, SEND_ONCHAIN)
+    (movement,) = await alice.movements(SEND_ONCHAIN)
     assert movement.status is MovementStatus.SUCCESSFUL
     assert await onchain_sat(bob) == 50_000
     assert await alice.spendable_sat() == before_sat - 50_000 - movement.offchain_fee_sat
@@ -190,5 +190,5 @@ async def test_badly_cosigned_splits_that_are_not_booked_are_undone(
         await alice.wallet.offboards.drive_all()
     await assert_settled(alice)
     assert await alice.spendable_sat() == before_sat
-    (movement,) = await leaving(alice, SEND_ONCHAIN)
+    (movement,) = await alice.movements(SEND_ONCHAIN)
     assert movement.status is MovementStatus.FAILED

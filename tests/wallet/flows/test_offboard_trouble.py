@@ -28,7 +28,6 @@ from tests.wallet.flows.liar import between_offboards
 from tests.wallet.flows.offboards import (
     SESSION_SECS,
     assert_settled,
-    leaving,
     onchain_sat,
     target_of,
     wealth_sat,
@@ -53,7 +52,7 @@ async def locked_sat(owner: Owner) -> int:
 
 
 async def the_movement(owner: Owner) -> Movement:
-    (movement,) = await leaving(owner, OFFBOARD)
+    (movement,) = await owner.movements(OFFBOARD)
     return movement
 
 
@@ -218,7 +217,7 @@ async def test_a_refused_split_gives_the_inputs_back(net: Net, alice: Owner, bob
         await alice.wallet.offboards.send(50_000, await target_of(bob))
     await assert_settled(alice)
     assert await alice.wallet.balance() == before
-    (movement,) = await leaving(alice, SEND_ONCHAIN)
+    (movement,) = await alice.movements(SEND_ONCHAIN)
     assert (movement.status, movement.offchain_fee_sat) == (MovementStatus.FAILED, 0)
 
 
@@ -387,7 +386,7 @@ async def test_what_cannot_leave_is_refused_and_leaves_no_trace(net: Net, alice:
     (small,) = [each for each in await alice.wallet.list_vtxos(include_all=False) if each.amount_sat == 1_000]
     with pytest.raises(OffboardLeavesDust):
         await offboards.offboard([small.id], target)
-    assert await leaving(alice, OFFBOARD) == await leaving(alice, SEND_ONCHAIN) == []
+    assert await alice.movements(OFFBOARD) == await alice.movements(SEND_ONCHAIN) == []
     await assert_settled(alice)
 
 
@@ -397,7 +396,7 @@ async def test_a_locked_vtxo_does_not_leave_twice(net: Net, careful: Owner, bob:
     with pytest.raises(StateConflict) as refused:
         await careful.wallet.offboards.offboard([vtxo.id], await target_of(bob))
     assert isinstance(refused.value, CannotLock)
-    assert len(await leaving(careful, OFFBOARD)) == 1
+    assert len(await careful.movements(OFFBOARD)) == 1
 
 
 async def test_a_call_that_cannot_end_says_where_it_is(net: Net, alice: Owner, bob: Owner) -> None:

@@ -6,7 +6,7 @@ from barkd_py.ark.offboard import OffboardRequestInvalid
 from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, MovementStatus
 from barkd_py.wallet.offboards.terms import OffboardTarget
 from tests.wallet.flows.conftest import Net, Owner
-from tests.wallet.flows.offboards import assert_settled, leaving, onchain_sat, target_of
+from tests.wallet.flows.offboards import assert_settled, onchain_sat, target_of
 
 
 async def test_whole_vtxos_leave(net: Net, alice: Owner, bob: Owner) -> None:
@@ -16,7 +16,7 @@ async def test_whole_vtxos_leave(net: Net, alice: Owner, bob: Owner) -> None:
     assert estimate.gross_amount_sat == before_sat == estimate.net_amount_sat + estimate.fee_sat
     result = await alice.wallet.offboards.offboard_all(target)
 
-    (movement,) = await leaving(alice, OFFBOARD)
+    (movement,) = await alice.movements(OFFBOARD)
     assert movement.id == result.movement_id
     assert movement.status is MovementStatus.PENDING
     assert (await alice.wallet.balance()).total_sat == 0
@@ -24,7 +24,7 @@ async def test_whole_vtxos_leave(net: Net, alice: Owner, bob: Owner) -> None:
     await net.mine()
     await alice.wallet.offboards.drive_all()
     await assert_settled(alice)
-    (movement,) = await leaving(alice, OFFBOARD)
+    (movement,) = await alice.movements(OFFBOARD)
     assert movement.status is MovementStatus.SUCCESSFUL
     assert movement.intended_balance_sat == movement.effective_balance_sat == -before_sat
     assert movement.offchain_fee_sat == estimate.fee_sat
@@ -45,7 +45,7 @@ async def test_an_amount_is_sent_on_chain(net: Net, alice: Owner, bob: Owner, am
     await net.mine()
     await alice.wallet.offboards.drive_all()
     await assert_settled(alice)
-    (movement,) = await leaving(alice, SEND_ONCHAIN)
+    (movement,) = await alice.movements(SEND_ONCHAIN)
     assert (movement.id, movement.status) == (result.movement_id, MovementStatus.SUCCESSFUL)
     assert movement.intended_balance_sat == -amount_sat
     assert movement.effective_balance_sat == -amount_sat - estimate.fee_sat
@@ -78,5 +78,5 @@ async def test_destinations_that_do_not_relay_are_refused(alice: Owner) -> None:
     for leaves in (alice.wallet.offboards.offboard_all(target), alice.wallet.offboards.send(50_000, target)):
         with pytest.raises(OffboardRequestInvalid):
             await leaves
-    assert await leaving(alice, OFFBOARD) == await leaving(alice, SEND_ONCHAIN) == []
+    assert await alice.movements(OFFBOARD) == await alice.movements(SEND_ONCHAIN) == []
     await assert_settled(alice)

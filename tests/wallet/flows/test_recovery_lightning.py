@@ -17,7 +17,7 @@ from barkd_py.errors import BarkdError
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.exits.states import ExitFilter
 from barkd_py.wallet.lightning.send.service import SendState
-from barkd_py.wallet.movements import LIGHTNING_SEND, Movement, MovementStatus
+from barkd_py.wallet.movements import LIGHTNING_SEND, MovementStatus
 from barkd_py.wallet.payments.request import parse_lightning_destination
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
 from tests.support.processes import until
@@ -57,11 +57,6 @@ async def ends_as(owner: Owner, payment_hash: bytes, state: SendState) -> None:
         return (await owner.wallet.lightning.send(payment_hash)).state is state
 
     await until(ended)
-
-
-async def payment(owner: Owner) -> Movement:
-    (found,) = [each for each in await owner.wallet.list_movements() if each.subsystem == LIGHTNING_SEND]
-    return found
 
 
 # --- when all is over
@@ -138,12 +133,13 @@ async def test_a_payment_under_way_that_fails_comes_back(net: Net, alice: Owner,
         await again.wallet.lightning.resume()  # the server keeps it while it pays
         await again.wallet.recovery.start()
         assert await again.wallet.balance() == under_way, "once more changes nothing"
-        assert (await payment(again)).status is MovementStatus.PENDING
+        (pending,) = await again.movements(LIGHTNING_SEND)
+        assert pending.status is MovementStatus.PENDING
 
         await outside.fail(payment_hash)
         await ends_as(again, payment_hash, SendState.UNKNOWN)
         assert await again.wallet.balance() == Balance(spendable_sat=before_sat)
-        failed = await payment(again)
+        (failed,) = await again.movements(LIGHTNING_SEND)
         assert (failed.status, failed.effective_balance_sat) == (MovementStatus.FAILED, 0)
         await again.wallet.recovery.start()
         assert await again.wallet.balance() == Balance(spendable_sat=before_sat)
@@ -163,7 +159,7 @@ async def test_a_payment_under_way_that_succeeds_is_known_as_paid(
         assert preimage is not None
         assert sha256(preimage) == payment_hash
         assert await again.wallet.balance() == Balance(spendable_sat=before_sat - htlc_sat)
-        paid = await payment(again)
+        (paid,) = await again.movements(LIGHTNING_SEND)
         assert (paid.status, paid.effective_balance_sat) == (MovementStatus.SUCCESSFUL, -htlc_sat)
 
 

@@ -11,7 +11,7 @@ from barkd_py.wallet.conflicts import FINAL_CONFIRMATIONS
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.rounds.states import Issued, SyncError, Unconfirmed
 from tests.wallet.flows.conftest import Net, Owner
-from tests.wallet.flows.crashes import Crash, When
+from tests.wallet.flows.crashes import When, died
 from tests.wallet.flows.liar import Doom, between
 from tests.wallet.flows.offboards import wealth_sat
 from tests.wallet.flows.rounds import (
@@ -46,14 +46,6 @@ async def delegated(net: Net, alice: Owner) -> None:
     await alice.wallet.rounds.refresh_delegated([vtxo.id for vtxo in vtxos])
     await hold_round(net)
     await settle(net, alice)
-
-
-async def died(work: Awaitable[None]) -> bool:
-    try:
-        await work
-    except Crash:
-        return True
-    return False
 
 
 async def end_rounds(net: Net, alice: Owner) -> None:

@@ -76,7 +76,7 @@ async def wait_for_exit(net: Net, owner: Owner, state: Issued, *, is_published: 
 
 
 async def exit_movement(owner: Owner) -> Movement:
-    (movement,) = [each for each in await owner.wallet.list_movements() if each.subsystem == EXIT_START]
+    (movement,) = await owner.movements(EXIT_START)
     return movement
 
 

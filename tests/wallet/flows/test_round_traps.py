@@ -16,6 +16,7 @@ from tests.wallet.flows.liar import between
 from tests.wallet.flows.offboards import wealth_sat
 from tests.wallet.flows.rounds import (
     assert_nothing_stuck,
+    assert_refreshed,
     hold_round,
     let_round_end,
     refreshes,
@@ -30,12 +31,6 @@ def server_settings() -> ServerSettings:
     return ServerSettings(
         round_interval_secs=3600, round_submit_secs=60, round_sign_secs=60, vtxo_lifetime=100
     )
-
-
-async def assert_refreshed(owner: Owner) -> None:
-    await assert_nothing_stuck(owner)
-    (movement,) = await refreshes(owner)
-    assert movement.status is MovementStatus.SUCCESSFUL
 
 
 async def test_a_registration_that_the_server_threw_away_is_noticed(net: Net, alice: Owner) -> None:

@@ -23,6 +23,7 @@ from tests.wallet.flows.crashes import Crash, CrashingStore, opener
 from tests.wallet.flows.liar import between
 from tests.wallet.flows.rounds import (
     assert_nothing_stuck,
+    assert_refreshed,
     hold_round,
     refreshes,
     round_of,
@@ -39,12 +40,6 @@ async def wealth_sat(owner: Owner) -> int:
     """What the wallet has, and what it ever paid for refreshes."""
     paid = sum(movement.offchain_fee_sat for movement in await refreshes(owner))
     return (await owner.wallet.balance()).total_sat + paid
-
-
-async def assert_refreshed(owner: Owner) -> None:
-    await assert_nothing_stuck(owner)
-    (movement,) = await refreshes(owner)
-    assert movement.status is MovementStatus.SUCCESSFUL
 
 
 # --- missed events
