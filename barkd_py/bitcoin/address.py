@@ -114,6 +114,11 @@ def parse_address(text: str, network: Network) -> bytes:
     return script
 
 
+def canonical_address(text: str) -> str:
+    """An address as it is shown, however it was given: segwit ones in lower case."""
+    return text if _parse_segwit(text) is None else text.lower()
+
+
 def address_from_script(script: bytes, network: Network) -> str | None:
     """The address of an output script, or None if it has none."""
     hrp = network.onchain_hrp

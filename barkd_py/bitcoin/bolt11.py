@@ -89,7 +89,7 @@ _NETWORKS = {
 class Bolt11Invoice:
     """A valid invoice.
 
-    text: as it was given. amount_msat: None if the payer chooses. timestamp: Unix seconds. payment_hash,
+    text: in lower case. amount_msat: None if the payer chooses. timestamp: Unix seconds. payment_hash,
     payment_secret: 32 bytes. Of description and description_hash (32 bytes) one is there. payee: the key that
     signed.
     """
@@ -118,7 +118,7 @@ class Bolt11Invoice:
         description, description_hash = _description(fields)
         _check_features(fields)
         return cls(
-            text=text,
+            text=text.lower(),
             currency=currency,
             amount_msat=amount_msat,
             timestamp=_number(data[:_TIMESTAMP_SYMBOLS]),

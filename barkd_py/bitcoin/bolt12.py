@@ -79,7 +79,7 @@ class Offer:
         for kind in (ABSOLUTE_EXPIRY, QUANTITY_MAX):
             _truncated_u64(records.get(kind))
         return cls(
-            text=text,
+            text=_joined(text).lower(),
             data=data,
             chains=_chains(records.get(CHAINS)),
             currency=currency,
@@ -115,17 +115,21 @@ def bech32_data(text: str, hrp: str) -> bytes:
 
     Raises InvalidOffer.
     """
-    first, *more = text.split("+")
-    rest = [part.lstrip() for part in more]
-    if any(not part or any(character.isspace() for character in part) for part in (first, *rest)):
-        raise InvalidOffer("offer is not bech32")
-    split = bech32_split("".join((first, *rest)))
+    split = bech32_split(_joined(text))
     if split is None or split[0] != hrp:
         raise InvalidOffer("offer is not bech32")
     data, left_over, _ = to_8_bits(split[1])
     if left_over > 4:
         raise InvalidOffer("offer has a surplus character")
     return data
+
+
+def _joined(text: str) -> str:
+    first, *more = text.split("+")
+    rest = [part.lstrip() for part in more]
+    if any(not part or any(character.isspace() for character in part) for part in (first, *rest)):
+        raise InvalidOffer("offer is not bech32")
+    return "".join((first, *rest))
 
 
 def _stream(data: bytes) -> tuple[TlvRecord, ...]:

@@ -193,6 +193,15 @@ async def test_history_with_one_payment_method_is_oldest_first(api: RunningApi) 
     assert [movement["id"] for movement in found.json()] == [1, 3]
 
 
+async def test_history_by_an_address_in_capitals(api: RunningApi) -> None:
+    from barkd_py.wallet.movements import MovementDestination, PaymentMethod, PaymentMethodKind
+
+    paid = MovementDestination(PaymentMethod(PaymentMethodKind.BITCOIN, ADDRESS), 1)
+    api.wallet.add_movement(sent_to=(paid,))
+    answer = await api.http.get("/api/v1/history", params={"type": "bitcoin", "value": ADDRESS.upper()})
+    assert len(answer.json()) == 1
+
+
 def _ark_destination(address: str) -> object:
     from barkd_py.wallet.movements import MovementDestination, PaymentMethod, PaymentMethodKind
 

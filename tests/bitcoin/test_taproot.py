@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barkd_py.bitcoin.address import InvalidAddress, WrongNetworkAddress, address_from_script, parse_address
+from barkd_py.bitcoin.address import (
+    InvalidAddress,
+    WrongNetworkAddress,
+    address_from_script,
+    canonical_address,
+    parse_address,
+)
 from barkd_py.bitcoin.keys import PublicKey, SecretKey, x_only_tweak_add
 from barkd_py.bitcoin.message import message_digest, sign_message, verify_message
 from barkd_py.bitcoin.sighash import taproot_key_spend_sighash, taproot_script_spend_sighash
@@ -201,6 +207,18 @@ def test_what_barkd_says_to_malformed_addresses(address: str, text: str) -> None
     with pytest.raises(InvalidAddress) as caught:
         parse_address(address, Network.REGTEST)
     assert chain_text(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("BCRT1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KYGT080", "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"),
+        ("mrCDrCybB6J1vRfbwM5hemdJz73FwDBC8r", "mrCDrCybB6J1vRfbwM5hemdJz73FwDBC8r"),
+        ("Nonsense", "Nonsense"),
+    ],
+)
+def test_addresses_are_shown_in_one_way(given: str, shown: str) -> None:
+    assert canonical_address(given) == shown
 
 
 def test_capitals_of_other_alphabets_are_no_letters_of_an_address() -> None:

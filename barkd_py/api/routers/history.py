@@ -16,12 +16,13 @@ from barkd_py.api.routing import new_router
 from barkd_py.api.schemas import history as schemas
 from barkd_py.api.schemas.common import U32
 from barkd_py.ark.address import ArkAddress
-from barkd_py.bitcoin.address import WrongNetworkAddress, parse_address
+from barkd_py.bitcoin.address import WrongNetworkAddress, canonical_address, parse_address
+from barkd_py.bitcoin.bolt12 import InvalidOffer, Offer
 from barkd_py.bitcoin.units import Network
 from barkd_py.daemon.wallet_api import WalletApi
 from barkd_py.errors import InvalidInput, NotFound, chain_text
 from barkd_py.wallet.movements import PaymentMethod, PaymentMethodKind
-from barkd_py.wallet.payments.request import decode_lnurl, is_invoice, is_lightning_address, is_offer
+from barkd_py.wallet.payments.request import decode_lnurl, is_invoice, is_lightning_address
 
 router = new_router("/history", "history")
 
@@ -95,6 +96,7 @@ def _parse_method(kind: str, value: str, network: Network) -> PaymentMethod:
                 pass
             except InvalidInput as error:
                 problem = f"invalid bitcoin address: {chain_text(error)}"
+            value = canonical_address(value)
         case PaymentMethodKind.OUTPUT_SCRIPT:
             bad = re.search("[^0-9a-fA-F]", value)
             if len(value.encode()) % 2:
@@ -108,11 +110,16 @@ def _parse_method(kind: str, value: str, network: Network) -> PaymentMethod:
                     f"invalid hex char {ord(bad[0])}"
                 )
             value = value.lower()
-        case PaymentMethodKind.INVOICE if not is_invoice(value):
-            problem = "invalid invoice: cannot parse invoice"
-        case PaymentMethodKind.OFFER if not is_offer(value):
-            reason = "InvalidChar" if "1" in value else "MissingSeparator"
-            problem = f"invalid offer: Bech32(Parse(Char({reason})))"
+        case PaymentMethodKind.INVOICE:
+            if not is_invoice(value):
+                problem = "invalid invoice: cannot parse invoice"
+            value = value.lower()
+        case PaymentMethodKind.OFFER:
+            try:
+                value = str(Offer.parse(value))
+            except InvalidOffer:
+                reason = "InvalidChar" if "1" in value else "MissingSeparator"
+                problem = f"invalid offer: Bech32(Parse(Char({reason})))"
         case PaymentMethodKind.LIGHTNING_ADDRESS if not is_lightning_address(value):
             problem = "invalid lightning address: InvalidLightningAddress"
         case PaymentMethodKind.LNURL:

@@ -6,6 +6,7 @@ from barkd_py.api.responses import REFUSED, REFUSED_OR_NOT_FOUND
 from barkd_py.api.routing import new_router
 from barkd_py.api.schemas import rounds as schemas
 from barkd_py.api.values import parse_known_vtxo_ids, parse_payee_script
+from barkd_py.bitcoin.address import canonical_address
 from barkd_py.daemon.wallet_api import OnchainApi, WalletApi
 from barkd_py.errors import InvalidInput
 from barkd_py.wallet.offboards.terms import OffboardTarget
@@ -46,11 +47,11 @@ async def offboard_all(body: schemas.OffboardAllRequest, wallet: Wallet, onchain
 )
 async def send_onchain(body: schemas.SendOnchainRequest, wallet: Wallet) -> object:
     script = parse_payee_script(body.destination, wallet.network)
-    target = OffboardTarget(body.destination, script)
+    target = OffboardTarget(canonical_address(body.destination), script)
     return render.offboard_result(await wallet.offboards.send(body.amount_sat, target))
 
 
 async def _target(wallet: WalletApi, onchain: OnchainApi, address: str | None) -> OffboardTarget:
     """The given address, or a new one of the on-chain wallet. Raises BadRequest."""
     text = await onchain.next_address() if address is None else address
-    return OffboardTarget(text, parse_payee_script(text, wallet.network))
+    return OffboardTarget(canonical_address(text), parse_payee_script(text, wallet.network))

@@ -225,7 +225,7 @@ class _Parser:
             entry.address.validate_for(self._server_pubkey, self._network)
         except InvalidInput as error:
             errors = (f"invalid ark address: {error}",)
-        return PaymentOption(PaymentMethod(PaymentMethodKind.ARK, entry.text), errors=errors)
+        return PaymentOption(PaymentMethod(PaymentMethodKind.ARK, str(entry.address)), errors=errors)
 
     def _bitcoin(self, address: str) -> PaymentOption | None:
         """None if it is no address at all."""

@@ -129,7 +129,7 @@ def parse_lightning_destination(
     if is_lightning_address(text):
         return LightningAddressDestination(text)
     url = decode_lnurl(text)
-    return None if url is None else LnurlDestination(text, url)
+    return None if url is None else LnurlDestination(text.lower(), url)
 
 
 def _ark_destination(text: str) -> ArkDestination | ArkadeDestination | None:
@@ -158,15 +158,6 @@ def is_invoice(text: str) -> bool:
         Bolt12Invoice.parse(text)
         return True
     return False
-
-
-def is_offer(text: str) -> bool:
-    """Whether a text is a valid BOLT-12 offer."""
-    try:
-        Offer.parse(text)
-    except InvalidOffer:
-        return False
-    return True
 
 
 def is_lightning_address(text: str) -> bool:

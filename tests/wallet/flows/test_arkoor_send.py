@@ -74,6 +74,13 @@ async def test_an_amount_of_zero_is_refused(alice: Owner, bob: Owner) -> None:
     await assert_settled(alice.wallet)
 
 
+async def test_an_address_in_capitals_is_the_one_in_small_letters(alice: Owner, bob: Owner) -> None:
+    address = await bob.wallet.new_address()
+    await alice.wallet.send_arkoor(address.upper(), 10_000)
+    (sent,) = await sends(alice.wallet)
+    assert [paid.method.value for paid in sent.sent_to] == [address]
+
+
 async def test_more_than_there_is_is_refused(alice: Owner, bob: Owner) -> None:
     address = await bob.wallet.new_address()
     keys_before = await _next_index(alice.wallet)

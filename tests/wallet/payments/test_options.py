@@ -77,13 +77,14 @@ def test_an_offer_in_dollars_has_no_amount() -> None:
     [
         ("alice@example.com", PaymentMethodKind.LIGHTNING_ADDRESS, "alice@example.com"),
         ("Alice@Example.com", PaymentMethodKind.LIGHTNING_ADDRESS, "Alice@Example.com"),
-        (LNURL, PaymentMethodKind.LNURL, LNURL),
-        (LNURL.upper(), PaymentMethodKind.LNURL, LNURL.upper()),
+        (LNURL, PaymentMethodKind.LNURL, LNURL.lower()),
+        (LNURL.upper(), PaymentMethodKind.LNURL, LNURL.lower()),
         (ARK, PaymentMethodKind.ARK, ARK),
+        (ARK.upper(), PaymentMethodKind.ARK, ARK),
         (REGTEST, PaymentMethodKind.BITCOIN, REGTEST),
         (f"lightning:{INVOICE.text}", PaymentMethodKind.INVOICE, INVOICE.text),
-        (f"LIGHTNING:{INVOICE.text.upper()}", PaymentMethodKind.INVOICE, INVOICE.text.upper()),
-        (f"lightning:{LNURL}", PaymentMethodKind.LNURL, LNURL),
+        (f"LIGHTNING:{INVOICE.text.upper()}", PaymentMethodKind.INVOICE, INVOICE.text),
+        (f"lightning:{LNURL}", PaymentMethodKind.LNURL, LNURL.lower()),
         ("lightning:alice@example.com", PaymentMethodKind.LIGHTNING_ADDRESS, "alice@example.com"),
     ],
 )
