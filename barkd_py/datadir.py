@@ -127,34 +127,39 @@ class Datadir:
                 raise UnexpectedContents(entry)
         return has_config
 
-    def begin_creation(self, *, config_existed: bool, database: str) -> None:
+    def begin_creation(self, *, config_existed: bool, database: str, backup: str = "") -> None:
         """Note that what comes into the directory from now on is no wallet yet.
 
         config_existed: config.toml was there before, and stays if the creation comes to nothing. database:
-        where the wallet's rows will be, by a name; empty for the directory's own.
+        where the wallet's rows will be, by a name; empty for the directory's own. backup: which one is put
+        back, by a name; empty if none is.
         """
-        self._begin_change(_CONFIG_EXISTED if config_existed else "", database)
+        self._begin_change(_CONFIG_EXISTED if config_existed else "", database, backup)
 
     def begin_deletion(self, *, database: str) -> None:
         """Note that what is in the directory will soon be no wallet any more."""
         self._begin_change("", database)
 
-    def _begin_change(self, before: str, database: str) -> None:
-        write_private(self.path / CREATION_FILE, f"{before}\n{database}\n".encode())
+    def _begin_change(self, before: str, database: str, backup: str = "") -> None:
+        write_private(self.path / CREATION_FILE, f"{before}\n{database}\n{backup}\n".encode())
 
     def changing_database(self) -> str:
         """Where the rows of the wallet are that was being made or deleted. Raises DatadirError."""
         return self._read_change()[1]
 
-    def _read_change(self) -> tuple[str, str]:
+    def changing_backup(self) -> str:
+        """Which backup was being put back; empty if none was. Raises DatadirError."""
+        return self._read_change()[2] if self.is_changing() else ""
+
+    def _read_change(self) -> tuple[str, str, str]:
         try:
             text = (self.path / CREATION_FILE).read_text(encoding="utf-8")
         except OSError as error:
             raise DatadirError("error accessing datadir") from FileFailure(error)
         except UnicodeDecodeError as error:
             raise DatadirError("error accessing datadir") from error
-        before, database, *_ = [*text.split("\n"), "", ""]
-        return before, database
+        before, database, backup, *_ = [*text.split("\n"), "", "", ""]
+        return before, database, backup
 
     def is_changing(self) -> bool:
         """Whether something was begun that has come to no end: a creation, or a deletion."""

@@ -75,7 +75,7 @@ class UncheckedBackup(BackupError):
 
 
 class AlreadyThere(BackupError):
-    """An earlier restore, or move, came to its end."""
+    """An earlier restore, or move, came to its end, and nobody has noted of which backup."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -94,6 +94,11 @@ class Backup:
     made_at: str
     config: str
     mnemonic: str | None
+
+    @property
+    def name(self) -> str:
+        """No other backup has it."""
+        return f"{self.fingerprint} {self.number} {self.made_at}"
 
     @classmethod
     def read(cls, path: Path) -> "Backup":
@@ -267,6 +272,7 @@ async def restore(
 
     At another database the directory may have a db.sqlite: the wallet moves, and that file is put aside.
     ask_mnemonic: called if neither the directory nor the backup has the words.
+    If it was killed when all was done but its last word, a repetition does no more than say that.
     Raises StaleBackup, UncheckedBackup, BarkdError; the directory is as it was then, or was not.
     """
     backup = Backup.read(source)
@@ -278,7 +284,10 @@ async def restore(
         held.callback(datadir.lock_wallet().acquire().release)
         if not existed:
             held.callback(datadir.remove_locks_unless_used)
+        begun = datadir.changing_backup()
         await leftovers.settle(datadir, Backend(database_url))
+        if begun == backup.name and await Backend(database_url).holds_wallet(datadir.path):
+            return Restored(backup, None, ())
         await _check_empty(datadir, database_url)
         seed = _seed(datadir, backup, ask_mnemonic)
         with tempfile.TemporaryDirectory(dir=datadir.path, prefix=".restore-") as scratch:
@@ -304,6 +313,7 @@ async def _put_back(
             datadir.begin_creation(
                 config_existed=datadir.config not in new,
                 database=Backend(database_url).database_name(datadir),
+                backup=backup.name,
             )
             datadir.write_mnemonic(seed.words)
         if datadir.config in new:

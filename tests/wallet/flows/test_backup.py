@@ -342,6 +342,9 @@ async def test_what_is_no_backup_of_this_wallet_is_refused(home: Home) -> None:
     assert not Datadir(home.net.directory / "back").path.exists()
 
 
+THERE = r"is in this database already|holds a wallet database"
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 @pytest.mark.parametrize(
     ("what", "name"),
@@ -373,10 +376,10 @@ async def test_a_restore_that_was_killed_is_made_again(
         with suppress(KeyboardInterrupt):
             await home.put_back(file, url=url)
         assert killed is (name != ("to_database" if url is None else "take_database"))
-    if not killed or name == "end_change":  # the wallet is there, and nothing says that it is not
-        with pytest.raises(BackupError, match=r"is in this database already|holds a wallet database"):
-            await home.put_back(file, url=url)
-    else:
+    if killed:
+        done = await home.put_back(file, url=url)
+        assert (done.backup.number, done.warnings, done.aside) == (1, (), None)
+    with pytest.raises(BackupError, match=THERE):
         await home.put_back(file, url=url)
     datadir = Datadir(home.net.directory / "back")
     assert not datadir.is_changing()
@@ -384,6 +387,25 @@ async def test_a_restore_that_was_killed_is_made_again(
     wallet = await Backend(url).open(datadir.path, ALICE.words, lambda _: home.net.config())
     assert wallet.fingerprint == "53bdf6b1"
     await wallet.close()
+
+
+@pytest.mark.parametrize("begun", ["another restore", "a creation"])
+async def test_what_something_else_has_begun_is_not_taken_for_this_restore(
+    home: Home, monkeypatch: pytest.MonkeyPatch, begun: str
+) -> None:
+    """It was killed when the wallet was whole."""
+    file = await home.backup("file")
+    other = await home.backup("other")
+    with monkeypatch.context() as dying, suppress(KeyboardInterrupt):
+        dying.setattr(Datadir, "end_change", _die)
+        await home.put_back(other)
+    datadir = Datadir(home.net.directory / "back")
+    assert datadir.is_changing()
+    if begun == "a creation":
+        datadir.begin_creation(config_existed=False, database="")
+    with pytest.raises(BackupError, match=THERE):
+        await home.put_back(file if begun == "another restore" else other)
+    assert not datadir.is_changing()
 
 
 def _die(*_: object) -> None:
