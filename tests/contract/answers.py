@@ -33,6 +33,8 @@ _MASKS: Final = (
     (re.compile(r"\b[0-9]{3,}\b"), "<number>"),
 )
 
+_WRITTEN_EITHER_WAY: Final = ("<ark address>", "<invoice>", "<address>", "<outpoint>", "<hex>")
+
 ORDERS: Final = (
     (re.compile(r"/onchain/utxos$"), "[]", ()),
     (re.compile(r"/exits/status(/all|/live|/finished)?$"), "[]", ()),
@@ -50,7 +52,10 @@ Found = tuple[str, str, str]
 
 
 def masked(text: str) -> str:
+    """What is in capitals has a name in capitals."""
     for mask, name in _MASKS:
+        if name in _WRITTEN_EITHER_WAY and (found := mask.search(text)) and found[0].isupper():
+            name = name.upper()
         text = mask.sub(name, text)
     return text
 

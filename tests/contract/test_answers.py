@@ -37,6 +37,12 @@ def test_what_is_another_from_run_to_run_is_not_seen() -> None:
     assert _seen(theirs, ours) == []
 
 
+def test_capitals_are_seen_in_what_is_masked() -> None:
+    small = {"address": "bcrt1q" + "x" * 30}
+    found = _seen(small, {"address": small["address"].upper()})
+    assert found == [(".address", '"<address>"', '"<ADDRESS>"')]
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours", "seen"),
     [

@@ -32,6 +32,7 @@ from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.bitcoin.units import Network
 from tests.contract.answers import differences
 from tests.contract.description import Difference, Row, table
+from tests.contract.identities import Identities
 from tests.contract.recorded import FILLINGS, Case
 from tests.interop import bad_requests
 from tests.interop.conftest import program
@@ -172,6 +173,7 @@ class Comparison:
     asked: int = 0
     stages_asked: set[str] = field(default_factory=set)
     differences: list[Difference] = field(default_factory=list)
+    identities: Identities = field(default_factory=Identities)
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -225,6 +227,7 @@ class Comparison:
         self.asked += 1
         assert ours is not None, case
         found = differences(f"{case.state}: {case.name}", case.path, theirs, ours)
+        self.identities.add(f"{case.state}: {case.name}", case.path, theirs, ours)
         self.differences += found
         if os.environ.get("SHOW_DIFFERENCES"):
             with Path(os.environ["SHOW_DIFFERENCES"]).open("a") as file:
@@ -343,6 +346,8 @@ async def test_both_answer_alike(
     assert story.asked >= sum(map(len, STAGES.values()))
     assert unlisted == []
     assert unneeded == []
+    assert len(story.identities) >= 50
+    assert story.identities.unlike() == []
 
 
 async def _a_life_of_everything(story: Comparison, devnet: Devnet, payers: tuple[Daemon, Daemon]) -> None:
