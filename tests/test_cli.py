@@ -503,6 +503,21 @@ def test_a_killed_daemon_leaves_no_lock(datadir: Path) -> None:
         assert running.stop() == 0
 
 
+def test_a_host_has_no_zone(datadir: Path) -> None:
+    result = run("--datadir", str(datadir), "--host", "fe80::1%lo")
+    assert (result.code, result.err.splitlines()[0]) == (1, "Error: invalid bind host: fe80::1%lo")
+
+
+def test_an_origin_may_be_anything_that_a_header_may_be(datadir: Path) -> None:
+    refused = run("--datadir", str(datadir), "--allowed-origins", "http://a\x01b")
+    assert (refused.code, refused.err.splitlines()[0]) == (1, "Error: invalid CORS origin: http://a\x01b")
+    with daemon(datadir, "--allowed-origins", "http://é") as running:
+        answer = httpx.get(running.url("/ping"), headers={b"Origin": "http://é".encode()})
+        allowed = dict(answer.headers.raw)[b"access-control-allow-origin"]
+        assert allowed.decode() == "http://é"
+        assert running.stop() == 0
+
+
 def test_no_auth_on_a_loopback_address(datadir: Path) -> None:
     with daemon(datadir, "--no-auth", "--host", "127.0.0.2", host="127.0.0.2") as running:
         assert httpx.get(f"http://127.0.0.2:{running.port}/api/v1/wallet").status_code == 200

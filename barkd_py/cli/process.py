@@ -12,10 +12,11 @@ import gc
 import ipaddress
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from barkd_py.cli.flags import (
     DEFAULT_PORT,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from barkd_py.daemon.runtime import Runtime
 
 log = logging.getLogger(__name__)
+
+_NOT_IN_HEADERS: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+"""Control characters but tabs, and bytes that are no UTF-8."""
 
 
 def run_daemon(options: Options) -> None:
@@ -160,6 +164,8 @@ def _check_host(options: Options) -> ipaddress.IPv4Address | ipaddress.IPv6Addre
             f"--port 0 is not supported; barkd listens on a fixed port (default {DEFAULT_PORT})"
         )
     try:
+        if "%" in options.host:
+            raise ValueError("a zone is no part of an address")
         return ipaddress.ip_address(options.host)
     except ValueError:
         raise StartupError(f"invalid bind host: {options.host}") from StartupError(
@@ -169,7 +175,7 @@ def _check_host(options: Options) -> ipaddress.IPv4Address | ipaddress.IPv6Addre
 
 def _check_origins(origins: Sequence[str]) -> None:
     for origin in origins:
-        if not origin.isascii() or not origin.isprintable():
+        if _NOT_IN_HEADERS.search(origin):
             raise StartupError(f"invalid CORS origin: {origin}")
         if not origin.startswith(("http://", "https://")) or origin.endswith("/") or origin.count("://") != 1:
             raise StartupError(
