@@ -540,6 +540,8 @@ REGISTER: dict[str, Line] = {
             "wallet/exits/test_reorgs.py::test_a_sweep_is_believed_when_it_is_seven_blocks_deep",
             "wallet/exits/test_reorgs.py::test_a_sweep_that_waits_in_the_mempool_is_no_sweep",
             "wallet/exits/test_reorgs.py::test_a_failed_lookup_is_no_sweep",
+            "wallet/exits/test_lies.py::test_one_wrong_answer_about_the_input_ends_nothing",
+            "wallet/exits/test_lies.py::test_who_names_spenders_must_name_one",
         ),
     ),
     "06.4": Line(

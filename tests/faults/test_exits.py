@@ -222,10 +222,14 @@ async def test_an_exit_that_comes_too_late_ends_as_swept(carol: Owner) -> None:
     await devnet.pull("/ark-server/stop")
     await daemon.start()
     await daemon.post("/exits/start/vtxos", {"vtxos": [str(vtxo.id)]})
+
+    async def finished_a_block_later() -> Any:
+        """It has to be seen at two tips."""
+        await devnet.mine()
+        return await daemon.get("/exits/status/finished")
+
     # Whoever does not say a version gets the words of 0.1.4, which has none for this.
-    swept = await eventually(
-        lambda: daemon.get("/exits/status/finished"), lambda got: [exit_["vtxo_id"] for exit_ in got] != []
-    )
+    swept = await eventually(finished_a_block_later, lambda got: [exit_["vtxo_id"] for exit_ in got] != [])
     assert [exit_["state"]["type"] for exit_ in swept] == ["vtxo-swept"]
     assert swept[0]["state"]["spent_inputs"] == [str(vtxo.anchor_point)]
     assert (await daemon.http.get(f"/exits/status/{vtxo.id}")).status_code == 404

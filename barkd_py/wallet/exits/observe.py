@@ -11,7 +11,8 @@ Rules:
 * What can be checked is checked: a block that is said to confirm something is in the best chain, and what is
   said to spend an output does spend it. A chain source can still hide things, and make up blocks.
 * If the tip has changed when the look is over, all of it is thrown away and looked at anew.
-* An output counts as spent by something else only if that is deep enough, on both kinds of chain source.
+* An output counts as spent by something else only if that is deep enough, on both kinds of chain source, and
+  was seen at two tips with nothing else seen in between: it ends an exit, so one wrong answer must not do.
   Upstream never gets there with Esplora.
 
 Source: sheet 06 §2.4, §2.5, §9.
@@ -67,6 +68,8 @@ class ChainMemory:
     """Of unconfirmed packages, by child: they do not change as long as the child is the same."""
     spends: set[tuple[OutPoint, Txid]] = field(default_factory=set)
     """Outputs, and transactions that were seen to spend them; that is so in every chain."""
+    conflicts: dict[OutPoint, int] = field(default_factory=dict)
+    """Outputs that something else has spent, at every look since the tip had this height."""
     waiting: set[Txid] = field(default_factory=set)
     """Exit transactions that are in the mempool with a child, at this tip: what is still there waits too."""
 
@@ -90,7 +93,12 @@ class ChainMemory:
     def forget(self) -> None:
         self.confirmed.clear()
         self.children.clear()
+        self.conflicts.clear()
         self.waiting.clear()
+
+    def has_seen_conflict(self, outpoint: OutPoint, tip: BlockRef) -> bool:
+        """Whether that is so since an earlier tip; this one is noted if not."""
+        return self.conflicts.setdefault(outpoint, tip.height) < tip.height
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,14 +229,15 @@ class Look:
         contested = False
         if isinstance(status, NotFound):
             spend, prevout = await self._conflicting_spend(tx)
-            if spend is not None and spend.txid == tx.txid:
+            if spend is None:
+                self._memory.conflicts.pop(prevout, None)
+            elif spend.txid == tx.txid:
                 # the source has read the block, and not yet indexed the transaction
                 status = await self._noted(tx.txid, spend.status)
-            elif spend is not None:
-                if self._is_settled(spend):
-                    conflict = prevout
-                else:
-                    contested = True
+            elif self._memory.has_seen_conflict(prevout, self.tip) and self._is_settled(spend):
+                conflict = prevout
+            else:
+                contested = True
         return TxView(
             txid=tx.txid,
             status=status,
@@ -246,7 +255,8 @@ class Look:
     async def _conflicting_spend(self, tx: Tx) -> tuple[Spend | None, OutPoint]:
         """What has spent the input in a block, although the transaction itself is nowhere.
 
-        A spend below the window is answered as one in the block under it, whoever made it: that is settled.
+        A spend below the window is answered as one in the block under it, whoever made it: that is settled. A
+        source that does not walk blocks names it wherever it is.
         """
         (tx_in,) = tx.inputs
         outpoint = tx_in.prevout
@@ -259,7 +269,7 @@ class Look:
         if spend is not None and isinstance(spend.status, Confirmed):
             await self._verify_spend(outpoint, spend)
             return spend, outpoint
-        if spend is not None:
+        if spend is not None or not self._chain.reads_blocks:
             return None, outpoint  # the answers contradict each other: the chain has moved
         with _asking_for(tx.txid):
             now = await self._chain.tx_status(tx.txid)

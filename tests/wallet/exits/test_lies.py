@@ -141,6 +141,45 @@ async def test_a_sweep_that_does_not_spend_the_input(world: World) -> None:
     assert await world.tx_statuses(vtxo_id) == ["awaiting-confirmation"]
 
 
+async def test_one_wrong_answer_about_the_input_ends_nothing(either_world: World) -> None:
+    """It names no spender: a node is not asked about old blocks."""
+    world = either_world
+    vtxo = await world.mint.board(100_000)
+    (vtxo_id,) = await world.hold(vtxo)
+    await world.mine(10)
+    await world.fund(50_000)
+    await world.exits.start([vtxo_id])
+
+    async def spent(_: OutPoint) -> bool:
+        return True
+
+    world.chain.answer_spent = spent
+    for _ in range(3):  # at one tip
+        await world.exits.tick()
+        assert isinstance(await world.state(vtxo_id), Processing)
+    world.chain.answer_spent = None
+    await world.node.mine_exactly([])
+    await world.exits.tick()
+    assert await world.tx_statuses(vtxo_id) == ["awaiting-confirmation"]
+
+
+async def test_who_names_spenders_must_name_one(world: World) -> None:
+    """However often it says that there is one."""
+    vtxo = await world.mint.board(100_000)
+    (vtxo_id,) = await world.hold(vtxo)
+    await world.mine(10)
+    await world.exits.start([vtxo_id])
+
+    async def spent(_: OutPoint) -> bool:
+        return True
+
+    world.chain.answer_spent = spent
+    for _ in range(3):
+        await world.exits.tick()
+        assert isinstance(await world.state(vtxo_id), Processing)
+        await world.node.mine_exactly([])
+
+
 async def test_a_stranger_s_child_that_pays_us_something_is_not_ours(world: World) -> None:
     await world.fund(50_000)
     vtxo = await world.mint.board(100_000)

@@ -103,6 +103,8 @@ async def test_what_was_swept_is_in_the_balance_and_has_not_left_in_history(worl
     for _ in range(tries):
         await world.exits.start([vtxo_id])
         await world.exits.tick()
+        await world.mine()  # it has to be seen twice
+        await world.exits.tick()
         assert isinstance(await world.state(vtxo_id), VtxoSwept)
     movements = await world.movements()
     assert {movement.status for movement in movements} == {MovementStatus.FAILED}
@@ -123,6 +125,8 @@ async def test_a_payment_whose_htlc_was_swept_is_gone_from_both(world: World, tr
     await world.mine(8)
     for _ in range(tries):
         await world.exits.start_held(vtxo_id)
+        await world.exits.tick()
+        await world.mine()
         await world.exits.tick()
         assert isinstance(await world.state(vtxo_id), VtxoSwept)
     assert await history_sat(world) == -100_000

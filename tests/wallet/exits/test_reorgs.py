@@ -298,6 +298,8 @@ async def test_a_failed_lookup_is_no_sweep(either_world: World) -> None:
     assert isinstance(await world.state(vtxo_id), Processing)
     world.chain.gate = None
     await world.exits.tick()
+    await world.mine()  # it has to be seen twice
+    await world.exits.tick()
     assert isinstance(await world.state(vtxo_id), VtxoSwept)
 
 
