@@ -58,6 +58,7 @@ class Daemon:
         self._backoff = backoff
         self._new_tip = asyncio.Event()
         self._new_tip_for_exits = asyncio.Event()
+        self._new_tip_for_recovery = asyncio.Event()
         self._heartbeat_task: asyncio.Task[bool] | None = None
         self._supervisor: Supervisor | None = None
         self._reconnected = asyncio.Event()
@@ -124,6 +125,8 @@ class Daemon:
         self._wallet.note_tip(tip)
         self._new_tip.set()
         self._new_tip_for_exits.set()
+        self._wallet.recovery.note_block()
+        self._new_tip_for_recovery.set()
 
     async def _sync(self, shutdown: Shutdown) -> None:
         await self._wallet.sync()
@@ -207,7 +210,7 @@ class Daemon:
         """VTXOs of an earlier life of the mnemonic, until all of them are known."""
         while not shutdown.requested:
             await self._attempt("recovery", self._wallet.recovery.tick)
-            await shutdown.sleep(self._interval_secs)
+            await shutdown.sleep(self._interval_secs, wake=self._new_tip_for_recovery)
 
     async def _subscribe(self) -> AsyncGenerator[MailboxMessage, None]:
         return await self._wallet.mailbox.subscribe()

@@ -58,7 +58,7 @@ class Asked:
         nothing = SimpleNamespace(drive_all=self._note("actions"), catch_up=self._note("actions"))
         self.boards = SimpleNamespace(drive_all=self._note("boards"))
         self.arkoor = self.offboards = self.registration = nothing
-        self.recovery = SimpleNamespace(tick=self._note("recovery"))
+        self.recovery = SimpleNamespace(tick=self._note("recovery"), note_block=lambda: None)
         self.exits = SimpleNamespace(tick=self._note("exits"))
         self.onchain = SimpleNamespace(sync=self._note("on-chain"))
         self.rounds = SimpleNamespace(sync=self._note("rounds"), run_events=self._wait)
@@ -163,7 +163,7 @@ def test_a_block_is_seen_within_fifteen_seconds_and_brings_exits_and_boards_forw
 
     asked = _run(block)
     assert asked.when("tip") == [0, 15, 30, 45, 60, 75, 90, 105]
-    for what in ("exits", "boards", "on-chain"):
+    for what in ("exits", "boards", "on-chain", "recovery"):
         assert asked.when(what) == [0, 60, 90], what
 
 

@@ -187,6 +187,10 @@ class Recovery:
         if is_new or self._monotonic() >= self._retry_at:
             await self.retry()
 
+    def note_block(self) -> None:
+        """What hung off nothing on the chain may do so now: the next `tick` asks again."""
+        self._retry_at = 0.0
+
     async def look_at(self, vtxo_ids: Sequence[VtxoId]) -> None:
         """See whether VTXOs of ours are what we believe: a server has refused them. Raises BarkdError."""
         for batch in _batches([Sighting(vtxo_id) for vtxo_id in vtxo_ids]):

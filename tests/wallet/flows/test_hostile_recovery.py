@@ -266,6 +266,31 @@ async def test_what_hangs_off_nothing_on_the_chain_is_asked_for_again(
         assert await spendable(again) == {body.id}
 
 
+async def test_what_was_not_confirmed_is_asked_for_again_after_a_block(net: Net, alice: Owner) -> None:
+    """Without waiting for the next time, which comes later and later."""
+    (body,) = await bodies(alice)
+    is_confirmed = False
+
+    class Waiting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(alice.wallet.chain, name)
+
+        async def tx_status(self, txid: Txid) -> TxStatus:
+            is_waiting = txid == body.anchor_point.txid and not is_confirmed
+            return Mempool() if is_waiting else await alice.wallet.chain.tx_status(txid)
+
+    async with reborn(net, alice) as again:
+        recovery = recovery_with(again.wallet, again.wallet.server, Waiting())
+        await run(recovery)
+        await recovery.tick()
+        is_confirmed = True
+        await recovery.tick()
+        assert await spendable(again) == set()
+        recovery.note_block()
+        await recovery.tick()
+        assert await spendable(again) == {body.id}
+
+
 async def test_an_exit_delta_that_no_wallet_agrees_to_is_no_money(
     net: Net, alice: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
