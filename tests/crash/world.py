@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import httpx
 
 from barkd_py.config import ENVIRONMENT_PREFIX
+from barkd_py.datadir import DATABASE_FILE
 from tests.crash.books import Books, Json
 from tests.crash.doomed_daemon import CLOCK_FILE, DOOM_FILE
 from tests.crash.nonces import NonceLog
@@ -385,6 +386,7 @@ async def running_world(
             await daemon.start()
             stack.push_async_callback(daemon.close)
             await daemon.create_wallet(ark, esplora(source))
+            assert (daemon.datadir / DATABASE_FILE).exists() is (not urls)
             for _ in range(COINS):
                 address = (await daemon.post("/onchain/addresses/next"))["address"]
                 foreign.add((await devnet.pull("/fund", address=address, amount_sat=COIN_SAT))["txid"])
