@@ -207,6 +207,7 @@ REGISTER: dict[str, Line] = {
             _RECOVERY + "test_what_hangs_off_nothing_on_the_chain_is_asked_for_again",
             _RECEIVE + "test_a_grant_waits_for_its_anchor",
             _RECEIVE + "test_a_grant_that_hangs_off_a_spent_output_buys_nothing",
+            _ROUND_LIES + "test_nothing_is_forfeited_for_a_tree_that_was_taken",
             _WALLET + "test_what_the_chain_does_not_prove_is_not_imported",
             _MAILBOX + "test_an_anchor_that_stays_unknown_blocks_for_a_while_only",
         ),

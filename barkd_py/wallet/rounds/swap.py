@@ -2,7 +2,8 @@
 
     1. the funding transaction is deep enough in *our* chain
     2. the server and we sign the leaf of each new VTXO; each is proven now, but for the preimage
-    3. they can be exited, and there is time for two exits, should the server keep the preimage
+    3. they can be exited, what they hang off is still there, and there is time for two exits, should the
+       server keep the preimage
     4. a forfeit of each input, bound to the hash that the new VTXOs hang on; stored as sent, then sent
     5. the preimage opens the new VTXOs, which are validated in full
 
@@ -39,6 +40,7 @@ from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.rounds.machine import ForfeitsReady, Unlocked
 from barkd_py.wallet.rounds.states import Issued, Round
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.vtxos.anchors import AnchorLook
 
 
 class FundingTxRejected(ChainError):
@@ -111,7 +113,7 @@ class Swapper:
     async def prepare(self, round_: Round, state: Issued) -> ForfeitsReady:
         """Leaves and forfeits, signed; nothing is sent.
 
-        Raises ServerError, ProtocolViolation, ChainUnavailable: the next sync begins anew.
+        Raises ServerError, ProtocolViolation, ChainError: the next sync begins anew.
         """
         async with self._store.read() as tx:
             stored = await tx.vtxos.get_many(round_.inputs)
@@ -126,8 +128,20 @@ class Swapper:
             verify_exitable(vtxos, inputs, tip_height=tip.height, exit_margin=self._limits.exit_margin)
             for vtxo in vtxos:
                 verify_leaf_exits(vtxo)
+            await self._look_at_anchor(vtxos)
         forfeits = await self._sign_forfeits(inputs, state.unlock_hash)
         return ForfeitsReady(vtxos, forfeits)
+
+    async def _look_at_anchor(self, vtxos: Sequence[Vtxo]) -> None:
+        """The keys of a tree that is signed for others are all the server's, which can spend its root again.
+
+        Raises AnchorUnfit, ChainUnavailable.
+        """
+        if not self._limits.required_confirmations:
+            return  # then nothing is asked of the chain
+        look = AnchorLook(self._chain)
+        for vtxo in vtxos:
+            await look.check(vtxo)
 
     async def forfeit(self, state: Issued, forfeits: Sequence[bytes]) -> Unlocked:
         """The VTXOs, complete and valid. Raises ServerError, ProtocolViolation: it must be tried again."""

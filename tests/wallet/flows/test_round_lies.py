@@ -327,6 +327,27 @@ async def test_nothing_is_forfeited_without_confirmations(net: Net, alice: Owner
     await assert_refreshed(alice)
 
 
+async def test_nothing_is_forfeited_for_a_tree_that_was_taken(
+    net: Net, alice: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a delegated round the server has all the keys, and could spend the root as soon as it is mined."""
+    liar = between(alice)
+    (old,) = await alice.wallet.list_vtxos(include_all=False)
+    await alice.wallet.rounds.refresh_delegated([old.id])
+    await hold_round(net, alice)
+
+    async def taken(_: OutPoint) -> bool:
+        return True
+
+    with monkeypatch.context() as lying:
+        lying.setattr(alice.wallet.chain, "is_spent_confirmed", taken)
+        await settle(net, alice)
+        assert liar.calls["request_leaf_vtxo_cosign"] > 0
+        assert liar.calls["forfeit_vtxos"] == 0
+    await settle(net, alice)
+    await assert_refreshed(alice)
+
+
 async def test_nothing_is_forfeited_without_time_for_two_exits(net: Net, alice: Owner) -> None:
     """The round is confirmed, but its VTXOs expire too soon by the time that the wallet looks."""
     liar = between(alice)
