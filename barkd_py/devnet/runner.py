@@ -7,7 +7,7 @@ what `barkd_py.devnet.state_dir` keeps.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from barkd_py.bitcoin.units import SAT_PER_BTC
 from barkd_py.devnet.ark_levers import ark_server_routes
 from barkd_py.devnet.ark_server.chain import NodeChain
 from barkd_py.devnet.ark_server.faults import Fault, Faults
-from barkd_py.devnet.ark_server.server import ArkServer
+from barkd_py.devnet.ark_server.server import AddressInUse, ArkServer
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.devnet.ark_server_slot import ArkServerSlot
 from barkd_py.devnet.auto_mine import AutoMiner
@@ -127,8 +127,6 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
         stack.push_async_callback(node.close)
         # The last two confirm what the Ark server gets, and what it puts into its pool.
         await _mine_up_to(node, _FIRST_BLOCKS - 2)
-        ark_port = state.claim_port(options.host, "ark", options.ark_port)
-        ark_admin_port = state.claim_port(options.host, "ark-admin", options.ark_admin_port)
         server_chain = NodeChain(node)
         lightning = await ServerNode.open(_made(options.directory / "lightning"), server_chain, clock)
         stack.push_async_callback(lightning.close)
@@ -140,13 +138,13 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
                 server_chain,
                 settings=options.ark_settings,
                 faults=faults,
-                address=_address(options.host, ark_port),
-                admin_address=_address(options.host, ark_admin_port),
+                address=_address(options.host, state.ports["ark"]),
+                admin_address=_address(options.host, state.ports["ark-admin"]),
                 clock=clock,
                 lightning_node=lightning,
             )
 
-        slot = await ArkServerSlot.filled(start_ark_server)
+        slot = await _first_ark_server(options, state, start_ark_server)
         stack.push_async_callback(slot.stop)
         await _fund(slot.server, node)
         await _mine_up_to(node, _FIRST_BLOCKS)
@@ -181,6 +179,29 @@ async def running_devnet(options: DevnetOptions) -> AsyncIterator[Devnet]:
         await stack.enter_async_context(serving(control_app(levers), control_socket))
         state.save(options.directory, urls.to_json())
         yield Devnet(urls, node, slot.server, clock)
+
+
+async def _first_ark_server(
+    options: DevnetOptions,
+    state: DirectoryState,
+    start: Callable[[], Awaitable[ArkServer]],
+    *,
+    tries: int = 3,
+) -> ArkServerSlot:
+    """On ports that are found now. Raises PortInUse, AddressInUse."""
+    ports = {"ark": options.ark_port, "ark-admin": options.ark_admin_port}
+    free = [part for part, asked in ports.items() if not asked and part not in state.ports]
+    while True:
+        for part, asked in ports.items():
+            state.claim_port(options.host, part, asked)
+        try:
+            return await ArkServerSlot.filled(start)
+        except AddressInUse:  # by who took a port between the look for a free one and its use
+            if not free or tries == 0:
+                raise
+        tries -= 1
+        for part in free:
+            state.forget_port(part)
 
 
 def _urls_of(options: DevnetOptions, state: DirectoryState, node: Node) -> DevnetUrls:

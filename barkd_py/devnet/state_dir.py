@@ -81,7 +81,7 @@ class DirectoryState:
         new.replace(directory / STATE_FILE)
 
     def listen(self, host: str, part: str, asked: int | None) -> socket.socket:
-        """A bound socket on the port asked for, else that of last time, else any. Raises PortInUse."""
+        """A listening socket on the port asked for, else that of last time, else any. Raises PortInUse."""
         wanted = asked or self.ports.get(part)
         candidates = [wanted] if wanted else random.SystemRandom().sample(_PORTS, _TRIES)
         for port in candidates:
@@ -96,15 +96,20 @@ class DirectoryState:
         with self.listen(host, part, asked):
             return self.ports[part]
 
+    def forget_port(self, part: str) -> None:
+        """Another will be taken."""
+        del self.ports[part]
+
 
 def _bound(host: str, port: int) -> socket.socket:
-    """Raises OSError if somebody has the port."""
+    """It listens, so that nobody else can have the port. Raises OSError if somebody has it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Unless the protocol is named, asyncio leaves Nagle's algorithm on, and every answer takes 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()
     except OSError:
         listener.close()
         raise

@@ -22,7 +22,7 @@ from barkd_py.bitcoin.address import address_from_script
 from barkd_py.bitcoin.units import Network
 from barkd_py.devnet.command import devnet as devnet_command
 from barkd_py.devnet.runner import Devnet, DevnetOptions, running_devnet
-from barkd_py.devnet.state_dir import DirectoryInUse, PortInUse, read_state
+from barkd_py.devnet.state_dir import DirectoryInUse, DirectoryState, PortInUse, read_state
 from barkd_py.errors import InvalidInput
 from barkd_py.server_rpc.protos import bark_server_pb2
 from barkd_py.server_rpc.protos.bark_server_pb2_grpc import ArkServiceStub
@@ -312,6 +312,29 @@ async def test_ports_are_none_that_outgoing_connections_take(running: Devnet, op
     lowest = 32_768  # of Linux; other systems begin higher
     assert set(state["ports"]) == {"esplora", "control", "ark", "ark-admin"}
     assert all(1024 <= port < lowest for port in state["ports"].values())
+
+
+@pytest.mark.parametrize("part", ["ark", "ark-admin"])
+async def test_a_port_that_is_taken_just_before_its_use(
+    options: DevnetOptions, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """Between the look for a free one and its use: another is taken."""
+    claim = DirectoryState.claim_port
+    with socket.socket() as thief:
+
+        def claim_and_lose(self: DirectoryState, host: str, of: str, asked: int | None) -> int:
+            port = claim(self, host, of, asked)
+            if of == part and thief.getsockname()[1] == 0:
+                thief.bind((host, port))
+                thief.listen()
+            return port
+
+        monkeypatch.setattr(DirectoryState, "claim_port", claim_and_lose)
+        async with running_devnet(options) as devnet:
+            assert await protocol_versions(devnet.urls.ark_server_url) == (4, 5)
+            state = read_state(options.directory)
+            assert state is not None
+            assert state["ports"][part] != thief.getsockname()[1] > 0
 
 
 async def test_port_in_use_is_named(options: DevnetOptions) -> None:

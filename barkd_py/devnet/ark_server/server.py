@@ -57,7 +57,7 @@ from barkd_py.devnet.ark_server.watch.follower import ChainFollower
 from barkd_py.devnet.ark_server.watch.preimages import PreimageFinder
 from barkd_py.devnet.ark_server.watch.watchman import Push, Watchman
 from barkd_py.devnet.background import in_background
-from barkd_py.errors import NotFound
+from barkd_py.errors import NotFound, StateConflict
 from barkd_py.server_rpc.protos.bark_server_pb2_grpc import (
     add_ArkServiceServicer_to_server,
     add_RoundAdminServiceServicer_to_server,
@@ -79,6 +79,10 @@ _CHANNEL_OPTIONS = (
     # Two servers on one port would take each other's clients.
     ("grpc.so_reuseport", 0),
 )
+
+
+class AddressInUse(StateConflict):
+    """Somebody else listens there."""
 
 
 class ArkServer:
@@ -212,7 +216,7 @@ class ArkServer:
         """Open or create a server's data in a directory and serve it.
 
         address, admin_address: host and port of the service for wallets and of that for administrators; port
-        0 takes a free one, which `port` and `admin_port` tell. clock: Unix seconds.
+        0 takes a free one, which `port` and `admin_port` tell. clock: Unix seconds. Raises AddressInUse.
         """
         keys = ServerKeys.from_seed(load_or_create_seed(directory))
         server = cls(
@@ -224,11 +228,15 @@ class ArkServer:
             clock=clock,
             lightning_node=lightning_node or NoNode(),
         )
+        try:
+            server.port = server._grpc.add_insecure_port(address)
+            server.admin_port = server._admin_grpc.add_insecure_port(admin_address)
+        except RuntimeError as error:
+            await server.stop()
+            raise AddressInUse(str(error)) from error
         await server.follower.catch_up()
         await server.rounds.resume()
         await server._start_loops()
-        server.port = server._grpc.add_insecure_port(address)
-        server.admin_port = server._admin_grpc.add_insecure_port(admin_address)
         await server._grpc.start()
         await server._admin_grpc.start()
         log.info("Ark server %s listens on port %d", keys.server_pubkey, server.port)
