@@ -432,6 +432,24 @@ async def test_claiming(
 
 
 @pytest.mark.parametrize(
+    "destination",
+    [
+        "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4",
+        "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx",
+        ADDRESS[:-1] + ("q" if ADDRESS[-1] != "q" else "p"),
+    ],
+)
+async def test_a_claim_goes_to_an_address_of_this_network_or_nowhere(
+    api: RunningApi, claimable: WalletVtxo, destination: str
+) -> None:
+    for path, body in (("all", {}), ("vtxos", {"vtxos": [str(claimable.id)]})):
+        answer = await api.http.post(f"/api/v1/exits/claim/{path}", json={"destination": destination, **body})
+        assert answer.status_code == 400, answer.text
+        assert "destination address" in (text := answer.json()["message"]) or "configured network" in text
+    assert api.wallet.exits.claims == []
+
+
+@pytest.mark.parametrize(
     ("method", "path", "body", "before"),
     [
         ("POST", "/start/all", None, "Failed to start exit for entire wallet"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from barkd_py.api.contract import Contract
+from barkd_py.api.routing import BODY_BYTES_MAX
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.units import Network
 from barkd_py.wallet.vtxo_states import Exited, Spent, WalletVtxo
@@ -251,6 +252,16 @@ async def test_other_destinations(
     api: RunningApi, body: dict[str, object], status: int, message: str
 ) -> None:
     assert await _send(api, **body) == (status, {"message": message})
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, 400), (1, 413)])
+async def test_a_body_has_a_largest_size(api: RunningApi, more: int, status: int) -> None:
+    answer = await api.http.post(
+        "/api/v1/wallet/send",
+        content=b" " * (BODY_BYTES_MAX + more),
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code == status
 
 
 # --- sync, history

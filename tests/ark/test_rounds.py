@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -326,6 +327,43 @@ def honest_tree_with(spec: TreeSpec) -> tuple[Vtxo, Tx]:
     agg_nonces = tree.aggregate_nonces({}, [[pub for _, pub in pairs]])
     partials = tree.cosign_all(TREE_SIGNER, [sec for sec, _ in pairs], agg_nonces)
     return tree.vtxo(OURS, tree.combine_partials(agg_nonces, {}, [partials])), funding
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"server_pubkey": STRANGER.public_key}, "unexpected server pubkey"),
+        ({"exit_delta": EXIT_DELTA + 1}, "unexpected exit delta"),
+        ({"exit_delta": EXIT_DELTA - 1}, "unexpected exit delta"),
+        ({"expiry_height": EXPIRY_HEIGHT - 1}, "below the required minimum"),
+    ],
+)
+def test_a_sound_tree_of_other_terms_is_refused(change: dict[str, Any], text: str) -> None:
+    """Nothing else about it is wrong: without a look at its terms it would be forfeited for."""
+    leaves = (*OTHERS, replace(leaf(OUTPUT), cosign_pubkey=None))
+    vtxo, funding = honest_tree_with(replace(SPEC, leaves=leaves, **change))
+    terms = replace(
+        TERMS, **({"min_expiry_height": EXPIRY_HEIGHT - 1} if "expiry_height" in change else change)
+    )
+    accept_delegated((vtxo,), funding, outputs=(OUTPUT,), unlock_hash=UNLOCK_HASH, terms=terms)
+    with pytest.raises(UnexpectedTerms, match=text):
+        accept_delegated((vtxo,), funding, outputs=(OUTPUT,), unlock_hash=UNLOCK_HASH, terms=TERMS)
+
+
+@pytest.mark.parametrize(
+    "change", [{"amount_sat": OUTPUT.amount_sat - 1}, {"policy": PubkeyPolicy(STRANGER.public_key)}]
+)
+def test_a_sound_leaf_of_another_output_is_refused(change: dict[str, Any]) -> None:
+    other = replace(leaf(OUTPUT), cosign_pubkey=None, **change)
+    vtxo, funding = honest_tree_with(replace(SPEC, leaves=(*OTHERS, other)))
+    with pytest.raises(RoundRejected, match="not the output"):
+        accept_delegated((vtxo,), funding, outputs=(OUTPUT,), unlock_hash=UNLOCK_HASH, terms=TERMS)
+
+
+def test_a_sound_leaf_of_another_funding_transaction_is_refused() -> None:
+    other = replace(FINISHED.funding, locktime=1)
+    with pytest.raises(RoundRejected, match="not anchored"):
+        accept_delegated((LOCKED,), other, outputs=(OUTPUT,), unlock_hash=UNLOCK_HASH, terms=TERMS)
 
 
 def test_a_leaf_whose_key_is_not_the_policy_s_is_refused() -> None:

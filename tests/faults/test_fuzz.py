@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,12 +56,15 @@ from barkd_py.errors import KnownError
 from barkd_py.server_rpc import convert
 from barkd_py.server_rpc.connection import ServerAddress
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
+from barkd_py.server_rpc.protos import core_pb2 as core
 from barkd_py.server_rpc.protos import mailbox_server_pb2 as mb
 from barkd_py.server_rpc.socks import parse_proxy
 from barkd_py.wallet.lightning.send import states as send_states
 from barkd_py.wallet.payments.bip321 import Bip321Uri
 from barkd_py.wallet.payments.request import decode_lnurl, parse_destination, parse_lightning_destination
+from tests.bitcoin.test_bolt12_invoice import invoice_records, signed
 from tests.support.vectors import cases, load
+from tests.wallet.lightning.test_send_states import HTLCS, PAYMENT
 
 DOCUMENTED = (KnownError, ValueError, BodyRejected, ParameterRejected)
 
@@ -106,6 +110,33 @@ def _messages(kind: type[Message]) -> tuple[bytes, ...]:
     return (b"", *(bytes.fromhex(each) for each in recorded[:4]))
 
 
+def _examples(*messages: Message) -> tuple[bytes, ...]:
+    return tuple(message.SerializeToString() for message in messages)
+
+
+_VTXOS = _hex("vtxo", "full_hex", kind="user")
+_TX = _hex("vtxo", "anchor_tx", kind="user")[0]
+_IDS = [bytes(Vtxo.decode(each).id) for each in _VTXOS]
+_NONCE = pb.LeafVtxoCosignResponse.FromString(_messages(pb.LeafVtxoCosignResponse)[1]).public_nonce
+_RECEIVE = pb.CheckLightningReceiveResponse(
+    invoice="lnbcrt1", amount_sat=10_000, status=pb.HTLCS_READY, htlc_vtxos=_IDS[:2]
+)
+_MAIL: dict[str, Any] = {
+    "arkoor": mb.ArkoorMessage(vtxos=_VTXOS[:2]),
+    "round_participation_completed": mb.RoundParticipationCompleted(unlock_hash=bytes(32)),
+    "incoming_lightning_payment": mb.IncomingLightningPaymentMessage(payment_hash=bytes(32), amount_msat=5),
+    "recovery_vtxo_ids": mb.RecoveryVtxoIdsMessage(vtxo_ids=_IDS[:2]),
+    "lightning_send_finished": mb.LightningSendFinishedMessage(payment_hash=bytes(32), preimage=bytes(32)),
+}
+_BOLT12_INVOICE = signed(invoice_records())
+
+
+def _as_many_as_there_are(message: pb.ArkoorPackageCosignResponse) -> object:
+    """What was asked for has as many parts and nonces as the answer, so that the rest of it is read."""
+    asked: Any = [SimpleNamespace(user_pub_nonces=part.server_pub_nonces) for part in message.parts]
+    return convert.arkoor_cosignatures(message, asked)
+
+
 BINARY = (
     Decoder("VTXO", Vtxo.decode, _hex("vtxo", "full_hex", kind="user")),
     Decoder("VTXO of the server", ServerVtxo.decode, _hex("vtxo", "full_hex", kind="server")),
@@ -137,7 +168,7 @@ BINARY = (
         ExtendedPublicKey.parse,
         _hex("mailbox", "xpub_bytes", kind="xpub-recovery-authorization"),
     ),
-    Decoder("bolt12 invoice", Bolt12Invoice.decode, (b"",)),
+    Decoder("bolt12 invoice", Bolt12Invoice.decode, (_BOLT12_INVOICE,)),
     Decoder("JSON", read_any, (b'{"a": [1, 2.5e3, "x\\u00e9", null, true]}', b"[[[[[]]]]]")),
     Decoder(
         "JSON of a wallet",
@@ -150,10 +181,25 @@ BINARY = (
     Decoder(
         "gRPC: participation",
         _message(pb.RoundParticipationStatusResponse, convert.round_participation),
-        _messages(pb.RoundParticipationStatusResponse),
+        _examples(
+            pb.RoundParticipationStatusResponse(
+                status=pb.ROUND_PART_ISSUED,
+                input_vtxo_ids=_IDS[:2],
+                round_funding_tx=_TX,
+                output_vtxos=_VTXOS[:2],
+                unlock_preimage=bytes(32),
+            )
+        ),
     ),
     Decoder(
-        "gRPC: mailbox", _message(mb.MailboxMessages, convert.mailbox_page), _messages(mb.MailboxMessages)
+        "gRPC: mailbox",
+        _message(mb.MailboxMessages, convert.mailbox_page),
+        _examples(
+            *(
+                mb.MailboxMessages(messages=[mb.MailboxMessage(checkpoint=7, **{kind: content})])
+                for kind, content in _MAIL.items()
+            )
+        ),
     ),
     Decoder(
         "gRPC: board",
@@ -167,33 +213,48 @@ BINARY = (
     ),
     Decoder(
         "gRPC: arkoor",
-        _message(pb.ArkoorPackageCosignResponse, lambda message: convert.arkoor_cosignatures(message, ())),
+        _message(pb.ArkoorPackageCosignResponse, _as_many_as_there_are),
         _messages(pb.ArkoorPackageCosignResponse),
     ),
     Decoder(
         "gRPC: receive",
         _message(pb.CheckLightningReceiveResponse, convert.receive_status),
-        _messages(pb.CheckLightningReceiveResponse),
+        _examples(_RECEIVE),
     ),
     Decoder(
         "gRPC: offboard",
         _message(pb.PrepareOffboardResponse, lambda message: convert.prepared_offboard(message, 1)),
-        _messages(pb.PrepareOffboardResponse),
+        _examples(pb.PrepareOffboardResponse(offboard_tx=_TX, forfeit_cosign_nonces=[_NONCE])),
     ),
     Decoder(
         "gRPC: payment",
         _message(pb.LightningPaymentStatus, convert.payment_status),
-        _messages(pb.LightningPaymentStatus),
+        _examples(
+            pb.LightningPaymentStatus(pending=core.Empty()),
+            pb.LightningPaymentStatus(success=pb.PaymentSuccessStatus(preimage=bytes(32))),
+            pb.LightningPaymentStatus(failed=core.LightningPaymentFailure()),
+        ),
     ),
     Decoder(
         "gRPC: grant",
         _message(pb.PrepareLightningReceiveClaimResponse, convert.receive_grant),
-        _messages(pb.PrepareLightningReceiveClaimResponse),
+        _examples(pb.PrepareLightningReceiveClaimResponse(receive=_RECEIVE, htlc_vtxos=_VTXOS[:2])),
     ),
     Decoder(
         "gRPC: recovery",
         _message(pb.RecoverVtxosByXpubResponse, convert.recovery_page),
-        _messages(pb.RecoverVtxosByXpubResponse),
+        _examples(
+            pb.RecoverVtxosByXpubResponse(
+                vtxos=[
+                    pb.RecoveredVtxo(
+                        vtxo=_VTXOS[0], derivation_index=3, spend_state=pb.VTXO_SPEND_STATE_SPENT
+                    )
+                ],
+                nb_keys_scanned=10,
+                have_more=True,
+                cursor_vtxo_id=_IDS[0],
+            )
+        ),
     ),
 )
 
@@ -202,15 +263,12 @@ _SENDS = send_states.FORMAT
 _ADDRESSES = _text("address", "address", kind="valid")
 _INVOICES = _text("bolt11", "invoice", kind="valid")
 _OFFERS = _text("bolt12", "offer", kind="offer", valid=True)
+_BITCOIN_ADDRESS = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202"
 _LNURL = bech32_encode("lnurl", to_5_bits(b"https://service.example/pay?id=1"), 1)
 
 TEXT = (
     Decoder("Ark address", ArkAddress.parse, _ADDRESSES),
-    Decoder(
-        "bitcoin address",
-        lambda text: parse_address(text, _REGTEST),
-        ("bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202",),
-    ),
+    Decoder("bitcoin address", lambda text: parse_address(text, _REGTEST), (_BITCOIN_ADDRESS,)),
     Decoder("VTXO id", VtxoId.parse, _text("vtxo", "id", kind="user")),
     Decoder("outpoint", OutPoint.parse, _text("vtxo", "anchor_point", kind="user")),
     Decoder("block", BlockRef.parse, ("5:" + "00" * 32,)),
@@ -219,7 +277,7 @@ TEXT = (
     Decoder("mnemonic", parse_mnemonic, _text("keys", "mnemonic", kind="wallet")),
     Decoder("bolt11", Bolt11Invoice.parse, _INVOICES),
     Decoder("offer", Offer.parse, _OFFERS),
-    Decoder("bolt12 invoice in text", Bolt12Invoice.parse, ("lni1qqqq",)),
+    Decoder("bolt12 invoice in text", Bolt12Invoice.parse, (str(Bolt12Invoice.decode(_BOLT12_INVOICE)),)),
     Decoder("LNURL", decode_lnurl, (_LNURL, _LNURL.upper())),
     Decoder(
         "destination",
@@ -236,7 +294,7 @@ TEXT = (
         parse_lightning_destination,
         (*_INVOICES[:3], *_OFFERS[:3], _LNURL, "user@a.example"),
     ),
-    Decoder("destination script", lambda text: parse_destination_script(text, _REGTEST), ("51" * 20,)),
+    Decoder("destination script", lambda text: parse_destination_script(text, _REGTEST), (_BITCOIN_ADDRESS,)),
     Decoder(
         "public key in hex",
         PublicKey.from_hex,
@@ -246,7 +304,7 @@ TEXT = (
     Decoder("boolean", parse_boolean, ("true", "false")),
     Decoder("server", ServerAddress.parse, ("http://127.0.0.1:3535", "ark.example")),
     Decoder("proxy", parse_proxy, ("socks5h://127.0.0.1:9050",)),
-    Decoder("stored state", _SENDS.decode, ('{"version": 1, "state": {}}',)),
+    Decoder("stored state", _SENDS.decode, (_SENDS.encode(send_states.Initiated(PAYMENT, HTLCS, 1)),)),
     Decoder("amount", parse_amount, ("10000 sat", "0.0001 btc", "1.5 mBTC")),
     Decoder("unsigned number", lambda text: parse_unsigned(text, 64), ("0", "18446744073709551615")),
     Decoder("number with a point", parse_float, ("1.5", "1e9", "inf")),
@@ -311,15 +369,13 @@ def test_damaged_texts(decoder: Decoder, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("decoder", [*BINARY, *TEXT], ids=lambda decoder: str(decoder.name))
 def test_the_examples_show_the_way(decoder: Decoder) -> None:
-    """Most of them decode: mutations of what is refused at its first byte would show nothing."""
+    """Some of them decode: mutations of what is refused at its first byte would show nothing."""
     decoded = 0
-    for example in decoder.examples:
-        try:
+    for example in filter(len, decoder.examples):
+        with suppress(*DOCUMENTED):
             decoder.decode(example)
             decoded += 1
-        except DOCUMENTED:
-            continue
-    assert decoded or len(decoder.examples) == 1 or decoder.name.startswith("gRPC")
+    assert decoded
 
 
 # --- none is left out

@@ -2,6 +2,8 @@
 
 import pytest
 
+from barkd_py.ark.offboard import OffboardRequestInvalid
+from barkd_py.bitcoin.script import P2A_SCRIPT
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, NotFound
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.errors import ServerError, StateConflict
@@ -22,6 +24,7 @@ from barkd_py.wallet.offboards.states import (
     Splitting,
     State,
 )
+from barkd_py.wallet.offboards.terms import OffboardTarget
 from barkd_py.wallet.vtxo_states import StateKind
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import between_offboards
@@ -388,6 +391,22 @@ async def test_what_cannot_leave_is_refused_and_leaves_no_trace(net: Net, alice:
         await offboards.offboard([small.id], target)
     assert await alice.movements(OFFBOARD) == await alice.movements(SEND_ONCHAIN) == []
     await assert_settled(alice)
+
+
+@pytest.mark.parametrize("script", [P2A_SCRIPT, b"\x52\x20" + bytes(32), b"\x51"])
+async def test_nothing_is_split_for_a_script_that_the_server_would_not_pay_to(
+    alice: Owner, script: bytes
+) -> None:
+    target = OffboardTarget("there", script)
+    liars = between_offboards(alice)
+    before = [vtxo.id for vtxo in await alice.wallet.list_vtxos(include_all=True)]
+    with pytest.raises(OffboardRequestInvalid, match="non-standard"):
+        await alice.wallet.offboards.send(10_000, target)
+    with pytest.raises(OffboardRequestInvalid, match="non-standard"):
+        await alice.wallet.offboards.offboard_all(target)
+    assert liars.server.calls["prepare_offboard"] == 0
+    assert [vtxo.id for vtxo in await alice.wallet.list_vtxos(include_all=True)] == before
+    assert await alice.movements(OFFBOARD) == await alice.movements(SEND_ONCHAIN) == []
 
 
 async def test_a_locked_vtxo_does_not_leave_twice(net: Net, careful: Owner, bob: Owner) -> None:
