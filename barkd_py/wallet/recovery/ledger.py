@@ -36,15 +36,14 @@ class Ledger:
     ) -> Collection[VtxoId]:
         """Do what was judged; the VTXOs that exit. progress: None outside a recovery.
 
-        A late payment that fails is not noted: it stays one.
+        A late payment of which nobody knows, or not enough yet, is not noted: it stays one.
         """
         noted = verdicts.keys() if progress is not None else await self._noted(verdicts)
         late = [
             vtxo
             for vtxo_id, verdict in verdicts.items()
             if vtxo_id not in noted
-            and verdict.outcome is RecoveryOutcome.RECOVERED
-            and verdict.deed is Deed.STORE_SPENDABLE
+            and _is_money_at_last(facts[vtxo_id], verdict)
             and (vtxo := facts[vtxo_id].vtxo) is not None
         ]
         received_on = await self._received_on(late)
@@ -60,19 +59,19 @@ class Ledger:
                 else:
                     await _do(tx, facts[vtxo_id], verdict.deed)
                 final[vtxo_id] = verdict
-            stored = [vtxo for vtxo in late if final[vtxo.id].deed is Deed.STORE_SPENDABLE]
+            stored = [vtxo for vtxo in late if final[vtxo.id] is verdicts[vtxo.id]]
             if stored and len(stored) == len(late):
                 await _note_receipt(tx, stored, received_on)
             await tx.recovery.put(
                 [
                     _entry(facts[vtxo_id], vtxo_id, each)
                     for vtxo_id, each in final.items()
-                    if vtxo_id in noted or each.outcome is not RecoveryOutcome.FAILED
+                    if vtxo_id in noted or not _stays_late(each)
                 ]
             )
             again = [vtxo_id for vtxo_id, verdict in final.items() if verdict.ask_again]
             settled = [vtxo_id for vtxo_id in final if vtxo_id not in again]
-            if progress is None and await tx.recovery.pending(settled):
+            if progress is None and await tx.recovery.pending([each for each in settled if each in noted]):
                 await _owe_coins(tx)
             await tx.recovery.remove_pending(settled)
             await tx.recovery.add_pending(again)
@@ -113,6 +112,18 @@ class Ledger:
                 ]
             )
         return len(spent)
+
+
+def _is_money_at_last(facts: Facts, verdict: Verdict) -> bool:
+    """Whether it becomes spendable, for the first time in this wallet."""
+    if verdict.outcome is not RecoveryOutcome.RECOVERED:
+        return False
+    return verdict.deed is Deed.STORE_SPENDABLE or (verdict.deed is Deed.RELEASE and not facts.was_spendable)
+
+
+def _stays_late(verdict: Verdict) -> bool:
+    is_skipped_for_now = verdict.outcome is RecoveryOutcome.SKIPPED and verdict.ask_again
+    return is_skipped_for_now or verdict.outcome in (RecoveryOutcome.FAILED, RecoveryOutcome.NOT_FOUND)
 
 
 async def _do(tx: Transaction, facts: Facts, deed: Deed) -> None:

@@ -137,6 +137,9 @@ class Recovery:
         self._looked_after = 0
         self._lacks_only_coins = False
         self._retry_at = 0.0
+        # Blocks that came, and how many of them the last retry came after.
+        self._blocks = 0
+        self._retried_after = 0
         self._asked: frozenset[VtxoId] = frozenset()
         self._retry_pause_secs = FIRST_RETRY_SECS
 
@@ -184,12 +187,13 @@ class Recovery:
         await self._resume_vtxos()
         async with self._store.read() as tx:
             is_new = not self._asked.issuperset(await tx.recovery.pending_ids())
-        if is_new or self._monotonic() >= self._retry_at:
+        is_due = self._retried_after != self._blocks or self._monotonic() >= self._retry_at
+        if is_new or is_due:
             await self.retry()
 
     def note_block(self) -> None:
         """What hung off nothing on the chain may do so now: the next `tick` asks again."""
-        self._retry_at = 0.0
+        self._blocks += 1
 
     async def look_at(self, vtxo_ids: Sequence[VtxoId]) -> None:
         """See whether VTXOs of ours are what we believe: a server has refused them. Raises BarkdError."""
@@ -200,11 +204,13 @@ class Recovery:
         """Ask again for everything that was not known. Raises BarkdError if nobody answers.
 
         Who did not know the anchors of VTXOs did not know of coins either: they are looked for again, by
-        themselves.
+        themselves. Not for late payments, for which a recovery has never asked: anybody can make those.
         """
         async with self._working:
+            blocks = self._blocks
             async with self._store.read() as tx:
                 before = await tx.recovery.pending_ids()
+                met = await tx.recovery.outcomes(before)
             for batch in _batches([Sighting(vtxo_id) for vtxo_id in before]):
                 await self._deal_with(batch, None)
             await self._adopt_htlcs()
@@ -212,12 +218,13 @@ class Recovery:
                 left = await tx.recovery.pending_ids()
             changed = left != before
             self._asked = frozenset(left)
-            self._reasons += changed
+            self._reasons += not met.keys() <= set(left)
             if await self._are_coins_owed():
                 self._look_for_coins()
             longer = min(self._retry_pause_secs * 2, LAST_RETRY_SECS)
             self._retry_pause_secs = FIRST_RETRY_SECS if changed else longer
             self._retry_at = self._monotonic() + self._retry_pause_secs
+            self._retried_after = blocks
         if changed:
             self._wake_registration()
 

@@ -291,6 +291,39 @@ async def test_what_was_not_confirmed_is_asked_for_again_after_a_block(net: Net,
         assert await spendable(again) == {body.id}
 
 
+async def test_a_block_that_comes_while_it_asks_makes_it_ask_once_more(net: Net, alice: Owner) -> None:
+    (body,) = await bodies(alice)
+    blocks = 0
+
+    class Growing:
+        """A block comes, and confirms the anchor, just after somebody has asked for it."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(alice.wallet.chain, name)
+
+        async def tx_status(self, txid: Txid) -> TxStatus:
+            nonlocal blocks
+            if txid != body.anchor_point.txid or blocks > 1:
+                return await alice.wallet.chain.tx_status(txid)
+            blocks += is_asked
+            if is_asked:
+                recovery.note_block()
+            return Mempool()
+
+    async with reborn(net, alice) as again:
+        is_asked = False
+        recovery = recovery_with(again.wallet, again.wallet.server, Growing())
+        await run(recovery)
+        await recovery.tick()
+        is_asked = True
+        recovery.note_block()
+        for _ in range(2):
+            await recovery.tick()
+            assert await spendable(again) == set()
+        await recovery.tick()
+        assert await spendable(again) == {body.id}
+
+
 async def test_an_exit_delta_that_no_wallet_agrees_to_is_no_money(
     net: Net, alice: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,8 @@ from barkd_py.server_rpc.api import (
     RecoveryVtxoIds,
     RoundParticipationCompleted,
     UnknownMessage,
+    VtxoLookup,
+    VtxoSpendState,
 )
 from barkd_py.wallet.mailbox.pages import (
     MAX_AHEAD_SECONDS,
@@ -42,6 +44,7 @@ from barkd_py.wallet.vtxos.anchors import AnchorMissing
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import BOB, Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, When, opener
+from tests.wallet.flows.liar import Liar
 from tests.wallet.flows.recoveries import recovery_with
 from tests.wallet.samples import user_vtxos
 
@@ -554,6 +557,57 @@ async def test_what_hangs_off_nothing_on_the_chain_is_no_money_before_it_does(
     (movement,) = await bob.wallet.list_movements()
     assert (movement.subsystem, movement.output_vtxos) == (ARKOOR_RECEIVE, (vtxo.id,))
     assert movement.effective_balance_sat == 1_000
+
+
+@pytest.mark.parametrize("silent_about", ["states", "signatures"])
+async def test_a_late_payment_that_takes_several_looks_is_in_the_history(
+    alice: Owner, bob: Owner, silent_about: str
+) -> None:
+    """The chain is as it should be by then, and the server answers half of what it is asked."""
+    await pay(alice, bob, 1_000)
+    vtxo = Vtxo.decode((await delivered(bob))[0])
+    chain = Chain(bob.wallet.chain)
+    chain.unconfirmed.add(vtxo.anchor_point.txid)
+    await mailbox(bob.wallet, chain=chain).sync()
+    server = Liar(bob.wallet.server)
+    if silent_about == "states":
+        server.lies["get_vtxo_statuses"] = lambda states: {}
+    else:
+        server.lies["get_vtxo_statuses"] = lambda states: dict.fromkeys(states, VtxoSpendState.UNREGISTERED)
+    await recovery_with(bob.wallet, server).retry()
+    assert await bob.wallet.list_movements() == ()
+    await bob.wallet.recovery.retry()
+    assert await bob.spendable_sat() == 1_000
+    (movement,) = await bob.wallet.list_movements()
+    assert (movement.subsystem, movement.output_vtxos) == (ARKOOR_RECEIVE, (vtxo.id,))
+    assert movement.effective_balance_sat == 1_000
+
+
+@pytest.mark.parametrize("is_made_up", [False, True])
+async def test_a_late_payment_makes_nobody_look_for_coins(alice: Owner, bob: Owner, is_made_up: bool) -> None:
+    """A node may take an hour for that, and strangers decide how many payments are late."""
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+
+    await pay(alice, bob, 1_000)
+    vtxo = Vtxo.decode((await delivered(bob))[0])
+    chain = Chain(bob.wallet.chain)
+    chain.unconfirmed.add(vtxo.anchor_point.txid)
+    server: Any = bob.wallet.server
+    if is_made_up:
+        server = Liar(server)
+        server.lies["get_vtxos"] = lambda lookup: VtxoLookup((), (vtxo.id,))
+    recovery = recovery_with(bob.wallet, server, rescan_onchain=look)
+    for checkpoint in (7, 8):  # what was made up is made up once more
+        message = (checkpoint, ArkoorDelivery((vtxo.encode(),)))
+        await mailbox(bob.wallet, MailboxServer(bob.wallet.server, message), chain).sync()
+        await recovery.catch_up()
+        async with bob.wallet.store.read() as tx:
+            assert await tx.recovery.pending_ids() == ()
+    assert (await bob.spendable_sat(), looks) == (0 if is_made_up else 1_000, 0)
 
 
 async def test_what_others_have_begun_to_publish_is_still_received(alice: Owner, bob: Owner) -> None:
