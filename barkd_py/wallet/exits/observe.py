@@ -229,15 +229,15 @@ class Look:
         contested = False
         if isinstance(status, NotFound):
             spend, prevout = await self._conflicting_spend(tx)
-            if spend is None:
-                self._memory.conflicts.pop(prevout, None)
-            elif spend.txid == tx.txid:
+            if spend is not None and spend.txid == tx.txid:
                 # the source has read the block, and not yet indexed the transaction
                 status = await self._noted(tx.txid, spend.status)
-            elif self._memory.has_seen_conflict(prevout, self.tip) and self._is_settled(spend):
-                conflict = prevout
-            else:
-                contested = True
+            elif spend is not None:
+                is_lasting = self._memory.has_seen_conflict(prevout, self.tip)
+                conflict = prevout if is_lasting and self._is_settled(spend) else None
+                contested = conflict is None
+        if conflict is None and not contested:
+            self._memory.conflicts.pop(tx.inputs[0].prevout, None)
         return TxView(
             txid=tx.txid,
             status=status,

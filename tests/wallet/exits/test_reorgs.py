@@ -8,7 +8,7 @@ from barkd_py.bitcoin.script import p2tr_script
 from barkd_py.bitcoin.sighash import taproot_script_spend_sighash
 from barkd_py.bitcoin.taproot import leaf_hash
 from barkd_py.bitcoin.tx import Tx, Txid, TxIn, TxOut
-from barkd_py.chain.source import NotFound, TxStatus
+from barkd_py.chain.source import Mempool, NotFound, TxStatus
 from barkd_py.wallet.exits.errors import TransactionRetrievalFailure
 from barkd_py.wallet.exits.machine import SPEND_CONFIRMATIONS
 from barkd_py.wallet.exits.states import (
@@ -300,6 +300,24 @@ async def test_a_failed_lookup_is_no_sweep(either_world: World) -> None:
     await world.exits.tick()
     await world.mine()  # it has to be seen twice
     await world.exits.tick()
+    assert isinstance(await world.state(vtxo_id), VtxoSwept)
+
+
+async def test_a_sweep_that_is_not_seen_for_a_block_has_to_be_seen_twice_again(world: World) -> None:
+    vtxo, vtxo_id = await swept_board(world)
+    (exit_tx,) = vtxo.exit_transactions()
+    await world.mine(10)
+    await world.exits.tick()
+
+    async def still_there(txid: Txid, ask: Ask) -> TxStatus:
+        return Mempool() if txid == exit_tx.txid else await ask()
+
+    world.chain.answer_status = still_there
+    await tick_after_blocks(world)
+    world.chain.answer_status = None
+    await tick_after_blocks(world)
+    assert isinstance(await world.state(vtxo_id), Processing)
+    await tick_after_blocks(world)
     assert isinstance(await world.state(vtxo_id), VtxoSwept)
 
 
