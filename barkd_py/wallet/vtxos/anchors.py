@@ -20,6 +20,8 @@ from barkd_py.chain.source import ChainSource, Confirmed
 from barkd_py.errors import ChainError
 
 MAX_KEPT = 256
+MAX_KEPT_BYTES = 4_000_000
+"""Of all together; strangers choose which transactions they say that their payments hang off."""
 
 
 class AnchorUnfit(ChainError):
@@ -93,6 +95,7 @@ class Anchors:
     def __init__(self, chain: ChainSource) -> None:
         self._chain = chain
         self._kept: dict[Txid, Tx] = {}
+        self._kept_bytes = 0
 
     async def validate(self, vtxos: Iterable[Vtxo]) -> None:
         """Raises VtxoInvalid for the first one that is not proven; ChainError if nothing is known."""
@@ -115,7 +118,15 @@ class Anchors:
             found = await self._chain.get_tx(txid)
             if found is None:
                 raise AnchorMissing(txid)
-            if len(self._kept) >= MAX_KEPT:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[txid] = found
+            self._keep(txid, found)
         return found
+
+    def _keep(self, txid: Txid, tx: Tx) -> None:
+        if txid in self._kept:
+            return  # somebody else has asked meanwhile
+        size = len(tx.serialize())
+        while self._kept and (len(self._kept) >= MAX_KEPT or self._kept_bytes + size > MAX_KEPT_BYTES):
+            oldest = self._kept.pop(next(iter(self._kept)))
+            self._kept_bytes -= len(oldest.serialize())
+        self._kept[txid] = tx
+        self._kept_bytes += size

@@ -1,16 +1,16 @@
 """What VTXOs hang off, and whether it is there to be had. Source: sheet 01 §16.11."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from barkd_py.ark.vtxo import Vtxo
-from barkd_py.bitcoin.tx import BlockHash, OutPoint, Txid
+from barkd_py.ark.vtxo import Vtxo, VtxoInvalid
+from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxOut
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.source import Confirmed, Mempool, TxStatus
-from barkd_py.wallet.vtxos.anchors import AnchorLook, AnchorSpent, AnchorUnconfirmed
+from barkd_py.wallet.vtxos.anchors import MAX_KEPT_BYTES, AnchorLook, Anchors, AnchorSpent, AnchorUnconfirmed
 from tests.wallet.samples import user_vtxos
 
 VTXO = next(vtxo for vtxo in user_vtxos() if len(vtxo.genesis) >= 3)
@@ -84,3 +84,23 @@ async def test_one_look_asks_for_everything_once() -> None:
     for _ in range(3):
         await look.check(VTXO)
     assert chain.calls == {VTXO.anchor_point.txid: 1, VTXO.anchor_point: 1}
+
+
+async def test_large_anchors_of_strangers_are_not_all_kept() -> None:
+    """Whatever transaction somebody names is fetched; it is the proof that fails."""
+
+    class Large:
+        def __init__(self) -> None:
+            self.calls: list[Txid] = []
+
+        async def get_tx(self, txid: Txid) -> Tx:
+            self.calls.append(txid)
+            return Tx(2, (), (TxOut(1, bytes(MAX_KEPT_BYTES // 2 - 100)),), 0)
+
+    asked: Any = Large()
+    anchors = Anchors(asked)
+    for number in (1, 2, 2, 1, 3, 3, 1):
+        point = OutPoint(Txid(bytes([number]) * 32), 0)
+        with pytest.raises(VtxoInvalid):
+            await anchors.validate([replace(VTXO, anchor_point=point)])
+    assert [bytes(txid)[0] for txid in asked.calls] == [1, 2, 3, 1]  # the oldest has made room
