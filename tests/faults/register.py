@@ -59,6 +59,7 @@ _NEWCOMER = (
     _MAILBOX + "test_what_belongs_to_somebody_else_is_dropped",
     "wallet/flows/test_mailbox_lies.py::test_what_another_server_has_cosigned_is_no_money",
     "wallet/flows/test_mailbox_lies.py::test_an_htlc_is_no_payment",
+    "wallet/flows/test_hostile_recovery.py::test_what_another_server_has_cosigned_is_no_money",
     _LIES + "test_a_vtxo_for_another_key",
     _LIES + "test_a_vtxo_that_is_not_backed",
 )

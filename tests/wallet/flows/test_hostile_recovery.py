@@ -15,7 +15,7 @@ from barkd_py.ark import info as ark_info
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.address import parse_address
-from barkd_py.bitcoin.keys import PublicKey
+from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.tx import OutPoint, Txid
 from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.source import Confirmed, Mempool, TxStatus
@@ -41,6 +41,7 @@ from barkd_py.wallet.vtxo_states import Locked, Spendable, Spent
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, When, opener
+from tests.wallet.flows.liar import Liar
 from tests.wallet.flows.recoveries import recovery_with
 from tests.wallet.flows.rounds import hold_round
 from tests.wallet.flows.test_recovery import BOTH, found, pay, reborn, recover, spendable
@@ -333,6 +334,18 @@ async def test_an_exit_delta_that_no_wallet_agrees_to_is_no_money(
         monkeypatch.setattr(ark_info, "MAX_EXIT_DELTA", body.exit_delta - 1)
         report = await run(recovery_with(again.wallet, again.wallet.server))
         assert found(report, RecoveryOutcome.FAILED) == {body.id}
+        assert await spendable(again) == set()
+
+
+async def test_what_another_server_has_cosigned_is_no_money(net: Net, alice: Owner) -> None:
+    (body,) = await bodies(alice)
+    async with reborn(net, alice) as again:
+        server = Server(again.wallet)
+        server.xpub = no_xpub
+        liar = Liar(server)
+        liar.lies["info"] = lambda info: replace(info, server_pubkey=SecretKey(b"\x44" * 32).public_key)
+        report = await run(recovery_with(again.wallet, liar))
+        assert found(report, RecoveryOutcome.FOREIGN) == {body.id}
         assert await spendable(again) == set()
 
 
