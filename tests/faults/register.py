@@ -434,6 +434,7 @@ REGISTER: dict[str, Line] = {
         (
             "wallet/payments/test_request.py::test_an_invoice_with_a_wrong_signature_is_none",
             "bitcoin/test_bolt11.py::test_every_changed_character_is_noticed",
+            "wallet/lightning/test_invoices.py::test_an_invoice_of_another_network_is_not_paid",
             *_BOLT12_OF_THE_OFFER,
         ),
     ),
