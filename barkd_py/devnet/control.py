@@ -219,9 +219,11 @@ class _Levers:
 
     async def set_auto_mine(self, request: Request) -> Response:
         body = await json_body(request, ("interval_seconds", "on_transaction"))
-        interval = body.get("interval_seconds")
+        interval = None if body.get("interval_seconds") is None else number(body, "interval_seconds")
+        if interval is not None and not interval > 0:
+            raise InvalidInput("interval_seconds must be above 0; leave it out to mine no more")
         self._parts.auto_miner.configure(
-            interval_seconds=None if interval is None else number(body, "interval_seconds"),
+            interval_seconds=interval,
             on_transaction=bool(body.get("on_transaction", False)),
         )
         return await self.auto_mine(request)

@@ -211,6 +211,8 @@ async def test_time_moves_blocks_and_nothing_else(running: Devnet, levers: httpx
             "is not valid on regtest",
         ),
         ("/reorg", {"depth": 1000}, "there are not 1000 blocks to replace"),
+        ("/auto-mine", {"interval_seconds": 0}, "interval_seconds must be above 0"),
+        ("/auto-mine", {"interval_seconds": -1}, "interval_seconds must be above 0"),
         ("/time", {"advance_seconds": "x"}, "advance_seconds must be a number"),
         ("/faults", {"target": "moon"}, "no fault target 'moon'; there are: esplora, ark-server"),
         ("/faults", {"target": "esplora", "kind": "explode"}, "invalid fault"),

@@ -42,7 +42,7 @@ class RecoveryReport:
         counts = self.counts()
         numbers = ", ".join(f"{counts[outcome]} {outcome.value.replace('_', ' ')}" for outcome in counts)
         recovered = self.amount_sat(RecoveryOutcome.RECOVERED)
-        return f"{len(self.entries)} VTXOs: {numbers}; {recovered} sat to spend"
+        return f"{len(self.entries)} VTXOs: {numbers}; {recovered} sat recovered"
 
 
 __all__ = ["RecoveryEntry", "RecoveryOutcome", "RecoveryReport"]
