@@ -21,7 +21,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import assert_never
 
@@ -176,15 +176,16 @@ class Recovery:
 
         The search for coins goes on after a while without the caller.
         """
-        await self._resume_vtxos()
-        await self.retry()
+        await self._resume_vtxos_and(self.retry)
         await self._wait_for_coins(COINS_WAIT_SECS)
 
     async def tick(self) -> None:
         """As `catch_up`, but ask again less and less often as long as the answers stay the same, and do not
         wait for coins at all.
         """
-        await self._resume_vtxos()
+        await self._resume_vtxos_and(self._retry_if_due)
+
+    async def _retry_if_due(self) -> None:
         async with self._store.read() as tx:
             is_new = not self._asked.issuperset(await tx.recovery.pending_ids())
         is_due = self._retried_after != self._blocks or self._monotonic() >= self._retry_at
@@ -278,6 +279,26 @@ class Recovery:
         if task.cancelled():
             raise RecoveryInterrupted  # the wallet was closed
         task.result()
+
+    async def _resume_vtxos_and(self, retry: Effect) -> None:
+        """What cannot come to its end keeps nobody from asking again, for late payments for one.
+
+        Raises RecoveryInterrupted.
+        """
+        try:
+            await self._resume_vtxos()
+        except RecoveryInterrupted:
+            if not self._is_closed and await self._has_reviewed():
+                with suppress(KnownError):  # the first error is the one to tell of
+                    await retry()
+            raise
+        await retry()
+
+    async def _has_reviewed(self) -> bool:
+        """Before that nobody can tell late payments from what an earlier recovery has left."""
+        async with self._store.read() as tx:
+            run = await tx.recovery.run()
+        return run is not None and FORMAT.decode(run.payload).phase is not Phase.REVIEW
 
     async def _resume(self) -> None:
         async with self._working:

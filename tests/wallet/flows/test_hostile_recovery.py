@@ -21,7 +21,7 @@ from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.source import Confirmed, Mempool, TxStatus
 from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
-from barkd_py.errors import ChainUnavailable
+from barkd_py.errors import ChainUnavailable, ServerUnavailable
 from barkd_py.server_rpc.api import (
     ArkoorDelivery,
     MailboxContent,
@@ -322,6 +322,27 @@ async def test_a_block_that_comes_while_it_asks_makes_it_ask_once_more(net: Net,
             await recovery.tick()
             assert await spendable(again) == set()
         await recovery.tick()
+        assert await spendable(again) == {body.id}
+
+
+async def test_a_late_payment_does_not_wait_for_a_recovery_that_comes_to_no_end(
+    net: Net, alice: Owner
+) -> None:
+    (body,) = await bodies(alice)
+
+    async def fail(**_asked: object) -> XpubRecoveryPage | None:
+        raise ServerUnavailable("too much to look through")
+
+    async with reborn(net, alice) as again:
+        server = Server(again.wallet)
+        server.xpub, server.regular, server.recovery = fail, [], []
+        recovery = recovery_with(again.wallet, server)
+        with pytest.raises(RecoveryInterrupted):
+            await recovery.resume()
+        async with again.wallet.store.transaction() as tx:
+            await tx.recovery.add_pending([body.id])  # as the mailbox does
+        with pytest.raises(RecoveryInterrupted):
+            await recovery.tick()
         assert await spendable(again) == {body.id}
 
 
