@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Coroutine
 
 log = logging.getLogger(__name__)
 
+_AGAIN_SECS = 1.0
+
 
 @contextlib.asynccontextmanager
 async def in_background(loop: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
@@ -16,8 +18,10 @@ async def in_background(loop: Coroutine[None, None, None], name: str) -> AsyncIt
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait((task,))
+        while not task.done():
+            task.cancel()
+            # A cancellation that comes together with what a task waits for may be lost: again, then.
+            await asyncio.wait((task,), timeout=_AGAIN_SECS)
 
 
 def _log_end(task: "asyncio.Task[None]") -> None:

@@ -145,6 +145,7 @@ class Boards:
         """From the commit in here on the board is accepted, and only then anything is broadcast."""
         action_id = board_action_id(board.template.utxo)
         movement_id = 0
+        is_stored = False
 
         async def prepare(tx: Transaction) -> State:
             nonlocal movement_id
@@ -153,10 +154,17 @@ class Boards:
             await tx.vtxos.insert([NewVtxo(board.vtxo, Locked(MovementHolder(movement.id)))])
             return Broadcasting(board.funding.tx, board.vtxo.id, board.vtxo.amount_sat)
 
-        await self._executor.store_new(self._machine, action_id, prepare)
+        def note_stored() -> None:
+            nonlocal is_stored
+            is_stored = True
+
         try:
-            await self._executor.drive(self._machine, action_id, until=Until.PARK)
+            await self._executor.begin(
+                self._machine, action_id, prepare, until=Until.PARK, on_stored=note_stored
+            )
         except BarkdError as error:
+            if not is_stored:
+                raise
             log.warning("board %s is stored and goes on later: %s", action_id, chain_text(error))
         return _pending(board.funding.tx, board.vtxo.id, board.vtxo.amount_sat, movement_id)
 

@@ -1,7 +1,9 @@
 """Boards that meet crashes, outages, refusals, lies and double spends."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -418,3 +420,26 @@ def refusal(kind: BroadcastErrorKind) -> BroadcastError:
 async def test_only_proof_condemns_a_funding_transaction(chain: ProbedChain, result: type) -> None:
     assert isinstance(await probe(chain, FUNDING), result)  # type: ignore[arg-type]
     assert bool(chain.offered) == (isinstance(chain.parent, Mempool | Confirmed) and chain.spent is False)
+
+
+async def test_a_board_is_broadcast_when_it_is_answered_whoever_looks_at_boards_meanwhile(
+    net: Net, bob: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop may wake just when it has been stored, because of a block say."""
+    await bob.fund_onchain(200_000)
+    looks: list[asyncio.Task[None]] = []
+    executor = bob.wallet.boards._executor
+    store_new = executor.store_new
+
+    async def store_and_look(machine: Any, action_id: str, prepare: Any) -> Any:
+        state = await store_new(machine, action_id, prepare)
+        looks.append(asyncio.create_task(bob.wallet.boards.drive_all()))
+        async with asyncio.timeout(60):
+            while not executor._locks.is_held(action_id):
+                await asyncio.sleep(0)
+        return state
+
+    monkeypatch.setattr(executor, "store_new", store_and_look)
+    board = await bob.wallet.board_amount(AMOUNT_SAT)
+    assert board.funding_tx.txid in net.devnet.node.pool
+    await asyncio.gather(*looks)
