@@ -7,15 +7,6 @@ from tests.crash import report
 from tests.crash.flows import FLOWS
 from tests.crash.flows.operations import FLOW_OF, LIKE, MOVE_NOTHING, WITHOUT_A_REQUEST
 
-NEWER_THAN_THE_TABLE = {
-    "recovery that is asked for",
-    "board in PostgreSQL",
-    "arkoor send in PostgreSQL",
-    "refresh in PostgreSQL",
-    "Lightning receive in PostgreSQL",
-}
-"""Killed since, and to be entered with the next `make crash`."""
-
 OPENAPI = Path(__file__).parents[2] / "openapi.json"
 
 
@@ -36,7 +27,7 @@ def test_every_flow_was_killed_without_a_violation() -> None:
     runs = report.recorded()
     for fault in ("killed at a commit", "killed at a network call"):
         killed = {run.flow for run in runs if run.fault == fault and run.struck}
-        assert {flow.name for flow in FLOWS} <= killed | NEWER_THAN_THE_TABLE
+        assert {flow.name for flow in FLOWS} <= killed
     assert [run for run in runs if run.failure] == []
 
 
