@@ -364,7 +364,7 @@ async def _a_life_of_everything(story: Comparison, devnet: Devnet, payers: tuple
         # One coin, so that there is no choice of coins.
         address = (await funded.post("/onchain/addresses/next"))["address"]
         await devnet.pull("/fund", address=address, amount_sat=ONCHAIN_SAT, mine=False)
-    await devnet.mine()
+    await story.see_block(devnet)  # a board's expiry is counted from the tip that its wallet knows of
     for funded in (*story.sides, *payers):
         await funded.post("/onchain/sync")
     for payer in payers:
