@@ -16,9 +16,9 @@ from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
-from barkd_py.bitcoin.tx import OutPoint, Txid
+from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import FeeRate
-from barkd_py.chain.source import Confirmed, Mempool, TxStatus
+from barkd_py.chain.source import ChainSource, Confirmed, Mempool, TxStatus
 from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.errors import ChainUnavailable, ServerUnavailable
@@ -370,33 +370,40 @@ async def test_what_another_server_has_cosigned_is_no_money(net: Net, alice: Own
         assert await spendable(again) == set()
 
 
+class Denying:
+    """A chain source that knows no transaction, for as long as it denies them."""
+
+    def __init__(self, chain: ChainSource) -> None:
+        self._chain = chain
+        self.denies = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._chain, name)
+
+    async def get_tx(self, txid: Txid) -> Tx | None:
+        return None if self.denies else await self._chain.get_tx(txid)
+
+
 async def test_coins_are_looked_for_again_when_the_chain_source_knows_what_it_denied(
     net: Net, alice: Owner
 ) -> None:
     """It knew no transaction while the wallet was recovered, and so no coin either."""
     looks: list[str] = []
-    denies = True
-
-    class Denying:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(alice.wallet.chain, name)
-
-        async def get_tx(self, txid: Txid) -> Any:
-            return None if denies else await alice.wallet.chain.get_tx(txid)
+    chain = Denying(alice.wallet.chain)
 
     async def look() -> None:
         looks.append("look")
-        if not denies and len(looks) == 1:
+        if not chain.denies and len(looks) == 1:
             raise ChainUnavailable("it is busy")
 
     (mine,) = await spendable(alice)
     async with reborn(net, alice) as again:
-        recovery = recovery_with(again.wallet, again.wallet.server, Denying(), rescan_onchain=look)
+        recovery = recovery_with(again.wallet, again.wallet.server, chain, rescan_onchain=look)
         assert found(await run(recovery), RecoveryOutcome.FAILED) == {mine}
         looks.clear()
         await recovery.catch_up()
         assert looks == []
-        denies = False
+        chain.denies = False
         await recovery.catch_up()
         assert await spendable(again) == {mine}
         assert len(looks) == 1
@@ -410,17 +417,10 @@ async def test_coins_that_are_to_be_looked_for_again_are_after_a_restart(
     net: Net, alice: Owner, fails: bool
 ) -> None:
     """The last look for them failed, or was not over when the daemon was killed."""
-    denies = True
-
-    class Denying:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(alice.wallet.chain, name)
-
-        async def get_tx(self, txid: Txid) -> Any:
-            return None if denies else await alice.wallet.chain.get_tx(txid)
+    chain = Denying(alice.wallet.chain)
 
     async def look() -> None:
-        if denies:
+        if chain.denies:
             return
         if fails:
             raise ChainUnavailable("it is busy")
@@ -432,9 +432,9 @@ async def test_coins_that_are_to_be_looked_for_again_are_after_a_restart(
         looks.append("look")
 
     async with reborn(net, alice) as again:
-        recovery = recovery_with(again.wallet, again.wallet.server, Denying(), rescan_onchain=look)
+        recovery = recovery_with(again.wallet, again.wallet.server, chain, rescan_onchain=look)
         finished_at = (await run(recovery)).finished_at
-        denies = False
+        chain.denies = False
         await recovery.retry()
         await recovery.close()
         for _ in range(2):
