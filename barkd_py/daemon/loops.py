@@ -8,7 +8,7 @@
     lightning          at once    1 s while pending, else I -                  `Daemon.lightning_once`
     mailbox            at once    stream; I after its end   yes                drain at every wake-up
     round-events       at once    stream                    -                  `Rounds.on_event`
-    recovery           at once    I                         -                  `Recovery.tick`
+    recovery           at once    I, or a new tip           -                  `Recovery.tick`
 
 I is `daemon_sync_interval_secs`. `connected` is what the loops believe of the server: it is set by a
 heartbeat that succeeded and taken back when the mailbox stream is lost for good. Nothing else stops while it
@@ -56,9 +56,7 @@ class Daemon:
         self._tip_interval_secs = tip_interval_secs
         self._interval_secs = float(wallet.config.daemon_sync_interval_secs)
         self._backoff = backoff
-        self._new_tip = asyncio.Event()
-        self._new_tip_for_exits = asyncio.Event()
-        self._new_tip_for_recovery = asyncio.Event()
+        self._new_tip_events: set[asyncio.Event] = set()
         self._heartbeat_task: asyncio.Task[bool] | None = None
         self._supervisor: Supervisor | None = None
         self._reconnected = asyncio.Event()
@@ -123,16 +121,24 @@ class Daemon:
 
     def _note_tip(self, tip: BlockRef) -> None:
         self._wallet.note_tip(tip)
-        self._new_tip.set()
-        self._new_tip_for_exits.set()
         self._wallet.recovery.note_block()
-        self._new_tip_for_recovery.set()
+        for event in self._new_tip_events:
+            event.set()
+
+    async def _at_new_tips(self, shutdown: Shutdown, work: Callable[[], Awaitable[None]]) -> None:
+        """Work at once, after every interval, and for every new tip, also one that comes during the work."""
+        new_tip = asyncio.Event()
+        self._new_tip_events.add(new_tip)
+        try:
+            while not shutdown.requested:
+                await work()
+                await shutdown.sleep(self._interval_secs, wake=new_tip)
+        finally:
+            self._new_tip_events.discard(new_tip)
 
     async def _sync(self, shutdown: Shutdown) -> None:
         await self._wallet.sync()
-        while not shutdown.requested:
-            await self.sync_once()
-            await shutdown.sleep(self._interval_secs, wake=self._new_tip)
+        await self._at_new_tips(shutdown, self.sync_once)
 
     async def sync_once(self) -> None:
         """One pass; each thing on its own. Source: sheet 09 §1.4.
@@ -153,9 +159,7 @@ class Daemon:
         await self._attempt("offboards", wallet.offboards.drive_all)
 
     async def _exits(self, shutdown: Shutdown) -> None:
-        while not shutdown.requested:
-            await self.exits_once()
-            await shutdown.sleep(self._interval_secs, wake=self._new_tip_for_exits)
+        await self._at_new_tips(shutdown, self.exits_once)
 
     async def exits_once(self) -> None:
         """Bring emergency exits forward. Upstream does not look when a block comes, but once per interval."""
@@ -207,10 +211,11 @@ class Daemon:
         await self._wallet.rounds.run_events(round_events(self._wallet.server, self._backoff()))
 
     async def _recovery(self, shutdown: Shutdown) -> None:
-        """VTXOs of an earlier life of the mnemonic, until all of them are known."""
-        while not shutdown.requested:
-            await self._attempt("recovery", self._wallet.recovery.tick)
-            await shutdown.sleep(self._interval_secs, wake=self._new_tip_for_recovery)
+        await self._at_new_tips(shutdown, self.recovery_once)
+
+    async def recovery_once(self) -> None:
+        """Look for VTXOs of an earlier life of the mnemonic, until all of them are known."""
+        await self._attempt("recovery", self._wallet.recovery.tick)
 
     async def _subscribe(self) -> AsyncGenerator[MailboxMessage, None]:
         return await self._wallet.mailbox.subscribe()
