@@ -29,7 +29,7 @@ from barkd_py.bitcoin.tx import OutPoint, Txid
 from barkd_py.chain.source import ChainSource, Confirmed, Spend
 from barkd_py.errors import BarkdError, ChainUnavailable, StateConflict, chain_text
 from barkd_py.wallet.conflicts import FINAL_CONFIRMATIONS
-from barkd_py.wallet.exits.homeward import HomewardClaims
+from barkd_py.wallet.exits.claims.homeward import HomewardClaims
 from barkd_py.wallet.exits.payloads import decode_state
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.exits.states import AwaitingDelta, Claimable, Claimed, ClaimInProgress, ExitState

@@ -20,7 +20,7 @@ from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
 from barkd_py.wallet.arkoor.service import ArkoorSends
 from barkd_py.wallet.boards.machine import BoardMachine
 from barkd_py.wallet.boards.service import Boards
-from barkd_py.wallet.exits.homeward import HomewardClaims
+from barkd_py.wallet.exits.claims.homeward import HomewardClaims
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.on_chain import LightningExits
@@ -79,7 +79,7 @@ def make_exits(base: Base) -> Exits:
 
 
 def make_claims(base: Base, exits: Exits) -> HomewardClaims:
-    return HomewardClaims(exits, base.chain, base.onchain, base.keychain, base.network)
+    return HomewardClaims(exits.claim, base.chain, base.onchain, base.keychain, base.network)
 
 
 def make_boards(base: Base, exits: Exits) -> Boards:

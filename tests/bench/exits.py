@@ -22,7 +22,7 @@ from barkd_py.bitcoin.tx import Tx, TxOut
 from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.devnet.chain import faucet
 from barkd_py.devnet.chain.local import LocalNode
-from barkd_py.wallet.exits.claim import build_claim
+from barkd_py.wallet.exits.claim_tx import build_claim
 from barkd_py.wallet.exits.starts import verify_chain
 from barkd_py.wallet.store import Store
 from tests.bench.core import DEPTHS, SAMPLES, make_vtxo, time_each

@@ -9,7 +9,7 @@ Each exit transaction is paid for once, whoever needs it; how is in `children`.
 
 A child is replaced if it pays less than the rate that is wanted now, whoever made it; without a rate given by
 the user not more than once per block for our own, and never above `MAX_AUTOMATIC_FEE_RATE`. What only exits
-that nobody asked for wait for is paid no more than they are worth (`worth`).
+that nobody asked for wait for is paid no more than they are worth (`costs.worth`).
 
 Everything here runs under the exits' lock; see `service`. Source: sheet 06 §2.4-2.8, §4.
 """
@@ -32,7 +32,8 @@ from barkd_py.errors import ChainError, chain_text
 from barkd_py.onchain.cpfp import MIN_FEE_RATE
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.wallet.exits.children import ChildPayer, child_row, known_child
-from barkd_py.wallet.exits.claim import ClaimPaths, terms_of
+from barkd_py.wallet.exits.claim_tx import ClaimPaths, terms_of
+from barkd_py.wallet.exits.costs.worth import MAX_AUTOMATIC_FEE_RATE, Bearer, bearable_rate
 from barkd_py.wallet.exits.errors import (
     ExitError,
     InsufficientConfirmedFundsForExit,
@@ -60,15 +61,11 @@ from barkd_py.wallet.exits.states import (
     VtxoSwept,
     WalletOrigin,
 )
-from barkd_py.wallet.exits.worth import Bearer, bearable_rate
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.exits import ExitChildRow
 from barkd_py.wallet.vtxo_states import StateKind
 
 log = logging.getLogger(__name__)
-
-MAX_AUTOMATIC_FEE_RATE = FeeRate.from_sat_per_vb(1_000)
-"""No estimator makes us pay more. Upstream follows it wherever it goes."""
 
 
 @dataclass(slots=True)

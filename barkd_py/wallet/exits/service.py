@@ -5,7 +5,7 @@ the chain source. Reading takes no lock: it shows what is stored.
 
 A VTXO may be spent off-chain while its exit goes on, which ends the exit. From the block that confirms its
 own transaction on, it is `Exited`, and nothing else can use it. How exits are started, claimed and estimated
-is in `starts`, `claiming` and `estimating`.
+is in `starts`, `claims` and `costs`.
 
 Source: sheet 06 §2.7, §3, §5.
 """
@@ -20,12 +20,11 @@ from barkd_py.chain.source import ChainSource, NotFound
 from barkd_py.errors import ChainError, chain_text
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.wallet.exits import payloads
-from barkd_py.wallet.exits.aftercare import ClaimAftercare
-from barkd_py.wallet.exits.claim import (
-    ClaimPaths,
-    FindPreimage,
-)
-from barkd_py.wallet.exits.claiming import Claims
+from barkd_py.wallet.exits.claim_tx import ClaimPaths, FindPreimage
+from barkd_py.wallet.exits.claims.aftercare import ClaimAftercare
+from barkd_py.wallet.exits.claims.sending import Claims
+from barkd_py.wallet.exits.costs.estimates import Estimates
+from barkd_py.wallet.exits.costs.formula import DEFAULT_FEE_MARGIN
 from barkd_py.wallet.exits.driver import ExitDriver, Looked
 from barkd_py.wallet.exits.errors import (
     CannotCancelExit,
@@ -34,11 +33,7 @@ from barkd_py.wallet.exits.errors import (
     OnchainSyncFailure,
     TransactionRetrievalFailure,
 )
-from barkd_py.wallet.exits.estimate import (
-    DEFAULT_FEE_MARGIN,
-)
-from barkd_py.wallet.exits.estimating import Estimates
-from barkd_py.wallet.exits.forced import Cause, Forced, OnChainWatch
+from barkd_py.wallet.exits.forced.watch import Cause, Forced, OnChainWatch
 from barkd_py.wallet.exits.machine import cancel
 from barkd_py.wallet.exits.observe import fetch_tip
 from barkd_py.wallet.exits.packages import load_packages

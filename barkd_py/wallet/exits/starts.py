@@ -20,12 +20,11 @@ from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError, StoreError, chain_text
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.wallet.exits import payloads
-from barkd_py.wallet.exits.driver import MAX_AUTOMATIC_FEE_RATE
+from barkd_py.wallet.exits.costs.worth import MAX_AUTOMATIC_FEE_RATE, worth_exiting
 from barkd_py.wallet.exits.errors import DustLimit, ExitError, InvalidWalletState, NonStandardExit
-from barkd_py.wallet.exits.forced import Cause, Forced
+from barkd_py.wallet.exits.forced.watch import Cause, Forced
 from barkd_py.wallet.exits.observe import fetch_tip
 from barkd_py.wallet.exits.states import Canceled, Start, VtxoSwept
-from barkd_py.wallet.exits.worth import worth_exiting
 from barkd_py.wallet.locks import EXITS, NamedLocks
 from barkd_py.wallet.movements import (
     EXIT_START,

@@ -8,7 +8,7 @@ rate. Source: sheet 05 §5.9.
 from collections.abc import Sequence
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.wallet.exits.homeward import HomewardClaims
+from barkd_py.wallet.exits.claims.homeward import HomewardClaims
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.lightning.receive.machine import ExitSeam
 

@@ -2,7 +2,7 @@
 
 from barkd_py.ark.genesis import ArkoorTransition, GenesisItem
 from barkd_py.ark.vtxo import Vtxo
-from barkd_py.wallet.exits.forced import patience_blocks
+from barkd_py.wallet.exits.forced.watch import patience_blocks
 from tests.crash.books import EXIT_DELTA
 from tests.crash.flows.flow import Act, Flow, ark_address, count_of
 from tests.crash.world import World

@@ -12,7 +12,7 @@ from barkd_py.bitcoin.units import DUST_SAT, FeeRate
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, TxStatus
 from barkd_py.errors import ChainUnavailable
 from barkd_py.onchain.cpfp import package_fee_sat
-from barkd_py.wallet.exits.driver import MAX_AUTOMATIC_FEE_RATE
+from barkd_py.wallet.exits.costs.worth import MAX_AUTOMATIC_FEE_RATE
 from barkd_py.wallet.exits.errors import (
     ExitPackageBroadcastFailure,
     InsufficientConfirmedFundsForExit,

@@ -20,11 +20,11 @@ from barkd_py.bitcoin.units import FeeRate
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind
 from barkd_py.errors import ChainUnavailable
 from barkd_py.onchain.cpfp import CANONICAL_CHILD_WEIGHT_WU, MIN_FEE_RATE
+from barkd_py.wallet.exits.costs.worth import Bearer, bearable_rate, worth_exiting
 from barkd_py.wallet.exits.errors import TransactionRetrievalFailure
-from barkd_py.wallet.exits.forced import OnChainWatch, patience_blocks
-from barkd_py.wallet.exits.rivals import Rival, arkoor_pubkeys, rivals_of
+from barkd_py.wallet.exits.forced.rivals import Rival, arkoor_pubkeys, rivals_of
+from barkd_py.wallet.exits.forced.watch import OnChainWatch, patience_blocks
 from barkd_py.wallet.exits.states import Canceled, Claimed, ExitFilter, VtxoSwept
-from barkd_py.wallet.exits.worth import Bearer, bearable_rate, worth_exiting
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.movements import EXIT_START
 from barkd_py.wallet.store import Store

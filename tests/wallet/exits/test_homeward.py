@@ -1,8 +1,8 @@
 """Claims that nobody asked for."""
 
 from barkd_py.bitcoin.units import FeeRate, Network
-from barkd_py.wallet.exits.driver import MAX_AUTOMATIC_FEE_RATE
-from barkd_py.wallet.exits.homeward import HomewardClaims
+from barkd_py.wallet.exits.claims.homeward import HomewardClaims
+from barkd_py.wallet.exits.costs.worth import MAX_AUTOMATIC_FEE_RATE
 from tests.wallet.exits.conftest import World
 
 
@@ -15,7 +15,7 @@ async def test_a_chain_source_that_exaggerates_does_not_turn_a_claim_into_fees(w
     await world.onchain.sync()
     before_sat = (await world.onchain.balance()).total_sat
     await world.set_rates(FeeRate.from_sat_per_vb(10_000))
-    claims = HomewardClaims(world.exits, world.chain, world.onchain, world.keychain, Network.REGTEST)
+    claims = HomewardClaims(world.exits.claim, world.chain, world.onchain, world.keychain, Network.REGTEST)
     await claims.claim([vtxo.id])
     await world.mine()
     await world.onchain.sync()

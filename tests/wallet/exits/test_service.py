@@ -19,7 +19,7 @@ from barkd_py.devnet.chain.local import LocalNode
 from barkd_py.errors import ChainUnavailable, chain_text
 from barkd_py.onchain.cpfp import FeeRateTooLow, package_fee_sat
 from barkd_py.wallet.balance import BalanceReader
-from barkd_py.wallet.exits.claim import ClaimPaths, build_claim, secrets_of
+from barkd_py.wallet.exits.claim_tx import ClaimPaths, build_claim, secrets_of
 from barkd_py.wallet.exits.errors import (
     CannotCancelExit,
     ClaimFeeExceedsOutput,

@@ -35,8 +35,8 @@ from barkd_py.bitcoin.tx import Txid
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.source import ChainSource, Confirmed
 from barkd_py.errors import ChainError, chain_text
+from barkd_py.wallet.exits.forced.rivals import Rival, arkoor_pubkeys, rivals_of
 from barkd_py.wallet.exits.observe import ChainMemory, Look
-from barkd_py.wallet.exits.rivals import Rival, arkoor_pubkeys, rivals_of
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.unreadable import PassedOver
 

@@ -1,10 +1,10 @@
 """Claims that nobody asked for, to the on-chain wallet, at the fast fee rate: of what cannot wait.
 
-Everything else stays where it is until somebody claims it (`service`).
+Everything else stays where it is until somebody claims it (`sending`).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from barkd_py.ark.claim import claim_input
 from barkd_py.ark.vtxo import ServerVtxo, VtxoId
@@ -13,12 +13,15 @@ from barkd_py.bitcoin.tx import Txid
 from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.chain.source import ChainSource
 from barkd_py.onchain.wallet import OnchainWallet
-from barkd_py.wallet.exits.claim import build_claim, secrets_of
-from barkd_py.wallet.exits.driver import MAX_AUTOMATIC_FEE_RATE
-from barkd_py.wallet.exits.service import Exits
+from barkd_py.wallet.exits.claim_tx import build_claim, secrets_of
+from barkd_py.wallet.exits.costs.worth import MAX_AUTOMATIC_FEE_RATE
 from barkd_py.wallet.keychain import Keychain
 
 log = logging.getLogger(__name__)
+
+
+ClaimExits = Callable[[Sequence[VtxoId], bytes, FeeRate], Awaitable[Txid]]
+"""`Exits.claim`."""
 
 
 class HomewardClaims:
@@ -26,13 +29,13 @@ class HomewardClaims:
 
     def __init__(
         self,
-        exits: Exits,
+        claim_exits: ClaimExits,
         chain: ChainSource,
         onchain: OnchainWallet | None,
         keychain: Keychain,
         network: Network,
     ) -> None:
-        self._exits = exits
+        self._claim_exits = claim_exits
         self._chain = chain
         self._onchain = onchain
         self._keychain = keychain
@@ -45,7 +48,7 @@ class HomewardClaims:
             log.error("the exits of %s have to be claimed", ", ".join(map(str, vtxo_ids)))
             return
         script = await self._next_script(self._onchain)
-        await self._exits.claim(vtxo_ids, script, await self._fee_rate())
+        await self._claim_exits(vtxo_ids, script, await self._fee_rate())
         self._script = None
 
     async def claim_output(self, output: ServerVtxo) -> Txid | None:

@@ -2,7 +2,7 @@
 
 The VTXO's own terms say how: the first clause that the wallet can sign, its delay as the input's sequence,
 the tip as the locktime. `build_claim` is pure but for the randomness of signatures. What happens around it
-(stored, then broadcast, then followed until it is in a block) is `claiming` and `driver`.
+(stored, then broadcast, then followed until it is in a block) is `claims` and `driver`.
 
 Source: sheet 06 §5; sheet 01 §12.
 """

@@ -1,4 +1,4 @@
-"""What exits would cost on chain. Pure: the facts are gathered by `estimating`.
+"""What exits would cost on chain. Pure: the facts are gathered by `estimates`.
 
 Every exit transaction that is not confirmed has to be paid for, once, however many exits need it: a package
 with a child of the usual weight. A transaction whose child pays enough already costs nothing more. The

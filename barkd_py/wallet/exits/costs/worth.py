@@ -18,6 +18,8 @@ from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.bitcoin.units import DUST_SAT, FeeRate
 from barkd_py.onchain.cpfp import CANONICAL_CHILD_WEIGHT_WU, package_fee_sat
 
+MAX_AUTOMATIC_FEE_RATE = FeeRate.from_sat_per_vb(1_000)
+"""Of what nobody looks at. No estimator makes us pay more; upstream follows it wherever it goes."""
 CLAIM_WEIGHT_WU = 518
 """Of a claim with one input of the pubkey policy, to a taproot output."""
 

@@ -15,7 +15,7 @@ from barkd_py.bitcoin.tx import Txid
 from barkd_py.bitcoin.units import BlockRef, FeeRate
 from barkd_py.chain.source import BroadcastError, ChainSource
 from barkd_py.onchain.wallet import OnchainWallet
-from barkd_py.wallet.exits.claim import Claim, ClaimPaths, build_claim, secrets_of
+from barkd_py.wallet.exits.claim_tx import Claim, ClaimPaths, build_claim, secrets_of
 from barkd_py.wallet.exits.driver import ExitDriver
 from barkd_py.wallet.exits.errors import (
     ClaimMissingSignableClause,

@@ -1,4 +1,4 @@
-"""Estimating what exits would cost: gathers the facts for `estimate`, whose arithmetic is pure.
+"""Estimating what exits would cost: gathers the facts for `formula`, whose arithmetic is pure.
 
 Source: sheet 06 §3.4.
 """
@@ -14,7 +14,8 @@ from barkd_py.chain.source import ChainSource, Confirmed
 from barkd_py.errors import ChainError, chain_text
 from barkd_py.onchain.wallet import OnchainWallet
 from barkd_py.wallet.exits import payloads
-from barkd_py.wallet.exits.claim import ClaimPaths, claim_fee_sat
+from barkd_py.wallet.exits.claim_tx import ClaimPaths, claim_fee_sat
+from barkd_py.wallet.exits.costs.formula import DEFAULT_FEE_MARGIN, UnpaidTx, check_margin, estimate_broadcast
 from barkd_py.wallet.exits.errors import (
     NonStandardExit,
     SpentVtxo,
@@ -22,7 +23,6 @@ from barkd_py.wallet.exits.errors import (
     UnknownExitVtxo,
     VtxoAlreadyExited,
 )
-from barkd_py.wallet.exits.estimate import DEFAULT_FEE_MARGIN, UnpaidTx, check_margin, estimate_broadcast
 from barkd_py.wallet.exits.observe import ChainMemory
 from barkd_py.wallet.exits.states import (
     AwaitingConfirmation,

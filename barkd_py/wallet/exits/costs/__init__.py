@@ -1,0 +1,1 @@
+"""What exits cost, and which of them are worth it."""
