@@ -1,2 +1,1 @@
-"""The wallet's mailbox: `pages` reads messages whole, `reader` verifies, stores and acknowledges each, and
-`receipts` says in the history what came in."""
+"""The wallet's mailbox: `pages` reads messages whole, `reader` verifies, stores and acknowledges each."""
