@@ -1,1 +1,2 @@
-"""The wallet's mailbox: `pages` reads messages whole, `reader` verifies, stores and acknowledges each."""
+"""The wallet's mailbox: `pages` reads messages whole, `reader` verifies, stores and acknowledges each, and
+`receipts` says in the history what came in."""

@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from barkd_py.ark.info import ArkInfo, is_safe_exit_delta
@@ -48,14 +49,7 @@ from barkd_py.wallet.addresses import Addresses
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import MAILBOX_PROCESSING, MAILBOX_TIMEOUT_SECONDS, NamedLocks
 from barkd_py.wallet.mailbox.pages import MAX_AHEAD_SECONDS, MailboxReader, checkpoint_at
-from barkd_py.wallet.movements import (
-    ARKOOR_RECEIVE,
-    MovementDestination,
-    MovementStatus,
-    MovementUpdate,
-    PaymentMethod,
-    PaymentMethodKind,
-)
+from barkd_py.wallet.mailbox.receipts import note_receipt
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.vtxo_states import NewVtxo, Spendable
 from barkd_py.wallet.vtxos.anchors import AnchorLook, AnchorMissing, Anchors, AnchorUnfit
@@ -79,6 +73,19 @@ class Overtaken(StateConflict):
 
     def __init__(self) -> None:
         super().__init__("a received VTXO was stored meanwhile")
+
+
+@dataclass(frozen=True, slots=True)
+class _Backed:
+    """accepted: proven to hang off something on the chain. swept: those of them that were taken after their
+    expiry. unfit: of which that is not so now. unknown: whose anchor nobody knows. The recovery asks again
+    for the last two.
+    """
+
+    accepted: list[Vtxo] = field(default_factory=list)
+    swept: set[VtxoId] = field(default_factory=set)
+    unfit: list[Vtxo] = field(default_factory=list)
+    unknown: list[Vtxo] = field(default_factory=list)
 
 
 class Mailbox:
@@ -230,27 +237,22 @@ class Mailbox:
         tip = await self._chain.tip()
         fresh = await self._fresh(blobs)
         own = await self._own(fresh, info)
-        accepted, unfit, unknown = await self._backed(own)
+        backed = await self._backed(own)
+        accepted, unfit = backed.accepted, backed.unfit
         for vtxo in accepted:
-            if vtxo.expiry_height <= tip.height:
+            if vtxo.id in backed.swept:
+                log.error("received VTXO %s has expired, and was swept: it is no income", vtxo.id)
+            elif vtxo.expiry_height <= tip.height:
                 log.warning("received VTXO %s has expired: it must be refreshed", vtxo.id)
         await self._register(accepted)
         await self._register(unfit)  # the recovery has them from there
-        received_on = await self.received_on(accepted)
-        total_sat = sum(vtxo.amount_sat for vtxo in accepted)
+        addresses = await self.received_on(accepted)
         async with self._store.transaction() as tx:
             new = await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in accepted)
             if len(new) != len(accepted):
                 raise Overtaken
-            if accepted:
-                update = MovementUpdate(
-                    intended_balance_sat=total_sat,
-                    effective_balance_sat=total_sat,
-                    output_vtxos=tuple(vtxo.id for vtxo in accepted),
-                    received_on=received_on,
-                )
-                await tx.movements.create_finished(ARKOOR_RECEIVE, MovementStatus.SUCCESSFUL, update)
-            await tx.recovery.add_pending([vtxo.id for vtxo in (*unfit, *unknown)])
+            await note_receipt(tx, accepted, addresses, backed.swept)
+            await tx.recovery.add_pending([vtxo.id for vtxo in (*unfit, *backed.unknown)])
             await self._acknowledge(tx, checkpoint)
         if accepted:
             self._registration.wake()
@@ -297,31 +299,27 @@ class Mailbox:
                 log.error("dropping VTXO %s: we do not own its key", vtxo.id)
         return [vtxo for vtxo in candidates if vtxo.user_pubkey in ours]
 
-    async def _backed(self, vtxos: Sequence[Vtxo]) -> tuple[list[Vtxo], list[Vtxo], list[Vtxo]]:
-        """Those that are proven to hang off something on the chain; those of which that is not so now; and
-        those whose anchor nobody knows. The recovery asks again for both.
-
-        Raises ChainError: nothing is known, the whole message waits.
-        """
+    async def _backed(self, vtxos: Sequence[Vtxo]) -> _Backed:
+        """Raises ChainError: nothing is known, the whole message waits."""
         look = AnchorLook(self._chain)
-        accepted: list[Vtxo] = []
-        unfit: list[Vtxo] = []
-        unknown: list[Vtxo] = []
+        backed = _Backed()
         for vtxo in vtxos:
             try:
                 await self._anchors.validate([vtxo])
-                await look.check(vtxo)
+                is_swept = await look.check(vtxo)
             except VtxoInvalid as error:
                 log.error("dropping VTXO %s: %s", vtxo.id, chain_text(error))
             except AnchorMissing:
-                unknown.append(vtxo)
+                backed.unknown.append(vtxo)
             except AnchorUnfit as error:
                 log.warning("VTXO %s is no money now: %s; leaving it to recovery", vtxo.id, chain_text(error))
-                unfit.append(vtxo)
+                backed.unfit.append(vtxo)
             else:
-                accepted.append(vtxo)
-        self._miss(unknown)
-        return accepted, unfit, unknown
+                backed.accepted.append(vtxo)
+                if is_swept:
+                    backed.swept.add(vtxo.id)
+        self._miss(backed.unknown)
+        return backed
 
     def _miss(self, unknown: Sequence[Vtxo]) -> None:
         """Raises AnchorMissing until all of them were missed often enough."""
@@ -343,13 +341,6 @@ class Mailbox:
         except BarkdError as error:
             log.warning("registering received VTXOs failed: %s", chain_text(error))
 
-    async def received_on(self, vtxos: Sequence[Vtxo]) -> tuple[MovementDestination, ...]:
-        """Our addresses, each with the sum that came in on it."""
-        sums: dict[PublicKey, int] = {}
-        for vtxo in vtxos:
-            sums[vtxo.user_pubkey] = sums.get(vtxo.user_pubkey, 0) + vtxo.amount_sat
-        addresses: Mapping[PublicKey, str] = await self._addresses.of_keys(list(sums))
-        return tuple(
-            MovementDestination(PaymentMethod(PaymentMethodKind.ARK, addresses[key]), amount_sat)
-            for key, amount_sat in sums.items()
-        )
+    async def received_on(self, vtxos: Sequence[Vtxo]) -> Mapping[PublicKey, str]:
+        """Our addresses that they came in on, by key."""
+        return await self._addresses.of_keys(list({vtxo.user_pubkey: None for vtxo in vtxos}))

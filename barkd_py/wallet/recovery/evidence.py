@@ -221,21 +221,11 @@ class Evidence:
             proof = proofs[vtxo_id]
             if vtxo is not None and proof == Proven(is_on_chain=False):
                 if is_safe_exit_delta(vtxo.exit_delta, is_mainnet=is_mainnet):
-                    proof = await self._with_anchor(proof, vtxo, look)
+                    proof = await _anchored(vtxo, look)
                 else:
                     proof = Disproven(f"its exit delta is {vtxo.exit_delta} blocks")
             facts[vtxo_id] = replace(facts[vtxo_id], proof=proof)
         return facts
-
-    async def _with_anchor(self, proof: Proof, vtxo: Vtxo, look: AnchorLook) -> Proof:
-        """The proof of a VTXO that is valid, and not on the chain as a whole."""
-        try:
-            await look.check(vtxo)
-        except AnchorUnfit as error:
-            return Unproven(chain_text(error))
-        except ChainError as error:
-            return Unproven(f"the chain source: {chain_text(error)}")
-        return proof
 
     async def prove(self, vtxos: Sequence[Vtxo]) -> Mapping[VtxoId, Proof]:
         """Each VTXO's chain against the anchor on the chain."""
@@ -271,6 +261,16 @@ class Evidence:
         except ChainError as error:
             return Unproven(f"the chain source: {chain_text(error)}")
         return Proven(is_on_chain=isinstance(status, Confirmed))
+
+
+async def _anchored(vtxo: Vtxo, look: AnchorLook) -> Proof:
+    """The proof of a VTXO that is valid, and not on the chain as a whole."""
+    try:
+        return Proven(is_swept=await look.check(vtxo))
+    except AnchorUnfit as error:
+        return Unproven(chain_text(error))
+    except ChainError as error:
+        return Unproven(f"the chain source: {chain_text(error)}")
 
 
 def _history_matters(row: WalletVtxo) -> bool:

@@ -43,12 +43,14 @@ _LOST_PREIMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """Its chain was validated against the on-chain anchor, which is still there for it.
+    """Its chain was validated against the on-chain anchor, which is still there for it, or it has expired.
 
-    is_on_chain: the chain as a whole is on the chain.
+    is_on_chain: the chain as a whole is on the chain. is_swept: it has expired, and somebody else has taken
+    what it hangs off; the server may refresh it.
     """
 
     is_on_chain: bool = False
+    is_swept: bool = False
 
 
 @dataclass(frozen=True, slots=True)

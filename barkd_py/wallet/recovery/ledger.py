@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import assert_never
 
 from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.units import MAX_MONEY_SAT
-from barkd_py.wallet.movements import ARKOOR_RECEIVE, MovementDestination, MovementStatus, MovementUpdate
-from barkd_py.wallet.recovery.judgement import Deed, Facts, Verdict
+from barkd_py.wallet.mailbox.receipts import note_receipt
+from barkd_py.wallet.recovery.judgement import Deed, Facts, Proven, Verdict
 from barkd_py.wallet.recovery.progress import FORMAT, Progress
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.recovery import RecoveryEntry, RecoveryOutcome
@@ -19,13 +20,13 @@ from barkd_py.wallet.vtxo_states import Locked, MarkSpent, NewVtxo, Release, Spe
 
 log = logging.getLogger(__name__)
 
-ReceivedOn = Callable[[Sequence[Vtxo]], Awaitable[tuple[MovementDestination, ...]]]
+ReceivedOn = Callable[[Sequence[Vtxo]], Awaitable[Mapping[PublicKey, str]]]
 
 _LOUD = frozenset({RecoveryOutcome.FAILED, RecoveryOutcome.FOREIGN, RecoveryOutcome.NOT_FOUND})
 
 
 class Ledger:
-    """received_on: our addresses with what came in on them, for the history."""
+    """received_on: our addresses that VTXOs came in on, by key, for the history."""
 
     def __init__(self, store: Store, received_on: ReceivedOn) -> None:
         self._store = store
@@ -46,7 +47,8 @@ class Ledger:
             and _is_money_at_last(facts[vtxo_id], verdict)
             and (vtxo := facts[vtxo_id].vtxo) is not None
         ]
-        received_on = await self._received_on(late)
+        swept = {vtxo.id for vtxo in late if facts[vtxo.id].proof == Proven(is_swept=True)}
+        addresses = await self._received_on(late)
         async with self._store.transaction() as tx:
             now = await tx.vtxos.find_many(verdicts)
             final: dict[VtxoId, Verdict] = {}
@@ -61,7 +63,7 @@ class Ledger:
                 final[vtxo_id] = verdict
             stored = [vtxo for vtxo in late if final[vtxo.id] is verdicts[vtxo.id]]
             if stored and len(stored) == len(late):
-                await _note_receipt(tx, stored, received_on)
+                await note_receipt(tx, stored, addresses, swept)
             await tx.recovery.put(
                 [
                     _entry(facts[vtxo_id], vtxo_id, each)
@@ -156,19 +158,6 @@ async def _owe_coins(tx: Transaction) -> None:
     if run is not None:
         progress = replace(FORMAT.decode(run.payload), is_onchain_done=False)
         await tx.recovery.amend(FORMAT.encode(progress))
-
-
-async def _note_receipt(
-    tx: Transaction, vtxos: Sequence[Vtxo], received_on: tuple[MovementDestination, ...]
-) -> None:
-    total_sat = sum(vtxo.amount_sat for vtxo in vtxos)
-    update = MovementUpdate(
-        intended_balance_sat=total_sat,
-        effective_balance_sat=total_sat,
-        output_vtxos=tuple(vtxo.id for vtxo in vtxos),
-        received_on=received_on,
-    )
-    await tx.movements.create_finished(ARKOOR_RECEIVE, MovementStatus.SUCCESSFUL, update)
 
 
 def _is_absurd(vtxo: Vtxo | None) -> bool:

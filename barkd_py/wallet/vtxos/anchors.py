@@ -4,8 +4,9 @@ What a server cosigns is proven before it counts as money. Anchors never change,
 
 What comes from others is proven to hang off something that is still there as well (`AnchorLook`): a signed
 chain is worth nothing if whoever made its anchor can still make another transaction, or somebody else has
-taken the anchor, or what follows it on the way to the VTXO. Of what has expired that is not asked: the server
-may have taken it rightly, and gives a new VTXO for it all the same if it is honest; nobody pays with it.
+taken the anchor, or what follows it on the way to the VTXO. Of what has expired it is only said (swept): the
+server may have taken it rightly, and gives a new VTXO for it all the same if it is honest. But nobody pays
+with it, so it is no income.
 
 Whatever is unfit may be fit later, after a block or a reorganisation, or when a chain source is mended: it is
 a `ChainError`, after which one asks again. Source: sheet 01 §16.11.
@@ -60,22 +61,32 @@ class AnchorLook:
         self._confirmed: dict[Txid, bool] = {}
         self._spent: dict[OutPoint, bool] = {}
 
-    async def check(self, vtxo: Vtxo) -> None:
+    async def check(self, vtxo: Vtxo) -> bool:
         """Whether a VTXO, proven against its anchor, could be brought to the chain.
 
-        The first output on its way that no block spends decides: it is the anchor, unless others have begun
-        to publish what they share with us. Raises AnchorUnconfirmed, AnchorSpent, ChainUnavailable.
+        Returns whether it has expired and was swept, so that it could not. Raises AnchorUnconfirmed,
+        AnchorSpent, ChainUnavailable.
         """
         if not await self._is_confirmed(vtxo.anchor_point.txid):
             raise AnchorUnconfirmed(vtxo.anchor_point.txid)
-        if (await self._chain.tip()).height >= vtxo.expiry_height:
-            return
+        taken = await self._taken(vtxo)
+        if taken is not None and (await self._chain.tip()).height < vtxo.expiry_height:
+            raise AnchorSpent(taken)
+        return taken is not None
+
+    async def _taken(self, vtxo: Vtxo) -> OutPoint | None:
+        """What somebody else has taken on its way from its confirmed anchor.
+
+        The first output that no block spends decides: it is the anchor, unless others have begun to publish
+        what they share with us.
+        """
         for exit_tx in vtxo.exit_transactions():
             (tx_in,) = exit_tx.inputs
             if not await self._is_spent(tx_in.prevout):
-                return
+                return None
             if not await self._is_confirmed(exit_tx.txid):
-                raise AnchorSpent(tx_in.prevout)
+                return tx_in.prevout
+        return None
 
     async def _is_confirmed(self, txid: Txid) -> bool:
         if txid not in self._confirmed:

@@ -39,7 +39,8 @@ from barkd_py.wallet.mailbox.pages import (
     checkpoint_at,
 )
 from barkd_py.wallet.mailbox.reader import MAX_ANCHOR_MISSES, Mailbox
-from barkd_py.wallet.movements import ARKOOR_RECEIVE
+from barkd_py.wallet.mailbox.receipts import SWEPT
+from barkd_py.wallet.movements import ARKOOR_RECEIVE, MovementStatus
 from barkd_py.wallet.vtxos.anchors import AnchorMissing
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import BOB, Net, Owner
@@ -462,18 +463,56 @@ async def test_a_spent_vtxo_that_is_delivered_again_stays_spent(alice: Owner, bo
     assert len(received) == 1
 
 
+async def expire(chain: Chain, vtxo: Vtxo) -> None:
+    tip = await chain.tip()
+
+    async def far_tip() -> object:
+        return dataclasses.replace(tip, height=vtxo.expiry_height)
+
+    chain.tip = far_tip  # type: ignore[attr-defined]
+
+
 async def test_an_expired_vtxo_is_kept(net: Net, alice: Owner, bob: Owner) -> None:
     await pay(alice, bob, 1_000)
     (blob,) = await delivered(bob)
     chain = Chain(bob.wallet.chain)
-    tip = await bob.wallet.chain.tip()
-
-    async def far_tip() -> object:
-        return dataclasses.replace(tip, height=Vtxo.decode(blob).expiry_height)
-
-    chain.tip = far_tip  # type: ignore[attr-defined]
+    await expire(chain, Vtxo.decode(blob))
     await mailbox(bob.wallet, chain=chain).sync()
     assert await bob.spendable_sat() == 1_000
+    (movement,) = await bob.wallet.list_movements()
+    assert (movement.status, movement.effective_balance_sat) == (MovementStatus.SUCCESSFUL, 1_000)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_what_had_expired_and_was_swept_is_kept_and_no_income(
+    alice: Owner, bob: Owner, is_late: bool
+) -> None:
+    """The server may refresh it. Late: it was left to the recovery, before it had expired."""
+    await pay(alice, bob, 1_000, 2_000)
+    good, swept = [Vtxo.decode(blob) for blob in await delivered(bob)]
+    chain = Chain(bob.wallet.chain)
+    chain.taken.add(swept.exit_transactions()[-1].inputs[0].prevout)
+    for exit_tx in swept.exit_transactions()[:-1]:
+        chain.taken.add(exit_tx.inputs[0].prevout)
+        chain.confirmed[exit_tx.txid] = await bob.wallet.chain.tip()
+    message = (7, ArkoorDelivery((good.encode(), swept.encode())))
+    box = mailbox(bob.wallet, MailboxServer(bob.wallet.server, message), chain)
+    if is_late:
+        await box.sync()
+        assert [each.effective_balance_sat for each in await bob.wallet.list_movements()] == [1_000]
+    await expire(chain, swept)
+    if is_late:
+        await recovery_with(bob.wallet, bob.wallet.server, chain).retry()
+    else:
+        await box.sync()
+    assert await bob.spendable_sat() == 3_000
+    by_vtxo = {each.output_vtxos: each for each in await bob.wallet.list_movements()}
+    income, failed = by_vtxo[(good.id,)], by_vtxo[(swept.id,)]
+    assert (income.status, income.effective_balance_sat) == (MovementStatus.SUCCESSFUL, 1_000)
+    assert (failed.status, failed.effective_balance_sat) == (MovementStatus.FAILED, 0)
+    assert (failed.subsystem, failed.intended_balance_sat) == (ARKOOR_RECEIVE, 2_000)
+    assert failed.metadata == {"error": SWEPT}
+    assert [each.amount_sat for each in failed.received_on] == [2_000]
 
 
 async def test_a_payment_to_an_address_of_an_earlier_life_is_found(
