@@ -1,4 +1,14 @@
-"""Inputs of rounds on the chain: their exits are started in time, and what becomes of them ends the round.
+"""When a round that was held does not end: its inputs get to the chain in time, and what becomes of them
+there ends the round.
+
+The server counts the inputs as spent, and may hold back what the new VTXOs need for ever. From their expiry
+on it can sweep the inputs, so an exit starts while there is still a block for each transaction of it, and the
+margin (`exit_heights`). Nothing is lost by that: whoever exits a forfeited VTXO can take its output after the
+exit delta, unless the server takes it before with the forfeit, for which it shows the preimage.
+
+It may show it late: put the forfeit on the chain in the last block of the delay, and take that output in the
+last block of another one. The new VTXOs must be worth something then, and so have time for an exit as well;
+nothing is forfeited for others (`ark.rounds.verify_exitable`).
 
 | an input's output | what follows |
 |---|---|
@@ -23,8 +33,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from barkd_py.ark.claim import extract_preimage
+from barkd_py.ark.deadlines import exit_start_height, late_preimage_blocks
 from barkd_py.ark.rounds import HarkForfeit, unlock_vtxos
-from barkd_py.ark.vtxo import Vtxo
+from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.tx import OutPoint, Txid
 from barkd_py.chain.source import ChainSource, Confirmed, Spend
 from barkd_py.errors import BarkdError, ChainUnavailable, StateConflict, chain_text
@@ -33,11 +44,11 @@ from barkd_py.wallet.exits.claims.homeward import HomewardClaims
 from barkd_py.wallet.exits.payloads import decode_state
 from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.exits.states import AwaitingDelta, Claimable, Claimed, ClaimInProgress, ExitState
+from barkd_py.wallet.rounds.driver import Rescue
 from barkd_py.wallet.rounds.machine import TakenBack, Unlocked
-from barkd_py.wallet.rounds.rescue import Rescue, exit_heights
-from barkd_py.wallet.rounds.states import Delegated, Issued, Round, is_held
+from barkd_py.wallet.rounds.states import Delegated, Issued, Round, RoundState, is_held
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxo_states import UNSPENT
+from barkd_py.wallet.vtxo_states import UNSPENT, WalletVtxo
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +75,17 @@ class _Fate(enum.Enum):
     """By us, for good."""
     LEFT_LYING = enum.auto()
     """In the forfeit's output, which is ours now, and unclaimed."""
+
+
+def exit_heights(state: RoundState, inputs: Sequence[WalletVtxo], exit_margin: int) -> dict[VtxoId, int]:
+    """From which height on each input of a held round has to exit."""
+    heights = {vtxo.id: exit_start_height(vtxo, exit_margin) for vtxo in inputs}
+    if isinstance(state, Issued) and state.forfeits_sent:
+        new_exits_at = min(exit_start_height(vtxo, exit_margin) for vtxo in state.vtxos)
+        for vtxo in inputs:
+            shown_after = late_preimage_blocks(vtxo, exit_margin)
+            heights[vtxo.id] = min(heights[vtxo.id], new_exits_at - shown_after)
+    return heights
 
 
 @dataclass(frozen=True, slots=True)

@@ -400,7 +400,7 @@ REGISTER: dict[str, Line] = {
         (
             _ROUNDS + "test_two_exits_must_fit_before_the_new_coin_expires",
             _ROUND_LIES + "test_nothing_is_forfeited_without_time_for_two_exits",
-            "wallet/rounds/test_rescue.py::"
+            "wallet/test_round_rescue.py::"
             "test_what_is_forfeited_exits_while_a_preimage_that_is_shown_late_is_worth_something",
             _RESCUE + "test_inputs_that_were_not_forfeited_leave_in_time_as_well",
         ),

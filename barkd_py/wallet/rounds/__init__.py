@@ -9,7 +9,6 @@
     signing       cosign keys and nonces, in memory only, and what is signed with them
     swap          the end of every round: leaves, forfeits, preimage
     recovery      participations that only the server knows
-    rescue        until when the inputs of a round that does not end have to be on the way to the chain
     bounds        pure: what a server may ask of a refresh that nobody asked for
     service       the part of the wallet: starts participations, feeds events, tells how they are doing
     maintenance   refreshes by itself what would expire

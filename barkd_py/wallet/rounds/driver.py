@@ -12,6 +12,7 @@ Source: sheet 04 §15-§21; sheet 09 §1.11.
 import logging
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.chain.source import ChainSource
@@ -22,9 +23,8 @@ from barkd_py.wallet.locks import ROUND_TIMEOUT_SECONDS, NamedLocks, round_lock_
 from barkd_py.wallet.rounds import machine
 from barkd_py.wallet.rounds.bounds import UnattendedBounds
 from barkd_py.wallet.rounds.effects import RoundEffects
-from barkd_py.wallet.rounds.machine import Observation
+from barkd_py.wallet.rounds.machine import Observation, TakenBack, Unlocked
 from barkd_py.wallet.rounds.records import Record, Records
-from barkd_py.wallet.rounds.rescue import Rescue
 from barkd_py.wallet.rounds.states import (
     Canceled,
     Completed,
@@ -50,6 +50,22 @@ from barkd_py.wallet.store import Store
 from barkd_py.wallet.vtxos.registration import Registration
 
 log = logging.getLogger(__name__)
+
+
+class Rescue(Protocol):
+    """What is done about a round that was held, besides asking the server: `wallet.round_rescue`.
+
+    Neither call fails because the chain source is away: the next sync makes up for it.
+    """
+
+    async def look(self, round_: Round) -> Unlocked | TakenBack | None:
+        """What the chain says about the inputs, if that decides.
+
+        Raises InputsOnTheirWay while the server must not be asked.
+        """
+
+    async def exit_in_time(self, round_: Round) -> None:
+        """Start the exits of the inputs for which it is time."""
 
 
 class RoundDriver:

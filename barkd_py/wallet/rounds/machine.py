@@ -16,7 +16,7 @@ crash is always between a state and its effect, and `SyncDue` leads back to it.
 Until `Signed` nothing that the server could finish a round with has left us, so every trouble leads back to
 `Waiting`. From `Signed` on the round may have been held without our seeing it: only the server's own word
 that there is no such participation, once the round is over, leads back. What was held is completed, however
-long it takes, unless the inputs come back to us on the chain (`rescue`).
+long it takes, unless the inputs come back to us on the chain (`round_rescue`).
 
 Upstream gives up where this goes back to `Waiting`, and in the place of `Signed` too, although the server may
 hold the inputs then. Source: sheet 04 §14-§19, §21.

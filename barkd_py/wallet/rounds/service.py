@@ -29,7 +29,7 @@ from barkd_py.wallet.rounds.bounds import (
     check_asked_fee,
     check_lifetime,
 )
-from barkd_py.wallet.rounds.driver import RoundDriver
+from barkd_py.wallet.rounds.driver import Rescue, RoundDriver
 from barkd_py.wallet.rounds.maintenance import select_inputs
 from barkd_py.wallet.rounds.participation import (
     DuplicateInput,
@@ -42,7 +42,6 @@ from barkd_py.wallet.rounds.participation import (
 )
 from barkd_py.wallet.rounds.records import Record
 from barkd_py.wallet.rounds.recovery import ParticipationRecovery
-from barkd_py.wallet.rounds.rescue import Rescue
 from barkd_py.wallet.rounds.states import (
     Agreed,
     Canceled,
@@ -378,7 +377,7 @@ class Rounds:
         """Whether it is an input of a round that is not known to be held. See `exits.starts.LetsGo`.
 
         Also when the tree is signed: the server can end the round then, but forfeits come later, and the new
-        VTXOs are worth nothing before. Later it is `rescue` that has inputs exit.
+        VTXOs are worth nothing before. Later it is `round_rescue` that has inputs exit.
         """
         match vtxo.state:
             case Locked(MovementHolder(movement_id)):

@@ -7,7 +7,7 @@ from barkd_py.bitcoin.tx import OutPoint
 from barkd_py.devnet.ark_server.settings import ServerSettings
 from barkd_py.wallet.exits.states import AwaitingDelta, Claimable, Claimed, ExitFilter, VtxoAlreadySpent
 from barkd_py.wallet.movements import EXIT_START, Movement, MovementStatus
-from barkd_py.wallet.rounds.rescue import exit_heights
+from barkd_py.wallet.round_rescue import exit_heights
 from barkd_py.wallet.rounds.states import Issued
 from barkd_py.wallet.vtxo_states import StateKind
 from barkd_py.wallet.wiring import make_claims

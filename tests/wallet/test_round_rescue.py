@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from barkd_py.wallet.rounds.rescue import exit_heights
+from barkd_py.wallet.round_rescue import exit_heights
 from tests.wallet.rounds.test_machine import FORFEITED, HELD, LOCKED
 from tests.wallet.rounds.test_maintenance import coin
 from tests.wallet.samples import make_vtxo
