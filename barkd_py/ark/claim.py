@@ -16,7 +16,7 @@ from barkd_py.ark.vtxo import VtxoData, VtxoId
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import PublicKey, SecretKey
 from barkd_py.bitcoin.sighash import taproot_script_spend_sighash
-from barkd_py.bitcoin.taproot import leaf_hash
+from barkd_py.bitcoin.taproot import commits_to, leaf_hash
 from barkd_py.bitcoin.tx import OutPoint, Tx, TxIn, TxOut
 from barkd_py.errors import BarkdError
 
@@ -113,7 +113,8 @@ def sign_claim_tx(
 ) -> Tx:
     """The claim with its witnesses.
 
-    aux32: randomness of the signatures; fresh unless given. Raises ValueError if a secret is missing.
+    aux32: randomness of the signatures; fresh unless given. Raises ValueError if a secret is missing, or an
+    output is not open to its clause.
     """
     prevouts = tuple(claim.output for claim in inputs)
     signed = []
@@ -121,6 +122,8 @@ def sign_claim_tx(
         secret = find_secret(claim.clause.pubkey)
         if secret is None:
             raise ValueError("the secret key of a clause is missing")
+        if not commits_to(claim.output.script_pubkey, claim.clause.script, claim.control_block):
+            raise ValueError("a clause is not one of its output")
         sighash = taproot_script_spend_sighash(tx, index, prevouts, leaf_hash(claim.clause.script))
         signature = secret.sign_schnorr(sighash, aux32)
         witness = claim.clause.witness(signature, claim.control_block, claim.preimage)

@@ -78,3 +78,19 @@ class TaprootOutput:
         sibling = leaf_hash(self.leaves[1 - index]) if len(self.leaves) == 2 else b""
         self.leaves[index]  # raises IndexError for a leaf that is not there
         return bytes((LEAF_VERSION | self.parity,)) + self.internal_key + sibling
+
+
+def commits_to(script_pubkey: bytes, script: bytes, control_block: bytes) -> bool:
+    """Whether a taproot output is open to a leaf script with this control block. Source: BIP-341."""
+    path = control_block[33:]
+    if len(control_block) < 33 or len(path) % 32:
+        return False
+    node = leaf_hash(script)
+    for begin in range(0, len(path), 32):
+        node = tagged_hash("TapBranch", b"".join(sorted((node, path[begin : begin + 32]))))
+    internal_key = control_block[1:33]
+    try:
+        output = x_only_tweak_add(internal_key, tap_tweak(internal_key, node))
+    except ValueError:
+        return False
+    return control_block[0] == LEAF_VERSION | output.parity and script_pubkey == p2tr_script(output.x_only)

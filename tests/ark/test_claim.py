@@ -1,5 +1,7 @@
 """Claims: upstream's signed transactions, byte for byte, and which clause is taken."""
 
+from dataclasses import replace
+
 import pytest
 
 from barkd_py.ark.claim import (
@@ -69,6 +71,31 @@ def test_claims_are_upstream_s_byte_for_byte(case: Case) -> None:
     assert str(signed.txid) == case["txid"]
     assert signed.weight_wu == claim_weight_wu(inputs, (output,)) == case["weight"]
     assert is_spend_valid(signed, [claim.output for claim in inputs])
+
+
+@pytest.mark.parametrize("case", params("exits", kind="claim"))
+def test_nothing_is_signed_for_an_output_that_is_not_open_to_the_clause(case: Case) -> None:
+    """The leaf and the way to it have to lead to the key of the output that is spent."""
+    signer = Signer(case)
+    right = signer.claim(Vtxo.decode_hex(case["inputs"][0]["vtxo_hex"]))
+    block = right.control_block
+    other_clause = replace(right.clause, pubkey=SecretKey(bytes([7]) * 32).public_key)
+    script = right.output.script_pubkey
+    wrong = [
+        replace(right, output=TxOut(right.output.value_sat, script[:-1] + bytes([script[-1] ^ 1]))),
+        replace(right, clause=other_clause),
+        *(
+            replace(right, control_block=block[:at] + bytes([block[at] ^ 1]) + block[at + 1 :])
+            for at in (0, 1, 32, len(block) - 1)
+        ),
+        replace(right, control_block=block + bytes(32)),
+        replace(right, control_block=block[:-1]),
+        replace(right, control_block=b""),
+    ]
+    for claim in wrong:
+        unsigned = build_claim_tx([claim], (TxOut(1000, b"\x51"),), locktime=case["locktime"])
+        with pytest.raises(ValueError, match="not one of its output"):
+            sign_claim_tx(unsigned, [claim], lambda _: SecretKey(bytes([7]) * 32))
 
 
 def test_signatures_are_fresh_unless_told_otherwise() -> None:
