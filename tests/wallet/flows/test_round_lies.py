@@ -4,17 +4,21 @@ One test per line of sheet 04 §23. After the lie the server is honest, and the 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from barkd_py.ark.genesis import HashLockedTransition
-from barkd_py.ark.tree import TreeSpec
+from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.tree import LeafSpec, TreeSpec, VtxoTree
 from barkd_py.ark.vtxo import Vtxo
+from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
-from barkd_py.bitcoin.tx import OutPoint, Tx
+from barkd_py.bitcoin.musig import generate_nonce
+from barkd_py.bitcoin.script import p2tr_script
+from barkd_py.bitcoin.tx import OutPoint, Tx, TxOut
 from barkd_py.devnet.ark_server.settings import ServerSettings
+from barkd_py.devnet.chain import faucet
 from barkd_py.server_rpc.api import RoundAttempt, RoundFinished, RoundParticipation, VtxoProposal
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.rounds.states import Delegated, Issued, Signed, SyncError, Waiting
@@ -26,6 +30,7 @@ from tests.wallet.flows.rounds import (
     refreshes,
     round_of,
     settle,
+    stored_rounds,
 )
 
 STRANGER = SecretKey(bytes([9]) * 32).public_key
@@ -51,33 +56,59 @@ async def assert_refreshed(owner: Owner) -> None:
 SpecLie = Callable[[TreeSpec], TreeSpec]
 
 
+def _ours(spec: TreeSpec) -> LeafSpec:
+    (leaf,) = [leaf for leaf in spec.leaves if leaf.cosign_pubkey is not None]
+    return leaf
+
+
 def _of_our_leaf(**changes: Any) -> SpecLie:
     def lie(spec: TreeSpec) -> TreeSpec:
-        ours = next(i for i, leaf in enumerate(spec.leaves) if leaf.cosign_pubkey is not None)
+        ours = spec.leaves.index(_ours(spec))
         leaf = replace(spec.leaves[ours], **changes)
         return replace(spec, leaves=(*spec.leaves[:ours], leaf, *spec.leaves[ours + 1 :]))
 
     return lie
 
 
-SPEC_LIES: dict[str, SpecLie] = {
-    "another server key": lambda spec: replace(spec, server_pubkey=STRANGER),
-    "a shorter exit delta": lambda spec: replace(spec, exit_delta=spec.exit_delta - 1),
-    "a longer exit delta": lambda spec: replace(spec, exit_delta=spec.exit_delta + 1),
-    "an expiry that is too soon": lambda spec: replace(spec, expiry_height=spec.expiry_height - 7),
-    "another unlock hash": _of_our_leaf(unlock_hash=bytes(32)),
-    "another cosign key": _of_our_leaf(cosign_pubkey=STRANGER),
-    "no cosign key": _of_our_leaf(cosign_pubkey=None),
-    "one satoshi less": _of_our_leaf(amount_sat=1),
-    "a tree of one leaf": lambda spec: replace(spec, leaves=spec.leaves[:1]),
+def _only_ours(spec: TreeSpec) -> TreeSpec:
+    return replace(spec, leaves=tuple(leaf for leaf in spec.leaves if leaf.cosign_pubkey is not None))
+
+
+MISSING = "one of our outputs is missing from the round's tree"
+
+SPEC_LIES: dict[str, tuple[SpecLie, str]] = {
+    "another server key": (
+        lambda spec: replace(spec, server_pubkey=STRANGER),
+        "uses an unexpected server pubkey",
+    ),
+    "a shorter exit delta": (
+        lambda spec: replace(spec, exit_delta=spec.exit_delta - 1),
+        "uses an unexpected exit delta",
+    ),
+    "a longer exit delta": (
+        lambda spec: replace(spec, exit_delta=spec.exit_delta + 1),
+        "uses an unexpected exit delta",
+    ),
+    "an expiry that is too soon": (
+        lambda spec: replace(spec, expiry_height=spec.expiry_height - 7),
+        "is below the required minimum",
+    ),
+    "another unlock hash": (_of_our_leaf(unlock_hash=bytes(32)), MISSING),
+    "another cosign key": (_of_our_leaf(cosign_pubkey=STRANGER), MISSING),
+    "no cosign key": (_of_our_leaf(cosign_pubkey=None), MISSING),
+    "another policy": (_of_our_leaf(policy=PubkeyPolicy(STRANGER)), MISSING),
+    "one satoshi less": (lambda spec: _of_our_leaf(amount_sat=_ours(spec).amount_sat - 1)(spec), MISSING),
+    "a tree of one leaf": (_only_ours, "a round's tree has at least 2 leaves"),
 }
+"""Each is a tree that is sound but for this, and what the wallet says of it."""
 
 
 def _with_spec(proposal: VtxoProposal, spec: TreeSpec) -> VtxoProposal:
-    """A proposal that is right in itself: its funding transaction pays for this tree."""
+    """A proposal that is right in itself: its funding transaction pays for this tree, and its nonces fit."""
     tx = proposal.unsigned_round_tx
     paid = Tx(tx.version, tx.inputs, (spec.funding_output, *tx.outputs[1:]), tx.locktime)
-    return replace(proposal, vtxos_spec=spec.encode(), unsigned_round_tx=paid)
+    nonces = proposal.agg_nonces[: spec.nb_internal_nodes]
+    return replace(proposal, vtxos_spec=spec.encode(), unsigned_round_tx=paid, agg_nonces=nonces)
 
 
 def _unfunded(proposal: VtxoProposal) -> VtxoProposal:
@@ -92,13 +123,25 @@ def _lie_about_spec(lie: SpecLie) -> Callable[[VtxoProposal], VtxoProposal]:
     return lambda proposal: _with_spec(proposal, lie(TreeSpec.decode(proposal.vtxos_spec)))
 
 
-PROPOSAL_LIES: dict[str, Callable[[VtxoProposal], VtxoProposal]] = {
-    **{name: _lie_about_spec(lie) for name, lie in SPEC_LIES.items()},
-    "a funding transaction of too little": _unfunded,
-    "a nonce too few": lambda proposal: replace(proposal, agg_nonces=proposal.agg_nonces[:-1]),
-    "a nonce too many": lambda proposal: replace(proposal, agg_nonces=proposal.agg_nonces * 2),
-    "rubbish": lambda proposal: replace(proposal, vtxos_spec=b"\x02rubbish"),
-    "nothing": lambda proposal: replace(proposal, vtxos_spec=b""),
+PROPOSAL_LIES: dict[str, tuple[Callable[[VtxoProposal], VtxoProposal], str]] = {
+    **{name: (_lie_about_spec(lie), text) for name, (lie, text) in SPEC_LIES.items()},
+    "a funding transaction of too little": (
+        _unfunded,
+        "the round's funding transaction doesn't pay to its tree",
+    ),
+    "a nonce too few": (
+        lambda proposal: replace(proposal, agg_nonces=proposal.agg_nonces[:-1]),
+        "aggregate nonces, received",
+    ),
+    "a nonce too many": (
+        lambda proposal: replace(proposal, agg_nonces=proposal.agg_nonces * 2),
+        "aggregate nonces, received",
+    ),
+    "rubbish": (
+        lambda proposal: replace(proposal, vtxos_spec=b"\x02rubbish"),
+        "block height exceeds maximum value",
+    ),
+    "nothing": (lambda proposal: replace(proposal, vtxos_spec=b""), "failed to fill whole buffer"),
 }
 
 
@@ -117,12 +160,14 @@ async def test_a_bad_proposal_is_not_signed(net: Net, alice: Owner, lie: str) ->
     engine.go_on()
     proposal = await anext(stream)
     assert isinstance(proposal, VtxoProposal)
-    await rounds.on_event(PROPOSAL_LIES[lie](proposal))
+    tell, text = PROPOSAL_LIES[lie]
+    await rounds.on_event(tell(proposal))
     assert liar.calls["provide_vtxo_signatures"] == 0
     (info,) = await rounds.list()
     assert isinstance(info.round.state, Waiting)
     assert info.round.failures == 1
     assert isinstance(info.status, SyncError)
+    assert text in info.status.error
     assert await alice.spendable_sat() == before_sat  # free for other uses until the next round
 
     # The right one comes too late: the nonces are gone.
@@ -177,34 +222,93 @@ async def test_a_bad_end_of_a_round_is_looked_up(net: Net, alice: Owner, lie: st
 # --- leaves that the server delivers
 
 
-def _leaf(vtxo: Vtxo, **changes: Any) -> Vtxo:
-    last = vtxo.genesis[-1]
-    assert isinstance(last.transition, HashLockedTransition)
-    transition = replace(last.transition, **changes)
-    changed = replace(vtxo, genesis=(*vtxo.genesis[:-1], replace(last, transition=transition)))
-    return changed.with_computed_point()
+SIGNER = SecretKey(bytes([0xEE]) * 32)
 
 
-def _each(change: Callable[[Vtxo], Vtxo]) -> Callable[[RoundParticipation], RoundParticipation]:
-    return lambda told: replace(told, output_vtxos=tuple(map(change, told.output_vtxos)))
+@dataclass(frozen=True)
+class Forgery:
+    """A round that the server held with itself: mined, and signed in every node. Only its lie is wrong.
+
+    spec, leaf: what is otherwise about the tree, and about our leaf. neighbour_sat: what hangs beside it.
+    vout: where in the funding transaction the tree is. deliver: what becomes of our VTXO at last; it is given
+    the honest one as well. text: what the wallet says.
+    """
+
+    text: str
+    spec: dict[str, Any] = field(default_factory=dict)
+    leaf: dict[str, Any] = field(default_factory=dict)
+    neighbour_sat: int = 5_000
+    vout: int = 0
+    deliver: Callable[[Vtxo, Vtxo], Vtxo] = lambda vtxo, honest: vtxo
+
+    async def hold(self, net: Net, told: RoundParticipation) -> RoundParticipation:
+        """What the server tells of this round instead of the one that it held for us."""
+        (honest,) = told.output_vtxos
+        ours = LeafSpec(honest.policy, honest.amount_sat, None, honest.hark_leaf.unlock_hash)
+        beside = LeafSpec(PubkeyPolicy(STRANGER), self.neighbour_sat, None, bytes(32))
+        agreed = TreeSpec(
+            honest.expiry_height,
+            honest.server_pubkey,
+            honest.exit_delta,
+            (SIGNER.public_key,),
+            (replace(ours, **self.leaf), beside),
+        )
+        spec = replace(agreed, **self.spec)
+        others = [TxOut(10_000, p2tr_script(STRANGER.x_only))] * self.vout
+        funding = await faucet.pay(net.devnet.node, [*others, spec.funding_output])
+        await net.mine()
+        vtxo = self.deliver(_signed_by_server(VtxoTree(spec, funding.outpoint(self.vout))), honest)
+        return replace(told, funding_tx=funding, output_vtxos=(vtxo,))
 
 
-STATUS_LIES: dict[str, Callable[[RoundParticipation], RoundParticipation]] = {
-    "another unlock hash": _each(lambda vtxo: _leaf(vtxo, unlock_hash=bytes(32))),
-    "another key in the leaf": _each(lambda vtxo: _leaf(vtxo, user_pubkey=STRANGER)),
-    "a forged point": _each(lambda vtxo: replace(vtxo, point=OutPoint(vtxo.point.txid, 1))),
-    "another amount": _each(lambda vtxo: replace(vtxo, amount_sat=vtxo.amount_sat - 1)),
-    "another server key": _each(lambda vtxo: replace(vtxo, server_pubkey=STRANGER)),
-    "another exit delta": _each(lambda vtxo: replace(vtxo, exit_delta=vtxo.exit_delta + 1)),
-    "a near expiry": _each(lambda vtxo: replace(vtxo, expiry_height=100)),
-    "another policy": _each(lambda vtxo: replace(vtxo, policy=replace(vtxo.policy, user_pubkey=STRANGER))),
-    "a tree that is not signed": _each(
-        lambda vtxo: vtxo.with_signatures([bytes(63) + b"\x01"] * len(vtxo.genesis))
+def _signed_by_server(tree: VtxoTree) -> Vtxo:
+    pairs = [generate_nonce(SIGNER) for _ in tree.internal_nodes]
+    nonces = tree.aggregate_nonces({}, [[pub for _, pub in pairs]])
+    partials = tree.cosign_all(SIGNER, [sec for sec, _ in pairs], nonces)
+    return tree.vtxo(0, tree.combine_partials(nonces, {}, [partials]))
+
+
+def _node_not_signed(vtxo: Vtxo, _: Vtxo) -> Vtxo:
+    first = vtxo.genesis[0]
+    assert first.transition.signature is not None
+    transition = replace(first.transition, signature=_flipped(first.transition.signature))
+    return replace(vtxo, genesis=(replace(first, transition=transition), *vtxo.genesis[1:]))
+
+
+FORGERIES: dict[str, Forgery] = {
+    "another unlock hash": Forgery(
+        "is locked to another hash than we forfeit to", leaf={"unlock_hash": sha256(b"another")}
     ),
-    "another anchor": _each(lambda vtxo: replace(vtxo, anchor_point=OutPoint(vtxo.anchor_point.txid, 1))),
-    "none": lambda told: replace(told, output_vtxos=()),
-    "the same twice": lambda told: replace(told, output_vtxos=told.output_vtxos * 2),
-    "no funding transaction": lambda told: replace(told, funding_tx=None),
+    "another key in the leaf": Forgery(
+        "has another key than its policy",
+        leaf={"policy": PubkeyPolicy(STRANGER)},
+        deliver=lambda vtxo, honest: replace(vtxo, policy=honest.policy).with_computed_point(),
+    ),
+    "a forged point": Forgery(
+        "point doesn't match computed exit outpoint",
+        deliver=lambda vtxo, _: replace(vtxo, point=OutPoint(vtxo.point.txid, 1)),
+    ),
+    "another amount": Forgery("is not the output that we asked for", leaf={"amount_sat": 1_000}),
+    "another policy": Forgery("is not the output that we asked for", leaf={"policy": PubkeyPolicy(STRANGER)}),
+    "another server key": Forgery("uses an unexpected server pubkey", spec={"server_pubkey": STRANGER}),
+    "a longer exit delta": Forgery("uses an unexpected exit delta", spec={"exit_delta": 13}),
+    "a shorter exit delta": Forgery("uses an unexpected exit delta", spec={"exit_delta": 11}),
+    "a near expiry": Forgery("is below the required minimum", spec={"expiry_height": 130}),
+    "a tree that is not signed": Forgery("invalid signature", deliver=_node_not_signed),
+    "another anchor": Forgery("is not anchored in the round's funding transaction", vout=1),
+    "what no node relays beside it": Forgery("nodes would not relay the exit", neighbour_sat=1),
+}
+
+STATUS_LIES: dict[str, tuple[Callable[[RoundParticipation], RoundParticipation], str]] = {
+    "none": (lambda told: replace(told, output_vtxos=()), "server delivered 0 VTXOs for 1 outputs"),
+    "the same twice": (
+        lambda told: replace(told, output_vtxos=told.output_vtxos * 2),
+        "server delivered 2 VTXOs for 1 outputs",
+    ),
+    "no funding transaction": (
+        lambda told: replace(told, funding_tx=None),
+        "reports a round without its funding transaction",
+    ),
 }
 
 
@@ -219,18 +323,54 @@ async def _delegated(net: Net, alice: Owner) -> Liar:
     return liar
 
 
-@pytest.mark.parametrize("lie", STATUS_LIES)
-async def test_nothing_is_forfeited_for_bad_leaves(net: Net, alice: Owner, lie: str) -> None:
-    liar = await _delegated(net, alice)
-    liar.lies["round_participation_status"] = STATUS_LIES[lie]
+async def _told_of(liar: Liar, alice: Owner) -> RoundParticipation:
+    """What the server says of the delegated refresh while it is honest."""
+    (state,) = await stored_rounds(alice)
+    assert isinstance(state, Delegated)
+    told: RoundParticipation = await liar.round_participation_status(state.unlock_hash)
+    return told
+
+
+async def _assert_refused(liar: Liar, alice: Owner, text: str) -> None:
+    """Nothing is given for this; and when the server is honest again, everything comes right."""
     for _ in range(2):
         (info,) = await alice.wallet.rounds.list()
-        assert isinstance(info.status, SyncError), lie
+        assert isinstance(info.status, SyncError)
+        assert text in info.status.error
         assert isinstance(info.round.state, Delegated)
     assert liar.calls["forfeit_vtxos"] == liar.calls["request_forfeit_nonces"] == 0
+    assert liar.calls["request_leaf_vtxo_cosign"] == 0
     liar.lies.clear()
     await alice.wallet.rounds.sync()
     await assert_refreshed(alice)
+
+
+@pytest.mark.parametrize("lie", FORGERIES)
+async def test_nothing_is_forfeited_for_bad_leaves(net: Net, alice: Owner, lie: str) -> None:
+    liar = await _delegated(net, alice)
+    forged = await FORGERIES[lie].hold(net, await _told_of(liar, alice))
+    await alice.wallet.chain.fetch_tip()
+    liar.lies["round_participation_status"] = lambda _: forged
+    await _assert_refused(liar, alice, FORGERIES[lie].text)
+
+
+async def test_a_forged_round_without_a_lie_would_be_taken(net: Net, alice: Owner) -> None:
+    """So each lie above is found out by itself, and not because the tree is a forger's."""
+    liar = await _delegated(net, alice)
+    forged = await Forgery("").hold(net, await _told_of(liar, alice))
+    await alice.wallet.chain.fetch_tip()
+    liar.lies["round_participation_status"] = lambda _: forged
+    (info,) = await alice.wallet.rounds.list()
+    assert isinstance(info.round.state, Issued)
+    assert info.round.state.vtxos == forged.output_vtxos
+
+
+@pytest.mark.parametrize("lie", STATUS_LIES)
+async def test_nothing_is_forfeited_for_less_than_all_leaves(net: Net, alice: Owner, lie: str) -> None:
+    liar = await _delegated(net, alice)
+    tell, text = STATUS_LIES[lie]
+    liar.lies["round_participation_status"] = tell
+    await _assert_refused(liar, alice, text)
 
 
 @pytest.mark.parametrize(("exit_delta", "is_taken"), [(144, True), (145, False)])
