@@ -2,12 +2,13 @@
 them, so that they run on the built-in node and on a real one, over both kinds of chain source."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.bip32 import Seed
-from barkd_py.bitcoin.tx import Tx, Txid, TxOut, fee_anchor
+from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut, fee_anchor
 from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.chain.source import ChainSource, Mempool
 from barkd_py.devnet.chain import faucet
@@ -15,7 +16,8 @@ from barkd_py.devnet.chain.node import Node
 from barkd_py.errors import chain_text
 from barkd_py.onchain.cpfp import InsufficientConfirmedFunds
 from barkd_py.onchain.errors import TxBuildFailed
-from barkd_py.onchain.types import OnchainBalance
+from barkd_py.onchain.types import OnchainBalance, SignedTx
+from barkd_py.onchain.view import BdkView
 from barkd_py.onchain.wallet import OnchainWallet
 from tests.fakes.chains import Clock
 from tests.fakes.coins import Stranger
@@ -487,6 +489,52 @@ async def test_child_pays_for_its_parent(wallet: OnchainWallet, node: Node, sour
     await node.mine()
     await wallet.sync()
     assert await wallet.balance() == OnchainBalance(confirmed_sat=50_000 - child.fee_sat)
+
+
+def _with_a_coin_more(child: Tx) -> Tx:
+    return replace(child, inputs=(*child.inputs, TxIn(OutPoint(UNKNOWN, 0))))
+
+
+def _with_an_output_more(child: Tx) -> Tx:
+    return replace(child, outputs=(*child.outputs, TxOut(330, STRANGER)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda child: replace(child, tx=replace(child.tx, version=2)),
+        lambda child: replace(child, tx=_with_a_coin_more(child.tx)),
+        lambda child: replace(child, tx=_with_an_output_more(child.tx)),
+        lambda child: replace(
+            child, tx=replace(child.tx, outputs=(replace(child.tx.outputs[0], script_pubkey=STRANGER),))
+        ),
+        lambda child: replace(
+            child,
+            tx=replace(child.tx, outputs=(replace(child.tx.outputs[0], value_sat=40_000),)),
+        ),
+        lambda child: replace(child, fee_sat=child.fee_sat + 1),
+    ],
+    ids=["version", "input", "outputs", "stranger", "amount", "fee"],
+)
+async def test_a_child_that_is_not_the_one_planned_is_not_taken(
+    wallet: OnchainWallet,
+    node: Node,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[SignedTx], SignedTx],
+) -> None:
+    """Whatever the library builds: it is looked at before anything is stored of it, or broadcast."""
+    await deposit(wallet, node, 50_000)
+    parent = await exit_parent(node)
+    honest = BdkView._finish
+    with monkeypatch.context() as lying:
+        lying.setattr(BdkView, "_finish", lambda view, builder: change(honest(view, builder)))
+        with pytest.raises(TxBuildFailed) as refusal:
+            await wallet.fund_child(parent, FeeRate(2_500))
+    assert "not the one that was planned" in chain_text(refusal.value)
+    assert wallet.unconfirmed_spenders(parent.outpoint(1)) == ()
+    assert await wallet.balance() == OnchainBalance(confirmed_sat=50_000)
+    child = await wallet.fund_child(parent, FeeRate(2_500))
+    assert wallet.unconfirmed_spenders(parent.outpoint(1)) == (child.tx,)
 
 
 async def test_child_may_have_fifteen_inputs(wallet: OnchainWallet, node: Node, source: ChainSource) -> None:

@@ -11,7 +11,7 @@ from barkd_py.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from barkd_py.bitcoin.units import DUST_SAT, FeeRate
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, TxStatus
 from barkd_py.errors import ChainUnavailable
-from barkd_py.onchain.cpfp import package_fee_sat
+from barkd_py.onchain.cpfp import package_fee_sat, plan_child
 from barkd_py.wallet.exits.costs.worth import MAX_AUTOMATIC_FEE_RATE
 from barkd_py.wallet.exits.errors import (
     ExitPackageBroadcastFailure,
@@ -349,6 +349,30 @@ async def test_no_estimate_makes_us_pay_more_than_the_cap(world: World) -> None:
     await world.exits.tick()
     child = world.child_of(vtxo.exit_transactions()[0])
     assert world.fee_sat(child) == package_fee_sat(MAX_AUTOMATIC_FEE_RATE, 496, 609)
+
+
+@pytest.mark.parametrize("rate", [FeeRate(1_000), MAX_AUTOMATIC_FEE_RATE])
+async def test_the_child_that_is_broadcast_is_the_one_that_was_planned(world: World, rate: FeeRate) -> None:
+    """Of the anchor and our coins it makes one output, which is ours, and pays what the rate asks for."""
+    await world.fund(*[150_000] * 4)
+    before_sat = await world.onchain_sat()
+    coins = await world.onchain.utxos()
+    vtxo = await world.mint.board(100_000)
+    await exit_of(world, vtxo)
+    await world.set_rates(rate)
+    await world.exits.tick()
+    (parent,) = vtxo.exit_transactions()
+    child = world.child_of(parent)
+    spent = {tx_in.prevout for tx_in in child.inputs} - {parent.outpoint(len(parent.outputs) - 1)}
+    plan = plan_child(coins, parent_weight_wu=parent.weight_wu, anchor_value_sat=0, fee_rate=rate)
+    assert len(spent) == len(child.inputs) - 1 > 0
+    assert spent == {coin.outpoint for coin in plan.coins}
+    (output,) = child.outputs
+    assert output.value_sat == plan.output_sat
+    assert world.fee_sat(child) == plan.fee_sat == package_fee_sat(rate, parent.weight_wu, child.weight_wu)
+    assert child.version == 3
+    await world.mine()
+    assert await world.onchain_sat() == before_sat - plan.fee_sat  # so the output is ours
 
 
 async def test_nothing_pays_for_a_transaction_that_is_in_no_exit_of_ours(either_world: World) -> None:
