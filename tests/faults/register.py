@@ -275,6 +275,8 @@ REGISTER: dict[str, Line] = {
             _LNURL + "test_another_amount_is_refused",
             _LNURL + "test_no_amount_is_refused",
             _LIGHTNING + "test_a_service_that_asks_for_another_amount_is_not_paid",
+            "wallet/lightning/test_invoices.py::test_an_invoice_of_another_network_is_not_paid",
+            "wallet/lightning/test_invoices.py::test_services_that_are_not_paid",
         ),
     ),
     "02.10": Line(
@@ -389,6 +391,8 @@ REGISTER: dict[str, Line] = {
         "delegated: what was asked for, in order, once",
         (
             *_SOUND_BUT_OTHER,
+            _BAD_LEAVES,
+            _ROUND_LIES + "test_nothing_is_forfeited_for_less_than_all_leaves",
             _ROUNDS + "test_a_leaf_that_is_not_what_we_asked_for_is_refused",
             _ROUNDS + "test_the_number_of_vtxos_must_be_right",
             _ROUNDS + "test_the_order_of_vtxos_must_be_ours",
@@ -567,6 +571,8 @@ REGISTER: dict[str, Line] = {
         "a child is as planned, its rate has a bound, and its parent is in an exit of ours",
         (
             "onchain/test_cpfp.py::test_plans_add_up",
+            "onchain/wallet_cases.py::test_a_child_that_is_not_the_one_planned_is_not_taken",
+            "wallet/exits/test_driver.py::test_the_child_that_is_broadcast_is_the_one_that_was_planned",
             "wallet/exits/test_driver.py::test_no_estimate_makes_us_pay_more_than_the_cap",
             "wallet/exits/test_driver.py::test_nothing_pays_for_a_transaction_that_is_in_no_exit_of_ours",
         ),
@@ -581,12 +587,13 @@ REGISTER: dict[str, Line] = {
         ),
     ),
     "06.7": Line(
-        "a claim spends our own outputs to this network",
+        "a claim spends our own outputs to this network, by leaves that are theirs",
         (
             "api/test_exits.py::test_claiming",
             "api/test_exits.py::test_a_claim_goes_to_an_address_of_this_network_or_nowhere",
             "wallet/exits/test_service.py::test_claiming_all_takes_only_what_is_claimable",
             "ark/test_claim.py::test_a_hash_lock_on_an_aggregate_key_is_never_ours",
+            "ark/test_claim.py::test_nothing_is_signed_for_an_output_that_is_not_open_to_the_clause",
         ),
     ),
     "06.8": Line("scripts are built from the VTXO's own server key", (_OTHER_KEY_EXITS,)),
