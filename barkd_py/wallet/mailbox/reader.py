@@ -51,7 +51,7 @@ from barkd_py.wallet.locks import MAILBOX_PROCESSING, MAILBOX_TIMEOUT_SECONDS, N
 from barkd_py.wallet.mailbox.pages import MAX_AHEAD_SECONDS, MailboxReader, checkpoint_at
 from barkd_py.wallet.mailbox.receipts import note_receipt
 from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.vtxo_states import NewVtxo, Spendable
+from barkd_py.wallet.vtxo_states import Locked, NewVtxo, Spendable
 from barkd_py.wallet.vtxos.anchors import AnchorLook, AnchorMissing, Anchors, AnchorUnfit
 from barkd_py.wallet.vtxos.registration import Registration
 
@@ -245,12 +245,13 @@ class Mailbox:
             elif vtxo.expiry_height <= tip.height:
                 log.warning("received VTXO %s has expired: it must be refreshed", vtxo.id)
         await self._register(accepted)
-        await self._register(unfit)  # the recovery has them from there
+        held = await self._hand_in(unfit)
         addresses = await self.received_on(accepted)
         async with self._store.transaction() as tx:
             new = await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in accepted)
             if len(new) != len(accepted):
                 raise Overtaken
+            await tx.vtxos.insert(NewVtxo(vtxo, Locked(None)) for vtxo in held)
             await note_receipt(tx, accepted, addresses, backed.swept)
             await tx.recovery.add_pending([vtxo.id for vtxo in (*unfit, *backed.unknown)])
             await self._acknowledge(tx, checkpoint)
@@ -330,6 +331,19 @@ class Mailbox:
         for vtxo in unknown:
             del self._anchor_misses[vtxo.id]
             log.error("VTXO %s: its anchor is still not found; leaving it to recovery", vtxo.id)
+
+    async def _hand_in(self, unfit: Sequence[Vtxo]) -> list[Vtxo]:
+        """The recovery has what is unfit from the server. Returns those that the server may not have: they
+        are kept here, or nothing would remember them once the message is acknowledged.
+        """
+        held = []
+        for vtxo in unfit:
+            try:
+                await self._server.register_vtxo_transactions([vtxo])
+            except BarkdError as error:
+                log.warning("registering VTXO %s failed, keeping it: %s", vtxo.id, chain_text(error))
+                held.append(vtxo)
+        return held
 
     async def _register(self, vtxos: Sequence[Vtxo]) -> None:
         """Best effort; the catch-up tries again."""

@@ -68,7 +68,7 @@ class Ledger:
                 [
                     _entry(facts[vtxo_id], vtxo_id, each)
                     for vtxo_id, each in final.items()
-                    if vtxo_id in noted or not _stays_late(each)
+                    if vtxo_id in noted or not _stays_late(facts[vtxo_id], each)
                 ]
             )
             again = [vtxo_id for vtxo_id, verdict in final.items() if verdict.ask_again]
@@ -123,9 +123,14 @@ def _is_money_at_last(facts: Facts, verdict: Verdict) -> bool:
     return verdict.deed is Deed.STORE_SPENDABLE or (verdict.deed is Deed.RELEASE and not facts.was_spendable)
 
 
-def _stays_late(verdict: Verdict) -> bool:
-    is_skipped_for_now = verdict.outcome is RecoveryOutcome.SKIPPED and verdict.ask_again
-    return is_skipped_for_now or verdict.outcome in (RecoveryOutcome.FAILED, RecoveryOutcome.NOT_FOUND)
+def _stays_late(facts: Facts, verdict: Verdict) -> bool:
+    match verdict.outcome:
+        case RecoveryOutcome.SKIPPED:
+            return verdict.ask_again
+        case RecoveryOutcome.LOCKED:
+            return facts.state == Locked(None) and not facts.was_spendable
+        case outcome:
+            return outcome in (RecoveryOutcome.FAILED, RecoveryOutcome.NOT_FOUND)
 
 
 async def _do(tx: Transaction, facts: Facts, deed: Deed) -> None:

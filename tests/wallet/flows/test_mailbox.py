@@ -17,7 +17,7 @@ from barkd_py.bitcoin.tx import OutPoint, Tx, Txid
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.source import Confirmed, Mempool, TxStatus
 from barkd_py.devnet.ark_server.settings import ServerSettings
-from barkd_py.errors import BarkdError, ChainUnavailable, ServerUnavailable
+from barkd_py.errors import BarkdError, ChainUnavailable, ServerRejected, ServerUnavailable
 from barkd_py.server_rpc.api import (
     ArkoorDelivery,
     IncomingLightningPayment,
@@ -41,6 +41,7 @@ from barkd_py.wallet.mailbox.pages import (
 from barkd_py.wallet.mailbox.reader import MAX_ANCHOR_MISSES, Mailbox
 from barkd_py.wallet.mailbox.receipts import SWEPT
 from barkd_py.wallet.movements import ARKOOR_RECEIVE, MovementStatus
+from barkd_py.wallet.vtxo_states import Locked
 from barkd_py.wallet.vtxos.anchors import AnchorMissing
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import BOB, Net, Owner
@@ -63,12 +64,15 @@ class MailboxServer:
         self.reads: list[int] = []
         self.announced: ArkInfo | None = None
         self.registered: list[VtxoId] = []
+        self.registration_trouble: BarkdError | None = None
 
     async def info(self) -> ArkInfo:
         info: ArkInfo = self.announced or await self._real.info()  # type: ignore[attr-defined]
         return info
 
     async def register_vtxo_transactions(self, vtxos: Sequence[Vtxo]) -> None:
+        if self.registration_trouble is not None:
+            raise self.registration_trouble
         self.registered += [vtxo.id for vtxo in vtxos]
         await self._real.register_vtxo_transactions(vtxos)  # type: ignore[attr-defined]
 
@@ -596,6 +600,33 @@ async def test_what_hangs_off_nothing_on_the_chain_is_no_money_before_it_does(
     (movement,) = await bob.wallet.list_movements()
     assert (movement.subsystem, movement.output_vtxos) == (ARKOOR_RECEIVE, (vtxo.id,))
     assert movement.effective_balance_sat == 1_000
+
+
+@pytest.mark.parametrize("trouble", [ServerUnavailable("busy"), ServerRejected("no")])
+async def test_what_is_no_money_yet_and_the_server_does_not_take_is_kept(
+    alice: Owner, bob: Owner, trouble: BarkdError
+) -> None:
+    """Nobody else may have it. It blocks nothing that comes after it."""
+    await pay(alice, bob, 1_000)
+    vtxo = Vtxo.decode((await delivered(bob))[0])
+    chain = Chain(bob.wallet.chain)
+    chain.unconfirmed.add(vtxo.anchor_point.txid)
+    server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery((vtxo.encode(),))), (8, UnknownMessage()))
+    server.registration_trouble = trouble
+    assert await mailbox(bob.wallet, server, chain).sync() == 8
+    forgetful = Liar(bob.wallet.server)
+    forgetful.lies["get_vtxos"] = lambda lookup: VtxoLookup((), (vtxo.id,))
+    silent = Liar(forgetful)
+    silent.lies["get_vtxo_statuses"] = lambda states: {}
+    for asked, seen in ((forgetful, chain), (silent, bob.wallet.chain)):
+        (kept,) = await bob.wallet.list_vtxos(include_all=True)
+        assert (kept.id, kept.state) == (vtxo.id, Locked(None))
+        assert (await bob.spendable_sat(), await bob.wallet.list_movements()) == (0, ())
+        await recovery_with(bob.wallet, asked, seen).retry()
+    await recovery_with(bob.wallet, forgetful).retry()  # the chain is as it should be, and the server speaks
+    assert await bob.spendable_sat() == 1_000
+    (movement,) = await bob.wallet.list_movements()
+    assert (movement.status, movement.output_vtxos) == (MovementStatus.SUCCESSFUL, (vtxo.id,))
 
 
 @pytest.mark.parametrize("silent_about", ["states", "signatures"])
