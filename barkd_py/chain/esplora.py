@@ -201,8 +201,18 @@ class EsploraSource:
     # --- transactions ---
 
     async def tx_status(self, txid: Txid) -> TxStatus:
-        tx = await self._get_json(f"/tx/{txid}", MAX_TX_BYTES)
-        return NotFound() if tx is None else await self._believed(_status(_field(tx, "status", dict)))
+        """The transaction itself may be large, and is far larger as JSON: strangers choose what is asked for.
+
+        Of a transaction that they do not know, servers say that it is not confirmed; whether it waits is
+        asked in bytes.
+        """
+        told = await self._get_json(f"/tx/{txid}/status")
+        if told is None:
+            return NotFound()
+        status = _status(told)
+        if isinstance(status, Mempool) and await self.get_tx(txid) is None:
+            return NotFound()
+        return await self._believed(status)
 
     async def get_tx(self, txid: Txid) -> Tx | None:
         response = await self._get(f"/tx/{txid}/raw", MAX_RAW_TX_BYTES)

@@ -12,7 +12,7 @@ import pytest
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
 from barkd_py.bitcoin.units import BlockRef, FeeRate
 from barkd_py.chain.esplora import EsploraSource
-from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, Confirmed, Spend
+from barkd_py.chain.source import BroadcastError, BroadcastErrorKind, Confirmed, Mempool, NotFound, Spend
 from barkd_py.errors import ChainUnavailable, chain_text
 from tests.fakes.chains import FALLBACK, Clock
 
@@ -185,7 +185,7 @@ async def test_incomplete_spend_is_neither_spent_nor_unspent(answer: object) -> 
 async def test_a_block_that_is_not_in_the_best_chain_confirms_nothing(at_height: str | None) -> None:
     status = {"confirmed": True, "block_height": 7, "block_hash": str(HASH)}
     told: dict[str, object] = {
-        f"/tx/{TXID}": {"status": status},
+        f"/tx/{TXID}/status": status,
         f"/tx/{TXID}/outspend/0": {"spent": True, "txid": str(TX.txid), "status": status},
     }
     hashes = {"/block-height/7": at_height}
@@ -208,6 +208,30 @@ async def test_a_block_that_is_not_in_the_best_chain_confirms_nothing(at_height:
     assert await chain.tx_status(TXID) == confirmed
     assert await chain.spender(OutPoint(TXID, 0), since_height=0) == Spend(TX.txid, confirmed)
     assert await chain.is_spent_confirmed(OutPoint(TXID, 0))
+
+
+@pytest.mark.parametrize("knows_how_to_deny", [False, True])
+async def test_where_a_transaction_is_takes_no_json_of_it(knows_how_to_deny: bool) -> None:
+    """Blockstream's server has no 404 for the status of a transaction that it does not know; others do."""
+    confirmed = {"confirmed": True, "block_height": 7, "block_hash": str(HASH), "block_time": 1_700_000_000}
+    told: dict[str, httpx.Response] = {"/block-height/7": text(str(HASH))}
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return told.get(request.url.path, text("Transaction not found", 404))
+
+    chain = source(answer)
+    if not knows_how_to_deny:
+        told[f"/tx/{TX.txid}/status"] = httpx.Response(200, json={"confirmed": False})
+    assert await chain.tx_status(TX.txid) == NotFound()
+    told[f"/tx/{TX.txid}/status"] = httpx.Response(200, json={"confirmed": False})
+    told[f"/tx/{TX.txid}/raw"] = httpx.Response(200, content=TX.serialize())
+    assert await chain.tx_status(TX.txid) == Mempool()
+    asked.clear()
+    told[f"/tx/{TX.txid}/status"] = httpx.Response(200, json=confirmed)
+    assert await chain.tx_status(TX.txid) == Confirmed(BlockRef(7, HASH))
+    assert asked == [f"/tx/{TX.txid}/status", "/block-height/7"]
 
 
 async def test_unknown_transaction_has_no_spender() -> None:
