@@ -33,6 +33,7 @@ from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import Vtxo, VtxoId, VtxoInvalid
 from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.keys import PublicKey
+from barkd_py.bitcoin.tx import Txid
 from barkd_py.chain.source import ChainSource
 from barkd_py.errors import BarkdError, KnownError, StateConflict, chain_text
 from barkd_py.server_rpc.api import (
@@ -304,13 +305,18 @@ class Mailbox:
         """Raises ChainError: nothing is known, the whole message waits."""
         look = AnchorLook(self._chain)
         backed = _Backed()
+        missing: set[Txid] = set()
         for vtxo in vtxos:
+            if vtxo.anchor_point.txid in missing:
+                backed.unknown.append(vtxo)
+                continue
             try:
                 await self._anchors.validate([vtxo])
                 is_swept = await look.check(vtxo)
             except VtxoInvalid as error:
                 log.error("dropping VTXO %s: %s", vtxo.id, chain_text(error))
-            except AnchorMissing:
+            except AnchorMissing as error:
+                missing.add(error.txid)
                 backed.unknown.append(vtxo)
             except AnchorUnfit as error:
                 log.warning("VTXO %s is no money now: %s; leaving it to recovery", vtxo.id, chain_text(error))

@@ -104,6 +104,7 @@ class Chain:
         self.unconfirmed: set[Txid] = set()
         self.taken: set[OutPoint] = set()
         self.confirmed: dict[Txid, BlockRef] = {}
+        self.fetched: list[Txid] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -111,6 +112,7 @@ class Chain:
     async def get_tx(self, txid: Txid) -> Tx | None:
         if self.trouble is not None:
             raise self.trouble
+        self.fetched.append(txid)
         return None if txid in self.unknown else await self._real.get_tx(txid)  # type: ignore[attr-defined]
 
     async def tx_status(self, txid: Txid) -> TxStatus:
@@ -566,6 +568,23 @@ async def test_an_anchor_that_stays_unknown_blocks_for_a_while_only(alice: Owner
     assert await box.sync() == 8
     async with bob.wallet.store.read() as tx:
         assert await tx.recovery.pending_ids() == (first.id,)  # not forgotten
+
+
+async def test_an_anchor_that_is_unknown_is_asked_for_once_per_message(alice: Owner, bob: Owner) -> None:
+    """A payment has room for a thousand VTXOs that hang off one."""
+    await pay(alice, bob, 1_000, 2_000, 3_000)
+    blobs = await delivered(bob)
+    (txid,) = {Vtxo.decode(blob).anchor_point.txid for blob in blobs}
+    chain = Chain(bob.wallet.chain)
+    chain.unknown.add(txid)
+    box = mailbox(bob.wallet, MailboxServer(bob.wallet.server, (7, ArkoorDelivery(blobs))), chain)
+    for asked in range(1, MAX_ANCHOR_MISSES):
+        with pytest.raises(AnchorMissing):
+            await box.sync()
+        assert chain.fetched == [txid] * asked
+    assert await box.sync() == 7
+    async with bob.wallet.store.read() as tx:
+        assert len(await tx.recovery.pending_ids()) == 3
 
 
 @pytest.mark.parametrize("trouble", ["unconfirmed", "taken", "taken on the way"])
