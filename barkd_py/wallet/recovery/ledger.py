@@ -61,9 +61,8 @@ class Ledger:
                 else:
                     await _do(tx, facts[vtxo_id], verdict.deed)
                 final[vtxo_id] = verdict
-            stored = [vtxo for vtxo in late if final[vtxo.id] is verdicts[vtxo.id]]
-            if stored and len(stored) == len(late):
-                await note_receipt(tx, stored, addresses, swept)
+            for payment in _payments([vtxo for vtxo in late if final[vtxo.id] is verdicts[vtxo.id]]):
+                await note_receipt(tx, payment, addresses, swept)
             await tx.recovery.put(
                 [
                     _entry(facts[vtxo_id], vtxo_id, each)
@@ -121,6 +120,14 @@ def _is_money_at_last(facts: Facts, verdict: Verdict) -> bool:
     if verdict.outcome is not RecoveryOutcome.RECOVERED:
         return False
     return verdict.deed is Deed.STORE_SPENDABLE or (verdict.deed is Deed.RELEASE and not facts.was_spendable)
+
+
+def _payments(vtxos: Sequence[Vtxo]) -> list[list[Vtxo]]:
+    """What belongs together: servers deliver only VTXOs of one key at once. Source: sheet 02 §5.3."""
+    by_key: dict[PublicKey, list[Vtxo]] = {}
+    for vtxo in vtxos:
+        by_key.setdefault(vtxo.user_pubkey, []).append(vtxo)
+    return list(by_key.values())
 
 
 def _stays_late(facts: Facts, verdict: Verdict) -> bool:
