@@ -216,16 +216,36 @@ class Evidence:
         wanted = [(vtxo_id, each.vtxo) for vtxo_id, each in facts.items() if needs_proof(each)]
         proofs = await self.prove([vtxo for _, vtxo in wanted if vtxo is not None])
         is_mainnet = (await self._server.info()).is_mainnet
-        look = AnchorLook(self._chain)
+        safe = []
         for vtxo_id, vtxo in wanted:
             proof = proofs[vtxo_id]
             if vtxo is not None and proof == Proven(is_on_chain=False):
                 if is_safe_exit_delta(vtxo.exit_delta, is_mainnet=is_mainnet):
-                    proof = await _anchored(vtxo, look)
+                    safe.append(vtxo)
                 else:
                     proof = Disproven(f"its exit delta is {vtxo.exit_delta} blocks")
             facts[vtxo_id] = replace(facts[vtxo_id], proof=proof)
+        for vtxo_id, proof in (await self.look_at_anchors(safe)).items():
+            facts[vtxo_id] = replace(facts[vtxo_id], proof=proof)
         return facts
+
+    async def look_at_anchors(self, vtxos: Sequence[Vtxo]) -> Mapping[VtxoId, Proof]:
+        """Whether what they hang off is there, of VTXOs that are valid, and not on the chain as a whole.
+
+        Those that share an anchor share what is asked, and are looked at one after another.
+        """
+        by_anchor: dict[Txid, list[Vtxo]] = {}
+        for vtxo in vtxos:
+            by_anchor.setdefault(vtxo.anchor_point.txid, []).append(vtxo)
+        turns = asyncio.Semaphore(PROOFS_AT_ONCE)
+
+        async def one(sharing: Sequence[Vtxo]) -> list[tuple[VtxoId, Proof]]:
+            async with turns:
+                look = AnchorLook(self._chain)
+                return [(vtxo.id, await _anchored(vtxo, look)) for vtxo in sharing]
+
+        found = await asyncio.gather(*map(one, by_anchor.values()))
+        return {vtxo_id: proof for each in found for vtxo_id, proof in each}
 
     async def prove(self, vtxos: Sequence[Vtxo]) -> Mapping[VtxoId, Proof]:
         """Each VTXO's chain against the anchor on the chain."""
@@ -264,7 +284,6 @@ class Evidence:
 
 
 async def _anchored(vtxo: Vtxo, look: AnchorLook) -> Proof:
-    """The proof of a VTXO that is valid, and not on the chain as a whole."""
     try:
         return Proven(is_swept=await look.check(vtxo))
     except AnchorUnfit as error:
