@@ -20,8 +20,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from barkd_py.bitcoin.keys import SecretKey
-from barkd_py.wallet.arkoor.machine import ArkoorSendMachine
-from barkd_py.wallet.arkoor.states import Cosigning
+from barkd_py.wallet.arkoor.states import FORMAT, Cosigning
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.store.tables import action_checkpoint
@@ -302,8 +301,7 @@ async def _put_payments_under_way(datadir: Path, size: Size) -> None:
 
 def _payment_of(vtxo: WalletVtxo) -> str:
     """The whole VTXO to somebody, not yet cosigned."""
-    machine = ArkoorSendMachine.__new__(ArkoorSendMachine)  # encoding needs none of what it works with
-    return machine.encode(
+    return FORMAT.encode(
         Cosigning(
             address="tark1" + "q" * 100,
             recipient=SecretKey(bytes([7] * 32)).public_key,

@@ -16,7 +16,7 @@ order:
     errors        what it refuses
     terms         pure: what it costs and what is left, if there is something to reckon
     writes        `write_…` functions: what is stored in the transaction that stores the next state
-    machine       `kind`, `encode`, `decode`, `reports`, and `step`: one method per state, each repeatable
+    machine       `kind`, `format`, `reports`, and `step`: one method per state, each repeatable
     service       what others call: chooses, reserves, stores the first state (`executor.begin`), drives
 
 Then it is entered where all flows are known:

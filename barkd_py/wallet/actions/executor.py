@@ -34,6 +34,7 @@ from barkd_py.errors import BarkdError, KnownError, ServerError, causes, log_tex
 from barkd_py.wallet.locks import LockBusy, NamedLocks
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.store.payloads import PayloadFormat
 from barkd_py.wallet.vtxo_states import ActionHolder
 
 log = logging.getLogger(__name__)
@@ -93,16 +94,13 @@ class Until(enum.Enum):
 
 
 class Machine(Protocol[S]):
-    """One kind of action: how its states are stored, and what a step does."""
+    """One kind of action: what a step does, and how its states are stored."""
 
     @property
     def kind(self) -> ActionKind: ...
 
-    def encode(self, state: S) -> str:
-        """The state as stored."""
-
-    def decode(self, payload: str) -> S:
-        """Raises StoreError."""
+    @property
+    def format(self) -> PayloadFormat[S]: ...
 
     def reports(self, state: S) -> Sequence[VtxoId]:
         """The VTXOs that the balance counts as this action's in this state."""
@@ -121,6 +119,10 @@ async def step_once(machine: Machine[S], action_id: str, state: S) -> Outcome[S]
         return await machine.step(action_id, state)
     except BarkdError as error:
         return Retry(error)
+
+
+async def save_action(tx: Transaction, machine: Machine[S], action_id: str, state: S) -> None:
+    await tx.actions.save(action_id, machine.kind, machine.format.encode(state), machine.reports(state))
 
 
 class ActionExecutor:
@@ -143,7 +145,7 @@ class ActionExecutor:
         """
         async with self._store.transaction() as tx:
             state = await prepare(tx)
-            await tx.actions.save(action_id, machine.kind, machine.encode(state), machine.reports(state))
+            await save_action(tx, machine, action_id, state)
         return state
 
     async def begin(
@@ -192,7 +194,7 @@ class ActionExecutor:
             checkpoint = await tx.actions.find(action_id)
         if checkpoint is None:
             return
-        await self._drive_from(machine, action_id, machine.decode(checkpoint.payload), until)
+        await self._drive_from(machine, action_id, machine.format.decode(checkpoint.payload), until)
 
     async def _drive_from(self, machine: Machine[S], action_id: str, state: S, until: Until) -> None:
         """state: the stored one."""
@@ -241,7 +243,7 @@ class ActionExecutor:
     async def _save(self, machine: Machine[S], action_id: str, state: S, writes: Writes | None) -> None:
         async with self._store.transaction() as tx:
             # The row first: locks taken in `writes` name it as their holder.
-            await tx.actions.save(action_id, machine.kind, machine.encode(state), machine.reports(state))
+            await save_action(tx, machine, action_id, state)
             if writes is not None:
                 await writes(tx)
 

@@ -16,5 +16,5 @@ async def state_of_holder(store: Store, machine: Machine[S], vtxo: WalletVtxo) -
             async with store.read() as tx:
                 checkpoint = await tx.actions.find(action_id)
             if checkpoint is not None and checkpoint.kind is machine.kind:
-                return machine.decode(checkpoint.payload)
+                return machine.format.decode(checkpoint.payload)
     return None

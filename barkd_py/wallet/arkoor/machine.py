@@ -39,6 +39,7 @@ class ArkoorSendMachine:
     """The steps of a payment. exit_margin: config `vtxo_exit_margin`."""
 
     kind = ActionKind.ARKOOR_SEND
+    format = FORMAT
 
     def __init__(
         self,
@@ -56,12 +57,6 @@ class ArkoorSendMachine:
         self._chain = chain
         self._exit_margin = exit_margin
         self._registration = registration
-
-    def encode(self, state: State) -> str:
-        return FORMAT.encode(state)
-
-    def decode(self, payload: str) -> State:
-        return FORMAT.decode(payload)
 
     def reports(self, state: State) -> Sequence[VtxoId]:
         return state.input_ids

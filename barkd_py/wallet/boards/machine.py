@@ -40,6 +40,7 @@ class BoardMachine:
     """The steps of a board."""
 
     kind = ActionKind.BOARD
+    format = FORMAT
 
     def __init__(
         self,
@@ -59,12 +60,6 @@ class BoardMachine:
         self._onchain = onchain
         self._vtxo_exit_margin = vtxo_exit_margin
         self._start_exit = start_exit
-
-    def encode(self, state: State) -> str:
-        return FORMAT.encode(state)
-
-    def decode(self, payload: str) -> State:
-        return FORMAT.decode(payload)
 
     def reports(self, state: State) -> Sequence[VtxoId]:
         return (state.vtxo_id,) if isinstance(state, Confirming) else ()

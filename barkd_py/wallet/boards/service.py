@@ -96,7 +96,7 @@ class Boards:
         async with self._store.read() as tx:
             found = []
             for row in await tx.actions.list(ActionKind.BOARD):
-                state = self._machine.decode(row.payload)
+                state = FORMAT.decode(row.payload)
                 movement = await tx.movements.find_by_action(row.id)
                 assert movement is not None, "stored with the action"
                 found.append(_pending(state.funding_tx, state.vtxo_id, state.amount_sat, movement.id))

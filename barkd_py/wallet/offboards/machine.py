@@ -57,6 +57,7 @@ class OffboardMachine:
     """The steps of an offboard. now: Unix seconds."""
 
     kind = ActionKind.OFFBOARD
+    format = FORMAT
 
     def __init__(
         self,
@@ -83,12 +84,6 @@ class OffboardMachine:
             lost_tx_grace_secs=lost_tx_grace_secs,
             now=now,
         )
-
-    def encode(self, state: State) -> str:
-        return FORMAT.encode(state)
-
-    def decode(self, payload: str) -> State:
-        return FORMAT.decode(payload)
 
     def reports(self, state: State) -> Sequence[VtxoId]:
         match state:

@@ -32,6 +32,7 @@ from barkd_py.wallet.offboards.errors import (
 )
 from barkd_py.wallet.offboards.machine import OffboardMachine
 from barkd_py.wallet.offboards.states import (
+    FORMAT,
     UPSTREAM_NAMES,
     Confirming,
     Payment,
@@ -192,7 +193,7 @@ class Offboards:
             movement = await tx.movements.find_by_action(action_id)
         if row is None or movement is None:
             raise OffboardVanished(action_id)
-        state = self._machine.decode(row.payload)
+        state = FORMAT.decode(row.payload)
         if not isinstance(state, Confirming):
             raise OffboardPending(action_id, UPSTREAM_NAMES[type(state)])
         return OffboardResult(state.txid, movement.id)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from pydantic import TypeAdapter
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.errors import BarkdError, StoreError
@@ -25,11 +26,23 @@ from barkd_py.wallet.locks import LockBusy, NamedLocks
 from barkd_py.wallet.movements import ARKOOR_SEND
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.store.payloads import PayloadFormat
 from barkd_py.wallet.vtxo_states import ActionHolder, NewVtxo, Spendable, StateKind
 from tests.wallet.samples import user_vtxos
 
 ACTION = "some.action"
 TROUBLE = BarkdError("trouble")
+
+
+class Numbers(PayloadFormat[int]):
+    def __init__(self) -> None:
+        super().__init__("number", lambda: TypeAdapter(int))
+
+    def encode(self, state: int) -> str:
+        return str(state)
+
+    def decode(self, text: str) -> int:
+        return int(text)
 
 
 @dataclass
@@ -39,12 +52,7 @@ class Scripted:
     outcomes: list[Outcome[int] | Exception]
     seen: list[int] = field(default_factory=list)
     kind: ActionKind = ActionKind.ARKOOR_SEND
-
-    def encode(self, state: int) -> str:
-        return str(state)
-
-    def decode(self, payload: str) -> int:
-        return int(payload)
+    format: PayloadFormat[int] = field(default_factory=Numbers)
 
     def reports(self, state: int) -> Sequence[VtxoId]:
         return ()

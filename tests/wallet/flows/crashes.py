@@ -9,6 +9,7 @@ from barkd_py.ark.vtxo import VtxoId
 from barkd_py.wallet.actions.executor import Machine, Next, Outcome, step_once
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
+from barkd_py.wallet.store.payloads import PayloadFormat
 from barkd_py.wallet.store.transaction import Clock, OpenStore
 
 When = Literal["before", "after"]
@@ -72,11 +73,9 @@ class Twice:
     def kind(self) -> ActionKind:
         return self._machine.kind
 
-    def encode(self, state: Any) -> str:
-        return self._machine.encode(state)
-
-    def decode(self, payload: str) -> Any:
-        return self._machine.decode(payload)
+    @property
+    def format(self) -> PayloadFormat[Any]:
+        return self._machine.format
 
     def reports(self, state: Any) -> Sequence[VtxoId]:
         return self._machine.reports(state)

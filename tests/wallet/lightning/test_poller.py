@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from pydantic import TypeAdapter
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.errors import BarkdError, StoreError
@@ -14,14 +15,27 @@ from barkd_py.wallet.lightning.poller import MAX_DRIVEN_AT_ONCE, Poller
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionCheckpoint, ActionKind
+from barkd_py.wallet.store.payloads import PayloadFormat
 
 URGENT = "urgent"
+
+
+class AsItIs(PayloadFormat[str]):
+    def __init__(self) -> None:
+        super().__init__("text", lambda: TypeAdapter(str))
+
+    def encode(self, state: str) -> str:
+        return state
+
+    def decode(self, text: str) -> str:
+        return text
 
 
 class Machine:
     """Parks until it is told otherwise. gate: steps wait here, except urgent ones."""
 
     kind = ActionKind.LIGHTNING_RECEIVE
+    format = AsItIs()
 
     def __init__(self) -> None:
         self.steps: Counter[str] = Counter()
@@ -29,12 +43,6 @@ class Machine:
         self.gate = asyncio.Event()
         self.gate.set()
         self.inside = self.most_inside = 0
-
-    def encode(self, state: str) -> str:
-        return state
-
-    def decode(self, payload: str) -> str:
-        return payload
 
     def reports(self, state: str) -> Sequence[VtxoId]:
         return ()

@@ -13,7 +13,7 @@ from barkd_py.errors import BarkdError, ServerRejected, ServerUnavailable, chain
 from barkd_py.server_rpc.api import LightningFailureReason, PaymentSucceeded
 from barkd_py.wallet.lightning.ids import send_action_id
 from barkd_py.wallet.lightning.send.errors import PaymentInProgress
-from barkd_py.wallet.lightning.send.states import MAX_LOST, Initiated, Locked, Revocable, Stuck
+from barkd_py.wallet.lightning.send.states import FORMAT, MAX_LOST, Initiated, Locked, Revocable, Stuck
 from barkd_py.wallet.lightning.send.terms import CannotCoverLightningPayment
 from barkd_py.wallet.movements import MovementStatus, PaymentMethod, PaymentMethodKind
 from barkd_py.wallet.vtxo_states import StateKind
@@ -526,7 +526,7 @@ async def test_a_tip_that_is_not_known_does_not_start_the_count_of_silence(payer
     async with payer.store.transaction() as tx:  # the silence begins anew
         row = await tx.actions.find(send_action_id(HASH))
         assert row is not None
-        stuck = payer.machine.encode(Stuck(state.payment, state.htlc_ids))
+        stuck = FORMAT.encode(Stuck(state.payment, state.htlc_ids))
         await tx.actions.save(row.id, row.kind, stuck, state.htlc_ids)
     payer.server.chain.is_away = True
     with pytest.raises(ServerUnavailable):
@@ -887,7 +887,7 @@ async def test_a_state_survives_its_encoding(payer: Payer) -> None:
         Revocable(initiated.payment, initiated.htlc_ids),
         Stuck(initiated.payment, initiated.htlc_ids, 5, initiated.htlc_ids),
     ):
-        assert payer.machine.decode(payer.machine.encode(state)) == state
+        assert FORMAT.decode(FORMAT.encode(state)) == state
 
 
 async def test_success_without_a_preimage_is_none(payer: Payer) -> None:

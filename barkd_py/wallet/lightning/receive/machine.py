@@ -117,6 +117,7 @@ class LightningReceiveMachine:
     """The steps of a payment that comes in. now: Unix seconds."""
 
     kind = ActionKind.LIGHTNING_RECEIVE
+    format = FORMAT
 
     def __init__(
         self,
@@ -143,12 +144,6 @@ class LightningReceiveMachine:
         self._htlcs = Htlcs(store, chain)
         self._grants = Grants(store, keychain, server, chain, anchors, settings.window)
         self._complaints: set[str] = set()
-
-    def encode(self, state: State) -> str:
-        return FORMAT.encode(state)
-
-    def decode(self, payload: str) -> State:
-        return FORMAT.decode(payload)
 
     def reports(self, state: State) -> Sequence[VtxoId]:
         return reported_vtxos(state)

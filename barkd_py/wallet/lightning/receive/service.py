@@ -234,7 +234,7 @@ class LightningReceives:
             states = []
             for row in rows:
                 with suppress(StoreError):  # one that cannot be read: whoever drives it says so
-                    states.append(self._machine.decode(row.payload))
+                    states.append(FORMAT.decode(row.payload))
             return [await _shown(tx, state) for state in states]
 
     async def find(self, payment_hash: bytes) -> LightningReceive:
@@ -246,7 +246,7 @@ class LightningReceives:
         async with self._store.read() as tx:
             row = await tx.actions.find(action_id)
             if row is not None:
-                return await _shown(tx, self._machine.decode(row.payload))
+                return await _shown(tx, FORMAT.decode(row.payload))
             settled = await tx.lightning.find_settled(payment_hash)
             movement = await tx.movements.find_by_action(action_id)
         if settled is None:
@@ -283,7 +283,7 @@ class LightningReceives:
                 row = await tx.actions.find(action_id)
             if row is None:
                 raise UnknownReceive(payment_hash)
-            match self._machine.decode(row.payload):
+            match FORMAT.decode(row.payload):
                 case AwaitingPayment():
                     await self._cancel_at_server(payment_hash)
                 case HtlcsReady():
@@ -323,10 +323,10 @@ class LightningReceives:
 
     def _is_urgent(self, row: ActionCheckpoint) -> bool:
         """The server has the preimage: what it does not pay has to go on the chain in time."""
-        return isinstance(self._machine.decode(row.payload), PreimageRevealed)
+        return isinstance(FORMAT.decode(row.payload), PreimageRevealed)
 
     def _pace(self, row: ActionCheckpoint) -> float:
-        if isinstance(self._machine.decode(row.payload), AwaitingPayment):
+        if isinstance(FORMAT.decode(row.payload), AwaitingPayment):
             return pace_by_age(row, self._now())
         return EXIT_LOOK_SECS  # on its way on the chain: all other states end, or end in trouble
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from barkd_py.ark.policy import ServerHtlcSendPolicy
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.chain.source import ChainSource
+from barkd_py.wallet.actions.executor import save_action
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.lightning.ids import send_action_id
 from barkd_py.wallet.lightning.send.machine import LightningSendMachine
@@ -104,7 +105,5 @@ class HtlcAdoption:
         )
         state = Stuck(payment, htlc_ids)
         await tx.vtxos.steal_lock(htlc_ids, ActionHolder(action_id))
-        await tx.actions.save(
-            action_id, self._machine.kind, self._machine.encode(state), self._machine.reports(state)
-        )
+        await save_action(tx, self._machine, action_id, state)
         log.info("%s: %d sat in HTLCs of a payment that was under way", action_id, htlc_sat)

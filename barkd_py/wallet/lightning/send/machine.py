@@ -89,6 +89,7 @@ class LightningSendMachine:
     """
 
     kind = ActionKind.LIGHTNING_SEND
+    format = FORMAT
 
     def __init__(
         self,
@@ -114,12 +115,6 @@ class LightningSendMachine:
         self._start_exit = start_exit
         self._watch = HtlcWatch(store, chain)
         self._preimages: dict[bytes, bytes] = {}
-
-    def encode(self, state: State) -> str:
-        return FORMAT.encode(state)
-
-    def decode(self, payload: str) -> State:
-        return FORMAT.decode(payload)
 
     def reports(self, state: State) -> Sequence[VtxoId]:
         return state.payment.input_ids if isinstance(state, Locked) else state.htlc_ids

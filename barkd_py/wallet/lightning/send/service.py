@@ -45,6 +45,7 @@ from barkd_py.wallet.lightning.send.errors import (
 from barkd_py.wallet.lightning.send.invoices import InvoiceSource, LightningDestination, Order
 from barkd_py.wallet.lightning.send.machine import LightningSendMachine
 from barkd_py.wallet.lightning.send.states import (
+    FORMAT,
     Funded,
     Initiated,
     Locked,
@@ -233,7 +234,7 @@ class LightningSends:
             return await tx.actions.find(action_id)
 
     def _is_on_chain(self, row: ActionCheckpoint) -> bool:
-        state = self._machine.decode(row.payload)
+        state = FORMAT.decode(row.payload)
         return isinstance(state, Stuck) and bool(state.exiting)
 
     async def _begin(
@@ -338,7 +339,7 @@ class LightningSends:
             return LightningSend(payment_hash, SendState.PAID, preimage=paid.preimage)
         if row is None:
             return LightningSend(payment_hash, SendState.UNKNOWN)
-        state = self._machine.decode(row.payload)
+        state = FORMAT.decode(row.payload)
         return LightningSend(payment_hash, _name_of(state), invoice=state.payment.invoice or None)
 
     async def estimate(self, amount_sat: int) -> PayEstimate:
@@ -391,11 +392,11 @@ class LightningSends:
 
     def _is_urgent(self, row: ActionCheckpoint) -> bool:
         """HTLCs that the server has to give back go on the chain before it may take them."""
-        return isinstance(self._machine.decode(row.payload), Revocable | Stuck)
+        return isinstance(FORMAT.decode(row.payload), Revocable | Stuck)
 
     def _pace(self, row: ActionCheckpoint) -> float:
         """Often while somebody may be standing there; stuck HTLCs wait for blocks."""
-        if isinstance(self._machine.decode(row.payload), Stuck):
+        if isinstance(FORMAT.decode(row.payload), Stuck):
             return STUCK_LOOK_SECS
         return min(MAX_PENDING_LOOK_SECS, pace_by_age(row, self._now()))
 
