@@ -30,7 +30,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, assert_never
 
 from barkd_py.ark.vtxo import VtxoId
-from barkd_py.errors import BarkdError, KnownError, ServerError, causes, log_text
+from barkd_py.errors import BarkdError, KnownError, ServerError, StoreError, causes, log_text
+from barkd_py.wallet.actions.failures import StillPending
 from barkd_py.wallet.locks import LockBusy, NamedLocks
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
@@ -43,6 +44,14 @@ S = TypeVar("S")
 
 # Upstream's pause grows for ever; a server that is back after an hour should not wait for us another one.
 MAX_RETRY_PAUSE_SECS = 60.0
+
+_NAMES = {
+    ActionKind.LIGHTNING_SEND: "Lightning payment",
+    ActionKind.LIGHTNING_RECEIVE: "Lightning receive",
+    ActionKind.ARKOOR_SEND: "arkoor send",
+    ActionKind.BOARD: "board",
+    ActionKind.OFFBOARD: "offboard",
+}
 
 Writes = Callable[[Transaction], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
@@ -160,13 +169,17 @@ class ActionExecutor:
         """`store_new`, then drive it. The lock is held before the row exists: nobody drives it first.
 
         on_stored: called once the action is stored. Raises the action's error if it fails, or parks with one;
-        the action goes on in the latter case.
+        the action goes on in the latter case. A StoreError means that nothing was stored; a store that breaks
+        later is a StillPending, lest the caller begin once more what happens all the same.
         """
         async with self._locks.try_hold(action_id):
             state = await self.store_new(machine, action_id, prepare)
             if on_stored is not None:
                 on_stored()
-            await self._drive_from(machine, action_id, state, until)
+            try:
+                await self._drive_from(machine, action_id, state, until)
+            except StoreError as error:
+                raise StillPending(_NAMES[machine.kind]) from error
 
     async def drive(self, machine: Machine[S], action_id: str, *, until: Until = Until.PARK) -> None:
         """Drive a stored action; nothing happens if it is finished, or if somebody else drives it.

@@ -22,6 +22,7 @@ from barkd_py.wallet.actions.executor import (
     Retry,
     Until,
 )
+from barkd_py.wallet.actions.failures import StillPending
 from barkd_py.wallet.locks import LockBusy, NamedLocks
 from barkd_py.wallet.movements import ARKOOR_SEND
 from barkd_py.wallet.store import Store, Transaction
@@ -204,13 +205,23 @@ async def test_an_error_that_a_step_does_not_handle_is_a_retry(
     assert await stored(store) is None
 
 
-@pytest.mark.parametrize("broken", [IndexError("a bug"), StoreError("the disk is full")])
-async def test_a_bug_or_a_broken_store_ends_even_a_drive_that_waits(
-    store: Store, executor: ActionExecutor, broken: Exception
-) -> None:
-    with pytest.raises(type(broken)):
-        await begin(executor, Scripted([Next(4), broken]), until=Until.DONE)
+async def test_a_bug_ends_even_a_drive_that_waits(store: Store, executor: ActionExecutor) -> None:
+    with pytest.raises(IndexError):
+        await begin(executor, Scripted([Next(4), IndexError("a bug")]), until=Until.DONE)
     assert await stored(store) == "4"
+
+
+async def test_a_broken_store_ends_a_drive_and_whoever_began_it_knows_that_it_goes_on(
+    store: Store, executor: ActionExecutor
+) -> None:
+    machine = Scripted([Next(4), StoreError("the disk is full"), StoreError("the disk is full"), Done()])
+    with pytest.raises(StillPending, match="continues in the background"):
+        await begin(executor, machine, until=Until.DONE)
+    assert await stored(store) == "4"
+    with pytest.raises(StoreError, match="the disk is full"):
+        await executor.drive(machine, ACTION, until=Until.DONE)
+    await executor.drive(machine, ACTION)
+    assert await stored(store) is None
 
 
 async def test_one_that_fails_or_rests_does_not_stop_the_others_of_its_kind(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 from barkd_py.ark.vtxo import VtxoId
+from barkd_py.errors import StoreError
 from barkd_py.wallet.actions.executor import Machine, Next, Outcome, step_once
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
@@ -41,6 +42,17 @@ class CrashingStore(Store):
         self.commits, self.crash_at, self.when = 0, crash_at, when
 
 
+class FailingStore(CrashingStore):
+    """Commit number `crash_at` (from 0) fails and leaves nothing behind; the process and the others go on."""
+
+    async def _commit(self, connection: AsyncConnection, unit: AsyncTransaction, tx: Transaction) -> None:
+        number = self.commits
+        self.commits += 1
+        if number == self.crash_at:
+            raise StoreError("the database or disk is full")
+        await Store._commit(self, connection, unit, tx)
+
+
 async def died(work: Awaitable[None]) -> bool:
     """Whether the process was gone before this was done."""
     try:
@@ -50,11 +62,11 @@ async def died(work: Awaitable[None]) -> bool:
     return False
 
 
-def opener(made: list[CrashingStore]) -> OpenStore:
+def opener(made: list[CrashingStore], kind: type[CrashingStore] = CrashingStore) -> OpenStore:
     """For `Wallet.open`; the store ends up in the list."""
 
     async def open_store(url: str, *, clock: Clock) -> Store:
-        store = await CrashingStore.open(url, clock=clock)
+        store = await kind.open(url, clock=clock)
         assert isinstance(store, CrashingStore)
         made.append(store)
         return store

@@ -14,6 +14,7 @@ from barkd_py.errors import (
     InvalidInput,
     ProtocolViolation,
     ServerRejected,
+    StoreError,
     chain_text,
 )
 from barkd_py.wallet.actions.bad_answers import MAX_BAD_ANSWERS
@@ -27,7 +28,7 @@ from barkd_py.wallet.vtxo_states import Locked, StateKind
 from barkd_py.wallet.vtxos.selection import NotEnoughVtxos
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import ALICE, Net, Owner
-from tests.wallet.flows.crashes import Crash, CrashingStore, Twice, When, opener
+from tests.wallet.flows.crashes import Crash, CrashingStore, FailingStore, Twice, When, opener
 
 AMOUNT_SAT = 5_000
 
@@ -235,6 +236,31 @@ async def test_a_kill_at_any_commit_pays_once_or_not_at_all(
     else:
         pytest.fail("a payment has more commits than this test expects")
     assert number == 3  # chosen, cosigned, done; and one run without a crash
+
+
+@pytest.mark.both_stores
+@pytest.mark.parametrize("number", [0, 1, 2])  # chosen, cosigned, done
+async def test_a_payment_whose_commit_fails_is_called_failed_only_if_it_will_never_be(
+    alice: Owner, bob: Owner, number: int
+) -> None:
+    stores: list[CrashingStore] = []
+    await alice.wallet.close()
+    wallet = await alice.open(opener(stores, FailingStore))
+    await wallet.server.info()
+    before = await alice.spendable_sat()
+    address = await bob.wallet.new_address()
+    stores[0].arm(number)
+    with pytest.raises(StoreError if number == 0 else StillPending):
+        await wallet.arkoor.send(address, AMOUNT_SAT)
+    assert stores[0].commits > number
+    stores[0].arm(None)
+    await wallet.arkoor.drive_all()
+    await assert_settled(wallet)
+    await bob.wallet.sync_mailbox()
+    paid = 0 if number == 0 else AMOUNT_SAT
+    assert await bob.spendable_sat() == paid
+    assert await alice.spendable_sat() == before - paid
+    assert len(await sends(wallet)) == (1 if paid else 0)
 
 
 async def test_every_step_may_run_twice(alice: Owner, bob: Owner) -> None:
