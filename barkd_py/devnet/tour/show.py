@@ -34,19 +34,24 @@ def history_table(daemon: Daemon) -> Table:
     title = f"History of {daemon.name}" + ("" if shown == movements else f", the latest of {len(movements)}")
     table = Table(title=title, title_justify="left")
     for column in ("time (UTC)", "what", "status"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for column in ("amount", "fee"):
         table.add_column(column, justify="right")
     for movement in shown:
-        subsystem = movement["subsystem"]
         table.add_row(
-            movement["time"]["created_at"][:19].replace("T", " "),
-            f"{subsystem['name'].removeprefix('bark.')} {subsystem['kind']}",
+            movement["time"]["created_at"][:16].replace("T", " "),  # to the minute: the table has 80 columns
+            name_of(**movement["subsystem"]),
             movement["status"],
             f"{movement['effective_balance_sat']:+,} sat",
             f"{movement['offchain_fee_sat']:,} sat",
         )
     return table
+
+
+def name_of(name: str, kind: str) -> str:
+    """Of a subsystem: `bark.lightning_send`, `send` is a "lightning send"; `bark.board`, `board` a "board"."""
+    words = name.removeprefix("bark.").split("_")
+    return " ".join(words if kind == words[-1] else [*words, kind])
 
 
 def print_lines_to_paste(devnet: Devnet, alice: Daemon, bob: Daemon) -> None:

@@ -77,7 +77,7 @@ class Tour:
             note(f"sent in {(sent - started) * 1000:.0f} ms, there after {(arrived - started) * 1000:.0f} ms")
 
     def _pay_over_lightning(self) -> None:
-        with step(self._console, f"Paying {_INVOICE_SAT:,} sat over Lightning, both ways") as note:
+        with step(self._console, f"Paying {_INVOICE_SAT:,} sat over Lightning") as note:
             asked = self._devnet.pull("/lightning/invoice", amount_sat=_INVOICE_SAT)
             started = time.monotonic()
             self._alice.post("lightning/pay", {"destination": asked["invoice"]})
@@ -94,7 +94,7 @@ class Tour:
                 raise TourFailed(f"the payment to bob {outcome['status']}: {outcome['reason']}")
             wait_for("bob's money", lambda: self._bob.spendable_sat() > before, self._bob.program)
             taken = time.monotonic() - asking
-            note(f"alice paid in {(paid - started) * 1000:.0f} ms, bob was paid in {taken * 1000:.0f} ms")
+            note(f"out in {(paid - started) * 1000:.0f} ms, back in {taken * 1000:.0f} ms")
 
     def _show(self) -> None:
         daemons = (self._alice, self._bob)
@@ -111,7 +111,7 @@ def step(console: Console, title: str) -> Iterator[Callable[[str], None]]:
     started = time.monotonic()
     with console.status(title + " …"):
         yield notes.append
-    took = f"[dim]{time.monotonic() - started:.1f} s[/dim]"
+    took = f"[dim]({time.monotonic() - started:.1f} s)[/dim]"
     console.print(
         f"[green]✓[/green] {title}: {', '.join(notes)} {took}"
         if notes
