@@ -37,7 +37,7 @@ from barkd_py.daemon.backend import Backend, is_elsewhere
 from barkd_py.datadir import BACKUPS_FILE, Datadir, DatadirError, write_private
 from barkd_py.errors import BarkdError, KnownError, chain_text
 from barkd_py.wallet.recovery.freshness import Staleness
-from barkd_py.wallet.store import Store, snapshot
+from barkd_py.wallet.store import Store, engine, snapshot
 from barkd_py.wallet.store.backups import BackupNumber
 from barkd_py.wallet.wallet import Wallet
 
@@ -222,8 +222,10 @@ async def make(
 
 
 def _require_absent(target: Path) -> None:
+    """Nothing of that name, nor what SQLite would take for a part of it. Raises BackupError, LeftBeside."""
     if target.exists():
         raise BackupError(f"{target} exists already")
+    engine.require_alone(target)
 
 
 def _read_config(datadir: Datadir) -> str:
@@ -334,7 +336,7 @@ async def _put_back(
 
 
 async def _check_empty(datadir: Datadir, database_url: str | None) -> None:
-    """Raises BackupError, DatabaseNotEmpty. An empty db.sqlite is in nobody's way."""
+    """Raises BackupError, DatabaseNotEmpty, LeftBeside. An empty db.sqlite is in nobody's way."""
     elsewhere = database_url if is_elsewhere(database_url, datadir) else None
     if elsewhere is not None:
         if await Backend(elsewhere).holds_wallet(datadir.path):
@@ -348,6 +350,8 @@ async def _check_empty(datadir: Datadir, database_url: str | None) -> None:
         )
     if datadir.database.exists():
         _settle(datadir.database)
+    elif elsewhere is None:
+        engine.require_alone(datadir.database)
 
 
 def _settle(database: Path) -> None:
@@ -355,7 +359,11 @@ def _settle(database: Path) -> None:
     try:
         snapshot.make_whole(database)
     except sqlite3.Error as error:
-        raise BackupError(f"{database} is damaged or in use: move it away first") from BarkdError(str(error))
+        name = database.name
+        raise BackupError(
+            f"{database} is damaged or in use: move it away first, with {name}-wal, {name}-shm and "
+            f"{name}-journal, if they are there"
+        ) from BarkdError(str(error))
 
 
 @contextmanager

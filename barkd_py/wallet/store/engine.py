@@ -10,6 +10,7 @@ write, wherever it runs (`lease`).
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,38 @@ def _for_asyncpg(url: URL) -> URL:
     return url.set(drivername="postgresql+asyncpg", query=query)
 
 
+class LeftBeside(StoreError):
+    """There is what SQLite kept beside a database, and the database itself is gone.
+
+    SQLite would play a log into whichever file has that name next, and never notice that it is another one's.
+    """
+
+    def __init__(self, database: Path, files: Sequence[Path]) -> None:
+        names = ", ".join(file.name for file in files)
+        super().__init__(
+            f"{database} is gone, and beside it is still what belongs to it, maybe with its last changes: "
+            f"{names}; move that to where {database.name} is now, or away"
+        )
+
+
+def require_alone(database: Path) -> None:
+    """Before a file gets the name of a database that is not there. Raises LeftBeside."""
+    # Its log, the index of that, its journal.
+    files = [database.with_name(f"{database.name}{ending}") for ending in ("-wal", "-shm", "-journal")]
+    left = [file for file in files if file.exists()]
+    if left and not database.exists():
+        raise LeftBeside(database, left)
+
+
 def create_file(url: URL) -> None:
-    """Make the SQLite file, readable by its owner alone, which its WAL inherits. An existing file stays."""
+    """Make the SQLite file, readable by its owner alone, which its WAL inherits. An existing file stays.
+
+    Raises LeftBeside, StoreError.
+    """
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
         return
     assert url.database is not None
+    require_alone(Path(url.database))
     try:
         os.close(os.open(Path(url.database), os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:

@@ -29,6 +29,7 @@ from barkd_py.daemon.errors import DatabaseMoved, TwoDatabases
 from barkd_py.datadir import Datadir, DatadirError
 from barkd_py.errors import ServerError, StoreError, chain_text
 from barkd_py.wallet.store import Store, snapshot
+from barkd_py.wallet.store.engine import LeftBeside
 from barkd_py.wallet.store.snapshot import DatabaseNotEmpty, NotABackup
 from barkd_py.wallet.wallet import PropertiesMissing
 from tests.support.postgres import Cluster
@@ -340,6 +341,63 @@ async def test_what_is_no_backup_of_this_wallet_is_refused(home: Home) -> None:
     with pytest.raises(NotABackup):
         await home.put_back(file)
     assert not Datadir(home.net.directory / "back").path.exists()
+
+
+async def leave_a_log(home: Home, database: Path) -> Path:
+    """What stays where a database was from which only its main file was moved away."""
+    earlier = home.net.directory / "earlier.sqlite"
+    shutil.copy(home.net.directory / "alice.sqlite", earlier)
+    store = await Store.open(str(earlier))
+    async with store.transaction() as tx:
+        await tx.mailbox.advance(77)
+    log = database.with_name(f"{database.name}-wal")
+    shutil.copy(f"{earlier}-wal", log)
+    await store.close()
+    assert log.stat().st_size > 0
+    return log
+
+
+@pytest.mark.parametrize("where", ["the data directory", "a URL"])
+async def test_a_log_of_a_database_that_is_gone_is_not_played_into_the_restored_one(
+    home: Home, where: str
+) -> None:
+    file = await home.backup("file")
+    datadir = home.make_datadir("back")
+    database = datadir.database if where == "the data directory" else home.net.directory / "other.sqlite"
+    url = None if where == "the data directory" else f"sqlite:///{database}"
+    log = await leave_a_log(home, database)
+    before = log.read_bytes()
+    names = {path.name for path in datadir.path.iterdir()}
+    with pytest.raises(LeftBeside, match=rf"{database.name} is gone, .* changes: {log.name}; move that"):
+        await home.put_back(file, url=url)
+    assert log.read_bytes() == before
+    assert not database.exists()
+    assert {path.name for path in datadir.path.iterdir()} - {"LOCK", "barkd.lock"} == names
+    with pytest.raises(LeftBeside):  # neither is a new wallet made there
+        await Store.open(str(database))
+
+    log.rename(home.net.directory / "away")
+    await home.put_back(file, url=url)
+    store = await Store.open(str(database))
+    async with store.read() as tx:
+        assert await tx.mailbox.checkpoint() != 77
+    await store.close()
+
+
+async def test_a_damaged_database_is_to_be_moved_with_all_of_its_files(home: Home) -> None:
+    file = await home.backup("file")
+    home.datadir.database.write_bytes(b"damaged" * 1000)
+    with pytest.raises(BackupError, match=r"away first, with db\.sqlite-wal, .*-shm and .*-journal, if"):
+        await home.move(file, f"sqlite:///{home.net.directory}/elsewhere.sqlite")
+
+
+async def test_no_backup_is_written_where_sqlite_would_add_a_log_to_it(home: Home) -> None:
+    log = await leave_a_log(home, home.net.directory / "file")
+    with pytest.raises(LeftBeside):
+        await home.backup("file")
+    assert not (home.net.directory / "file").exists()
+    log.unlink()
+    await home.put_back(await home.backup("file"))
 
 
 THERE = r"is in this database already|holds a wallet database"
