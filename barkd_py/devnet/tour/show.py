@@ -49,7 +49,7 @@ def history_table(daemon: Daemon) -> Table:
 
 
 def name_of(name: str, kind: str) -> str:
-    """Of a subsystem: `bark.lightning_send`, `send` is a "lightning send"; `bark.board`, `board` a "board"."""
+    """Of a subsystem: `bark.arkoor`, `send` is an "arkoor send", `bark.board`, `board` a "board"."""
     words = name.removeprefix("bark.").split("_")
     return " ".join(words if kind == words[-1] else [*words, kind])
 
