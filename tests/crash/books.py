@@ -2,13 +2,16 @@
 
 Everything that they own, plus everything that they paid in fees, is one sum. Fees on chain are read from the
 chain itself. A child that pays for an exit also collects the anchor of its parent, where the board's fee is.
+
+And what a wallet owns off-chain is, to the satoshi, what its history tells.
 """
 
 import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +37,7 @@ class NotOnChain(Exception):
 @dataclass
 class Books:
     """daemons: by name. foreign: transactions that none of the wallets paid for. wealth_sat: once known.
+    historyless: wallets that began anew from their words, and so know nothing of what was before.
 
     Movements are remembered, since a wallet that is recovered from its words has lost them.
     """
@@ -43,6 +47,7 @@ class Books:
     foreign: set[str]
     chain: httpx.AsyncClient
     wealth_sat: int = 0
+    historyless: set[str] = field(default_factory=set)
     _costs_sat: dict[str, int] = field(default_factory=dict)
     _movements: dict[tuple[str, str, int], Json] = field(default_factory=dict)
 
@@ -82,7 +87,7 @@ class Books:
     async def loose_ends(self) -> AsyncGenerator[tuple[str, Any], None]:
         """What is not at its end, and what it is called."""
         for name, daemon in self.daemons.items():
-            async for what, ends in _loose_ends_of(daemon):
+            async for what, ends in _loose_ends_of(daemon, has_history=name not in self.historyless):
                 if ends:
                     yield f"{name}: {what}", ends
         if held := [each for each in (await self._outside())["incoming"] if each["status"] == "held"]:
@@ -153,11 +158,15 @@ async def _push_exits(daemon: Daemon, live: list[Json]) -> None:
         await daemon.post("/exits/progress")
 
 
-async def _loose_ends_of(daemon: Daemon) -> AsyncGenerator[tuple[str, Any], None]:
+async def _loose_ends_of(daemon: Daemon, *, has_history: bool) -> AsyncGenerator[tuple[str, Any], None]:
     balance = await daemon.get("/wallet/balance")
     at_rest = ("spendable_sat", "needs_refresh_sat")
     yield "balance", {key: sat for key, sat in balance.items() if sat and key not in at_rest}
-    yield "history", [each for each in await daemon.get("/history") if each["status"] == "pending"]
+    history = await daemon.get("/history")
+    yield "history", [each for each in history if each["status"] == "pending"]
+    if has_history:
+        yield "not as the history tells it (sat)", sum(balance.values()) - told_sat(history)
+    yield "told twice", told_twice(history)
     vtxos = await daemon.get("/wallet/vtxos")
     yield "vtxos", [each for each in vtxos if each["state"]["type"] != "spendable"]
     exits = await daemon.get("/exits/status/live")
@@ -166,3 +175,22 @@ async def _loose_ends_of(daemon: Daemon) -> AsyncGenerator[tuple[str, Any], None
     yield "boards", await daemon.get("/boards/pending")
     onchain = await daemon.get("/onchain/balance")
     yield "unconfirmed", onchain["total_sat"] - onchain["confirmed_sat"]
+
+
+def told_sat(history: Iterable[Json]) -> int:
+    """What a wallet must own off-chain once nothing is pending: the sum of all that ever changed it.
+
+    What failed may have cost something; an exit has left, whatever became of it on the chain.
+    """
+    return sum(each["effective_balance_sat"] for each in history)
+
+
+def told_twice(history: Iterable[Json]) -> list[str]:
+    """VTXOs that came, or went, in more than one movement."""
+    successful = [each for each in history if each["status"] == "successful"]
+    return sorted(
+        f"{vtxo_id} ({side})"
+        for side in ("input_vtxos", "output_vtxos")
+        for vtxo_id, times in Counter(own for each in successful for own in each[side]).items()
+        if times > 1
+    )

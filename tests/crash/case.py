@@ -24,6 +24,7 @@ async def rehearse(world: World, flow: Flow) -> list[KillPoint]:
     """The flow undisturbed; where it can be interrupted."""
     outcome = await run_case(world, flow, None)
     assert outcome.happened == 1, flow.name
+    world.rehearsed = flow.name
     points = world.points_seen(flow.unrelated)
     missing = set(flow.calls) - {point.what for point in points}
     assert not missing, f"{flow.name} made no call of {missing}"

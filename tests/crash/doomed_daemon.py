@@ -2,12 +2,15 @@
 
 The file that the environment variable names says ``before 3`` or ``after 3``: three commits pass, and around
 the next one the process dies by SIGKILL, before or after the database has it. ``count 0`` counts instead.
-Without the file, nothing happens. Another file says by how many seconds the clock is wrong.
+``full 3`` lets three pass; then it is ``full now``, and no file of the process may grow until somebody
+removes this one and lifts the limit. Without the file, nothing happens. Another file says by how many seconds
+the clock is wrong.
 
 `tests.support.nursery` forks it; without the two variables it is a daemon like any other.
 """
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -16,6 +19,8 @@ from typing import Any
 
 DOOM_FILE = "BARKD_TEST_DOOM_FILE"
 CLOCK_FILE = "BARKD_TEST_CLOCK_FILE"
+
+FULL = "full now"
 
 _right_time = time.time
 
@@ -47,10 +52,25 @@ def _pass(file: Path, moment: str) -> None:
         return
     if wanted == "count" and moment == "after":
         _write(file, f"count {int(number) + 1}")
+    elif wanted == "full" and moment == "before":
+        if number not in ("0", "now"):
+            _write(file, f"full {int(number) - 1}")
+            return
+        if number == "0":
+            _write(file, FULL)
+        _fill_disk(file)
     elif wanted == moment and number == "0":
         os.kill(os.getpid(), signal.SIGKILL)
     elif wanted == moment:
         _write(file, f"{wanted} {int(number) - 1}")
+
+
+def _fill_disk(file: Path) -> None:
+    """Whoever removes the file lifts the limit then: if it is gone by now, that may have been too early."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    if not file.exists():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _write(file: Path, text: str) -> None:

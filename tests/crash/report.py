@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.crash.flows import FLOWS
-from tests.crash.troubles import TROUBLES
+from tests.crash.troubles import MIDWAY, TROUBLES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "reliability.md"
@@ -77,8 +77,25 @@ def record(run: Run, results: Path = RESULTS) -> None:
 
 def recorded(results: Path = RESULTS, skipped: int = 0) -> list[Run]:
     """The newest run of each flow, fault and point. skipped: that many were noted earlier."""
-    runs = (Run(**json.loads(line)) for line in _lines(results)[skipped:])
-    return list({run.key: run for run in runs}.values())
+    return list({run.key: run for run in every_run(results, skipped)}.values())
+
+
+def every_run(results: Path = RESULTS, skipped: int = 0) -> list[Run]:
+    """In their order, also those that were repeated later."""
+    return [Run(**json.loads(line)) for line in _lines(results)[skipped:]]
+
+
+def replaced_violations(runs: Iterable[Run]) -> int:
+    """How many runs found a violation where a later run, of what may be other code, counts instead.
+
+    runs: all of them, in their order.
+    """
+    found: Counter[tuple[str, str, str]] = Counter()
+    last: dict[tuple[str, str, str], Run] = {}
+    for run in runs:
+        found[run.key] += _violated(run)
+        last[run.key] = run
+    return found.total() - _count(last.values(), _violated)
 
 
 def noted(results: Path) -> int:
@@ -122,6 +139,10 @@ def look_ups(runs: Iterable[Run]) -> str:
     return f"Of these deaths, {sum(struck.values())} were at look-ups ({by_flow or 'none'})."
 
 
+def _replaced(ever: Sequence[Run]) -> str:
+    return f"Runs with a violation that a later run of the same replaced: {replaced_violations(ever)}."
+
+
 def matrix(runs: Iterable[Run]) -> str:
     """What came of each flow (a row) under each trouble (a column)."""
     found = {(run.flow, run.fault): run for run in runs}
@@ -138,11 +159,17 @@ def _outcome(run: Run | None) -> str:
         return ""
     if run.failure:
         return "**violation**"
+    if run.fault == MIDWAY and not run.struck:
+        return "not met"
     return "done" if run.happened else "refused"
 
 
 def _count(runs: Iterable[Run], accept: Callable[[Run], bool]) -> int:
     return sum(accept(run) for run in runs)
+
+
+def _is_kill(run: Run) -> bool:
+    return run.fault.startswith("killed")
 
 
 def _struck(run: Run) -> bool:
@@ -163,13 +190,14 @@ def _provenance(runs: Sequence[Run]) -> str:
 
 def write_document(document: Path = DOCUMENT) -> None:
     """All tables, from the results."""
-    runs = recorded()
-    kills = [run for run in runs if run.fault.startswith("killed")]
-    troubles = [run for run in runs if not run.fault.startswith("killed")]
+    runs, ever = recorded(), every_run()
+    kills = [run for run in runs if _is_kill(run)]
+    troubles = [run for run in runs if not _is_kill(run)]
     said = f"`python -m tests.crash --parts kills` ({_provenance(kills)}):\n\n{table(kills)}"
-    said += f"\n\n{look_ups(kills)}"
+    said += f"\n\n{look_ups(kills)} {_replaced([run for run in ever if _is_kill(run)])}"
     _replace_section("kills", said, document)
     said = f"`python -m tests.crash --parts troubles` ({_provenance(troubles)}):\n\n{matrix(troubles)}"
+    said += f"\n\n{_replaced([run for run in ever if not _is_kill(run)])}"
     _replace_section("troubles", said, document)
     soaks = [Soaked(**each) for each in json.loads(SOAKS.read_text())] if SOAKS.exists() else []
     parts = [f"`{each.command}` ({each.day}, commit {each.commit}):\n\n{each.summary}" for each in soaks]

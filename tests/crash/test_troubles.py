@@ -12,6 +12,7 @@ ACT_SECS = 4.0
 
 STRUCK = {
     "disk full": "board",
+    "disk full in the middle": "refresh",
     "database locked": "offboard",
     "clock 2 h ahead": "Lightning send",
     "clock 2 h behind": "arkoor receive",

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import httpx
 
 from barkd_py.bitcoin.tx import Tx
-from tests.crash.case import Outcome, failed_movements, prepared
+from tests.crash.case import Outcome, failed_movements, prepared, rehearse
+from tests.crash.doomed_daemon import FULL
 from tests.crash.flows.flow import Flow
 from tests.crash.world import World
 from tests.support.proxies import Dropped, HttpAnswer, HttpLiar, NetworkCall, asked, honest
 
+MIDWAY = "disk full in the middle"
 HOURS_2 = 2 * 60 * 60
 
 ACT_SECS = 12.0
@@ -26,11 +28,14 @@ HANG_SECS = 30.0
 
 @dataclass(frozen=True)
 class Trouble:
-    """context: as long as it lasts. hides_payments: what was delivered meanwhile is found by a recovery."""
+    """context: as long as it lasts. hides_payments: what was delivered meanwhile is found by a recovery.
+    midway: it comes in the middle of a flow that was rehearsed.
+    """
 
     name: str
     context: Callable[[World], AbstractAsyncContextManager[None]]
     hides_payments: bool = False
+    midway: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -45,6 +50,23 @@ async def _full_disk(world: World) -> AsyncIterator[None]:
         yield
     finally:
         process.limit_files(None)
+
+
+@asynccontextmanager
+async def _disk_full_midway(world: World) -> AsyncIterator[None]:
+    """The same, from before the middle one of the flow's commits on."""
+    victim = world.victim
+    victim.doom.write_text(f"full {world.commits_seen // 2}")
+    try:
+        yield
+    finally:
+        victim.doom.unlink()
+        victim.process.limit_files(None)
+
+
+def _has_come(trouble: Trouble, world: World) -> bool:
+    """One that comes midway may have missed a flow that had fewer commits this time."""
+    return not trouble.midway or world.victim.doom.read_text() == FULL
 
 
 @asynccontextmanager
@@ -173,6 +195,7 @@ def _swallow(method: str, path: str, body: bytes) -> HttpAnswer | None:
 
 TROUBLES = (
     Trouble("disk full", _full_disk),
+    Trouble(MIDWAY, _disk_full_midway, midway=True),
     Trouble("database locked", _locked_database),
     Trouble("clock 2 h ahead", _clock(HOURS_2)),
     Trouble("clock 2 h behind", _clock(-HOURS_2)),
@@ -191,11 +214,14 @@ async def run_trouble(world: World, flow: Flow, trouble: Trouble, act_secs: floa
 
     Raises AssertionError.
     """
+    if trouble.midway and world.rehearsed != flow.name:
+        await rehearse(world, flow)
     async with prepared(world, flow) as case:
         acting = asyncio.ensure_future(case.act())
         async with trouble.context(world):
             await asyncio.wait({acting}, timeout=act_secs)
             struck = not acting.done() or acting.exception() is not None
+            has_come = _has_come(trouble, world)
         # Refused, hanging, or done: whatever the person was told, the books must balance.
         with suppress(AssertionError, httpx.TransportError, TimeoutError):
             await asyncio.wait_for(acting, HANG_SECS)
@@ -208,4 +234,4 @@ async def run_trouble(world: World, flow: Flow, trouble: Trouble, act_secs: floa
         happened = await case.settled(trouble.name)
         was_told = struck or await failed_movements(world) > case.failed_before
         assert happened == 1 or was_told or trouble.hides_payments, f"{flow.name}, {trouble.name}"
-        return Outcome(flow.name, trouble.name, struck, happened)
+        return Outcome(flow.name, trouble.name, has_come if trouble.midway else struck, happened)

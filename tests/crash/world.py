@@ -155,7 +155,8 @@ class World:
     """See the module.
 
     ark_url, esplora_url: of the proxies. after_run: closed when a run is over. words, last_recovery,
-    imported, encoded, forced, lost: what flows remember.
+    imported, encoded, forced, lost: what flows remember. rehearsed: the flow that ran undisturbed last, with
+    commits_seen commits.
     """
 
     devnet: Devnet
@@ -175,8 +176,9 @@ class World:
     encoded: str = ""
     forced: str = ""
     lost: tuple[str, str] = ("", "")
+    rehearsed: str = ""
+    commits_seen: int = 0
     _calls_seen: Counter[NetworkCall] = field(default_factory=Counter)
-    _commits_seen: int = 0
 
     # --- killing
 
@@ -199,7 +201,7 @@ class World:
         self.gate.armed = None
         if point is None:
             self._calls_seen = Counter(self.gate.seen)
-            self._commits_seen = int(self.victim.doom.read_text().split()[1])
+            self.commits_seen = int(self.victim.doom.read_text().split()[1])
         self.victim.doom.unlink(missing_ok=True)
         return await self._revive()
 
@@ -228,7 +230,7 @@ class World:
         ]
         commits = [
             KillPoint("commit", phase, nth)
-            for nth in range(self._commits_seen)
+            for nth in range(self.commits_seen)
             for phase in ("before", "after")
         ]
         return calls + commits

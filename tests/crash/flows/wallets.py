@@ -57,6 +57,7 @@ async def _recover(world: World) -> Act:
     """The wallet is deleted, and created again from its words."""
     words = (world.victim.datadir / "mnemonic").read_text().strip()
     world.words, world.last_recovery = words, await _last_recovery(world)
+    world.books.historyless.add("victim")
 
     async def act() -> None:
         fingerprint = (await world.victim.get("/wallet"))["fingerprint"]
