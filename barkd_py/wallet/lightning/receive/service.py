@@ -31,6 +31,7 @@ from barkd_py.server_rpc.api import ArkServerApi, LightningReceiveState
 from barkd_py.wallet.actions.executor import ActionExecutor
 from barkd_py.wallet.arkoor.recipient import verify_mailboxes, verify_server
 from barkd_py.wallet.keychain import Keychain
+from barkd_py.wallet.lightning.bounds import max_receive_fee_sat
 from barkd_py.wallet.lightning.ids import receive_action_id
 from barkd_py.wallet.lightning.poller import Poller, pace_by_age
 from barkd_py.wallet.lightning.receive.errors import (
@@ -61,9 +62,6 @@ from barkd_py.wallet.vtxo_states import WalletVtxo
 log = logging.getLogger(__name__)
 
 CANCEL_WAIT_SECS = 10.0
-
-FEE_ALLOWANCE_SAT = 10_000
-"""No schedule that anybody would agree to takes more than half of a payment and this."""
 
 SETTLED = "settled"
 REVEALED = "preimage-revealed"
@@ -170,7 +168,7 @@ class LightningReceives:
         info = await self._server.info()
         fee_sat = lightning_receive_fee(info.fees, amount_sat)
         subtract_fee(amount_sat, fee_sat)
-        if fee_sat > amount_sat // 2 + FEE_ALLOWANCE_SAT:
+        if fee_sat > max_receive_fee_sat(amount_sat):
             raise AbsurdFee(fee_sat, amount_sat)
         cltv_delta = self._window.min_cltv_delta(info)
         preimage = Preimage.generate()

@@ -16,11 +16,9 @@ from barkd_py.ark.info import ArkInfo
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import format_btc
 from barkd_py.errors import BarkdError, InsufficientFunds
+from barkd_py.wallet.lightning.bounds import max_send_fee_sat
 from barkd_py.wallet.vtxo_states import WalletVtxo
 from barkd_py.wallet.vtxos.selection import FeeSelection, SelectionLimits, select_with_fee
-
-# No schedule that anybody would agree to takes more than the payment itself and this.
-FEE_ALLOWANCE_SAT = 10_000
 
 
 class CannotCoverLightningPayment(InsufficientFunds):
@@ -85,5 +83,5 @@ class PayTerms:
 
     def check_fee(self, fee_sat: int, amount_sat: int) -> None:
         """Raises AbsurdFee."""
-        if fee_sat > amount_sat + FEE_ALLOWANCE_SAT:
+        if fee_sat > max_send_fee_sat(amount_sat):
             raise AbsurdFee(fee_sat, amount_sat)
