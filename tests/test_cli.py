@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -25,6 +26,7 @@ from tests.support.processes import free_port
 ROOT = Path(__file__).parent.parent
 DEADLINE_SECS = 90
 RECORDED = {case["name"]: case for case in command_lines()}
+get = partial(httpx.get, timeout=DEADLINE_SECS)
 TOKEN_TEXT = "ACoqKioqKioqKioqKioqKioqKioqKioqKioqKioqKioq"
 
 _TIME = re.compile(r"\[[0-9-]{10} [0-9:.]{12} [+-][0-9]{2}:[0-9]{2} ")
@@ -458,10 +460,10 @@ def _expected_run(name: str, datadir: Path, port: int) -> str:
 
 def test_start_serve_stop(datadir: Path) -> None:
     with daemon(datadir) as running:
-        assert httpx.get(running.url("/ping")).text == "pong"
-        assert httpx.get(running.url("/api/v1/wallet")).status_code == 401
+        assert get(running.url("/ping")).text == "pong"
+        assert get(running.url("/api/v1/wallet")).status_code == 401
         headers = {"Authorization": f"Bearer {_secret(datadir)}"}
-        assert httpx.get(running.url("/api/v1/wallet"), headers=headers).json() == {"fingerprint": None}
+        assert get(running.url("/api/v1/wallet"), headers=headers).json() == {"fingerprint": None}
         assert (datadir / "barkd.lock").read_text() == str(running.process.pid)
         assert stat.S_IMODE((datadir / "debug.log").stat().st_mode) == 0o600
         assert running.stop() == 0
@@ -471,7 +473,7 @@ def test_start_serve_stop(datadir: Path) -> None:
 
 
 def test_an_idle_connection_does_not_hold_up_the_stop(datadir: Path) -> None:
-    with daemon(datadir) as running, httpx.Client() as client:
+    with daemon(datadir) as running, httpx.Client(timeout=DEADLINE_SECS) as client:
         assert client.get(running.url("/ping")).text == "pong"
         assert running.stop(signal.SIGINT) == 0
     assert "Ctrl+C received! Sending shutdown signal..." in running.err
@@ -487,7 +489,7 @@ def test_a_second_daemon_is_refused_and_the_first_goes_on(datadir: Path) -> None
         misnamed = run("--datadir", str(datadir), "--host", "nowhere")
         assert (misnamed.code, misnamed.err.splitlines()[0]) == (1, "Error: invalid bind host: nowhere")
         assert run("--datadir", str(datadir), "secret", "show").out.strip() == _secret(datadir)
-        assert httpx.get(running.url("/ping")).text == "pong"
+        assert get(running.url("/ping")).text == "pong"
         assert running.stop() == 0
 
 
@@ -512,7 +514,7 @@ def test_an_origin_may_be_anything_that_a_header_may_be(datadir: Path) -> None:
     refused = run("--datadir", str(datadir), "--allowed-origins", "http://a\x01b")
     assert (refused.code, refused.err.splitlines()[0]) == (1, "Error: invalid CORS origin: http://a\x01b")
     with daemon(datadir, "--allowed-origins", "http://é") as running:
-        answer = httpx.get(running.url("/ping"), headers={b"Origin": "http://é".encode()})
+        answer = get(running.url("/ping"), headers={b"Origin": "http://é".encode()})
         allowed = dict(answer.headers.raw)[b"access-control-allow-origin"]
         assert allowed.decode() == "http://é"
         assert running.stop() == 0
@@ -520,7 +522,7 @@ def test_an_origin_may_be_anything_that_a_header_may_be(datadir: Path) -> None:
 
 def test_no_auth_on_a_loopback_address(datadir: Path) -> None:
     with daemon(datadir, "--no-auth", "--host", "127.0.0.2", host="127.0.0.2") as running:
-        assert httpx.get(f"http://127.0.0.2:{running.port}/api/v1/wallet").status_code == 200
+        assert get(f"http://127.0.0.2:{running.port}/api/v1/wallet").status_code == 200
         assert running.stop() == 0
     assert running.err == _expected_run("--no-auth on 127.0.0.2", datadir, running.port)
     assert not (datadir / "auth_token").exists()
@@ -529,7 +531,7 @@ def test_no_auth_on_a_loopback_address(datadir: Path) -> None:
 def test_no_auth_anywhere_if_the_operator_insists(datadir: Path) -> None:
     with daemon(datadir, "--dangerously-allow-remote-no-auth", "--host", "0.0.0.0") as running:
         headers = {"Host": "wallet.example"}
-        assert httpx.get(running.url("/api/v1/wallet"), headers=headers).status_code == 200
+        assert get(running.url("/api/v1/wallet"), headers=headers).status_code == 200
         assert running.stop() == 0
     assert running.err == _expected_run("dangerous on 0.0.0.0", datadir, running.port)
 
@@ -560,14 +562,14 @@ def test_a_start_that_is_accepted(name: str, datadir: Path) -> None:
 
 def test_auth_cannot_be_switched_off_by_the_environment(datadir: Path) -> None:
     with daemon(datadir, BARKD_NO_AUTH="1") as running:
-        assert httpx.get(running.url("/api/v1/wallet")).status_code == 401
+        assert get(running.url("/api/v1/wallet")).status_code == 401
 
 
 def test_settings_from_the_environment(datadir: Path) -> None:
     environment = {"BARKD_EXPOSE_MNEMONIC": "Yes", "BARKD_ALLOWED_ORIGINS": "http://a.b,http://c.d"}
     with daemon(datadir, **environment) as running:
         headers = {"Authorization": f"Bearer {_secret(datadir)}", "Origin": "http://c.d"}
-        answer = httpx.get(running.url("/api/v1/wallet/mnemonic"), headers=headers)
+        answer = get(running.url("/api/v1/wallet/mnemonic"), headers=headers)
         assert answer.status_code == 500
         assert answer.headers["access-control-allow-origin"] == "http://c.d"
 
@@ -587,7 +589,7 @@ def test_flags_of_barkds_web_ui_are_accepted_and_change_nothing(
     arguments: list[str], environment: dict[str, str], named: str, datadir: Path
 ) -> None:
     with daemon(datadir, *arguments, **environment) as running:
-        assert httpx.get(running.url("/")).status_code == 404
+        assert get(running.url("/")).status_code == 404
         assert running.stop() == 0
     *_, line = [line for line in running.err.splitlines() if "web UI" in line]
     assert line.endswith(f"There is no web UI in this program, ignoring {named}")

@@ -108,9 +108,9 @@ class Story:
         await self.devnet.fund((await daemon.post("/onchain/addresses/next"))["address"], 2 * amount_sat)
         await daemon.post("/onchain/sync")
         await daemon.post("/boards/board-amount", {"amount_sat": amount_sat})
-        await self.devnet.mine()
 
         async def pending_sat() -> int:
+            await self.devnet.mine()  # each time: the funding transaction may be a little late
             await daemon.post("/wallet/sync")
             return int((await daemon.get("/wallet/balance"))["pending_board_sat"])
 

@@ -239,7 +239,7 @@ async def test_without_a_wallet_the_socket_closes(tmp_path: Path) -> None:
 async def test_deletion_closes_the_socket_and_a_new_wallet_can_be_made(api: RunningApi) -> None:
     fingerprint = api.runtime.fingerprint
     async with await _connect(api) as socket:
-        await asyncio.sleep(0)  # the handshake is done; let the server subscribe
+        await (await socket.ping())  # now the server has subscribed
         delete = {"dangerous": True, "fingerprint": fingerprint}
         assert (await api.http.request("DELETE", "/api/v1/wallet", json=delete)).status_code == 200
         with pytest.raises(websockets.ConnectionClosed) as closed:
@@ -259,6 +259,7 @@ async def test_a_client_that_leaves_is_forgotten(api: RunningApi) -> None:
     await socket.close()
     movement = api.wallet.add_movement()
     async with await _connect(api) as second:
+        await (await second.ping())
         api.wallet.add_movement()
         received = await _receive(second)
         assert isinstance(received, dict)

@@ -202,7 +202,7 @@ async def test_idle_connections_keep_nobody_out(
 ) -> None:
     """Ten times as many as there may be. Those that wait for longest are closed."""
     monkeypatch.setattr("barkd_py.api.server.CONNECTIONS_MAX", 20)
-    async with _server(tmp_path) as server, httpx.AsyncClient() as client:
+    async with _server(tmp_path) as server, httpx.AsyncClient(timeout=60.0) as client:
         idle = [await _connect(_port(server), start) for _ in range(200)]
         assert (await client.get(f"http://127.0.0.1:{_port(server)}/ping")).text == "pong"
         assert len(server.server_state.connections) <= 20
@@ -227,7 +227,7 @@ async def test_what_is_being_served_is_not_cut_for_a_new_connection(
             }
             creation = asyncio.create_task(client.post(f"{url}/api/v1/wallet/create", json=body))
             await backend.is_creating.wait()
-            async with httpx.AsyncClient() as other:
+            async with httpx.AsyncClient(timeout=60.0) as other:
                 assert (await other.get(f"{url}/ping")).status_code == 503
             backend.may_create.set()
             assert (await creation).status_code == 200

@@ -114,9 +114,9 @@ async def _make_wallet(devnet: Devnet, daemon: Daemon) -> Mapping[str, list[Any]
     await daemon.post("/onchain/sync")
     for amount_sat in (200_000, 300_000, 400_000):
         await daemon.post("/boards/board-amount", {"amount_sat": amount_sat})
-    await devnet.mine()
 
     async def spendable() -> int:
+        await devnet.mine()  # each time: a funding transaction may be a little late
         await daemon.post("/wallet/sync")
         return int((await daemon.get("/wallet/balance"))["spendable_sat"])
 

@@ -287,9 +287,8 @@ async def daemons(
 
 
 async def _confirm_board(daemon: Daemon, devnet: Devnet) -> None:
-    await devnet.mine()
-
     async def spendable() -> int:
+        await devnet.mine()  # each time: the funding transaction may be a little late
         await daemon.post("/wallet/sync")
         return int((await daemon.get("/wallet/balance"))["spendable_sat"])
 

@@ -100,6 +100,13 @@ async def answer(daemon: Daemon) -> tuple[int, Any]:
     return response.status_code, response.json()
 
 
+async def after_a_block(daemon: Daemon, devnet: Devnet) -> Any:
+    """Its balance. A block each time: a funding transaction may be a little late."""
+    await devnet.mine()
+    await daemon.post("/wallet/sync")
+    return await daemon.get("/wallet/balance")
+
+
 async def runs(daemon: Daemon) -> bool:
     return (await answer(daemon))[0] == 200
 
@@ -125,10 +132,8 @@ async def test_a_payment_that_is_under_way_is_finished_by_the_second(
 ) -> None:
     """The first dies while the payee keeps the payment waiting: nothing is lost, nothing is paid twice."""
     first, second = daemons
-    await devnet.mine()
-    await first.post("/wallet/sync")
     had_sat = (
-        await eventually(lambda: first.get("/wallet/balance"), lambda got: got["pending_board_sat"] == 0)
+        await eventually(lambda: after_a_block(first, devnet), lambda got: got["pending_board_sat"] == 0)
     )["spendable_sat"]
     invoice = await devnet.pull("/lightning/invoice", amount_sat=10_000, hold=True)
     await first.post("/lightning/pay", {"destination": invoice["invoice"]})
@@ -223,10 +228,8 @@ async def test_the_second_takes_over_when_the_first_is_killed(
     assert await second.get("/wallet/balance") == before
     assert await second.get("/history") == history
     assert (await second.get("/wallet"))["fingerprint"] == fingerprint
-    await devnet.mine()
-    await second.post("/wallet/sync")
     after = await eventually(
-        lambda: second.get("/wallet/balance"), lambda balance: balance["pending_board_sat"] == 0
+        lambda: after_a_block(second, devnet), lambda balance: balance["pending_board_sat"] == 0
     )
     assert after["spendable_sat"] == before["pending_board_sat"]
     await first.start()  # and back again: now the first stands by
@@ -253,9 +256,9 @@ async def test_a_daemon_that_was_replaced_stands_by(
         await eventually(cut, bool)
     finally:
         await connection.close()
-    await eventually(lambda: runs(first), lambda running: not running)
-    status, body = await answer(first)
-    assert (status, "another daemon" in body["message"]) == (422, True)
+    # Until it knows why its connection is gone, it says so: 500.
+    _, body = await eventually(lambda: answer(first), lambda got: got[0] == 422)
+    assert "another daemon" in body["message"]
     assert await runs(second)
     second.process.kill()
     await eventually(lambda: runs(first), bool)
@@ -289,9 +292,7 @@ async def test_a_daemon_that_vanishes_without_a_word_is_replaced_and_does_nothin
         await taken_over(first, second, vanish)
         assert await second.get("/wallet/balance") == before
         # What the second does meanwhile, the first must neither undo nor do again.
-        await devnet.mine()
-        await second.post("/wallet/sync")
-        await eventually(lambda: second.get("/wallet/balance"), lambda now: now["pending_board_sat"] == 0)
+        await eventually(lambda: after_a_block(second, devnet), lambda now: now["pending_board_sat"] == 0)
         address = (await second.post("/wallet/addresses/next"))["address"]
         await second.post("/wallet/send", {"destination": address, "amount_sat": 1_000})
         await second.post("/wallet/sync/mailbox")

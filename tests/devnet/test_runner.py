@@ -380,7 +380,7 @@ def start(directory: Path, *arguments: str) -> tuple["subprocess.Popen[str]", di
 
 def stop(process: "subprocess.Popen[str]", number: signal.Signals) -> int:
     process.send_signal(number)
-    code = process.wait(20)
+    code = process.wait(60)
     assert process.stdout is not None
     process.stdout.close()
     return code

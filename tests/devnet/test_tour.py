@@ -53,7 +53,7 @@ def urls_in(directory: Path) -> list[str]:
 
 def is_up(url: str) -> bool:
     try:
-        httpx.get(url, trust_env=False)
+        httpx.get(url, trust_env=False, timeout=60)
     except httpx.TransportError:
         return False
     return True
@@ -93,7 +93,7 @@ def paste_backup(shown: str) -> None:
     assert made[0].startswith("Backup number 1 of wallet ")
     assert len(words.split()) == 12
     url = next(line for line in shown.splitlines() if line.endswith("/swagger-ui"))
-    page = httpx.get(url, trust_env=False, follow_redirects=True)
+    page = httpx.get(url, trust_env=False, follow_redirects=True, timeout=60)
     assert (page.status_code, "swagger-ui-bundle.js" in page.text) == (200, True), page.text
     assert len(said(shown, "echo $TOKEN").strip()) == 44
 

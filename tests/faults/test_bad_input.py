@@ -88,7 +88,8 @@ async def test_an_amount_that_cannot_be_paid(alice: Owner, bob: Owner, amount_sa
 
 
 async def _state(owner: Owner) -> Any:
-    """Everything that money is about."""
+    """Everything that money is about. The daemon would notice the blocks of before by itself, but when?"""
+    await owner.daemon.post("/onchain/sync")
     return [
         await owner.daemon.get(path)
         for path in ("/wallet/balance", "/wallet/vtxos?all=true", "/history", "/boards/pending")

@@ -226,6 +226,7 @@ async def test_the_preimage_stays_where_it_is_until_the_grant_is_there(devnet: D
         "id"
     ]
     before_sat = await bob.spendable_sat()
+    fee_sat = (await bob.daemon.get(f"/fees/lightning/receive?amount_sat={AMOUNT_SAT}"))["fee_sat"]
     invoice, payment_hash, preimage = await invoice_of(bob)
     await devnet.pull("/lightning/pay", invoice=invoice, wait=False)
 
@@ -248,6 +249,7 @@ async def test_the_preimage_stays_where_it_is_until_the_grant_is_there(devnet: D
         return bool((await incoming(devnet, payment_hash))["status"] == "settled")
 
     await until(is_settled)
+    await eventually(bob.spendable_sat, lambda now: now == before_sat + AMOUNT_SAT - fee_sat)
     assert (await incoming(devnet, payment_hash))["preimage"] == preimage
     assert preimage not in logs(bob)
 

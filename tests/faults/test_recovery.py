@@ -58,8 +58,10 @@ async def test_a_kill_in_the_middle_of_a_recovery(
     again = Daemon(tmp_path / "again")
     await again.start()
     try:
-        # The answer to the first look into the mailbox never comes.
-        await devnet.pull("/faults", target="ark-server", rpc="ReadMailbox", kind="delay", seconds=600)
+        # The answer to a look into the mailbox never comes, to whomever: others look as well.
+        await devnet.pull(
+            "/faults", target="ark-server", rpc="ReadMailbox", kind="delay", seconds=600, count=None
+        )
         body = {
             "network": "regtest",
             "ark_server": devnet.ark_server_url,

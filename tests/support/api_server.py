@@ -83,7 +83,9 @@ async def running_api(
     serving = asyncio.create_task(server.run_until_stopped())
     headers = {} if token is None else {"Authorization": f"Bearer {token.encode()}"}
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers) as http:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60
+        ) as http:
             yield RunningApi(port, state, backend, http)
     finally:
         runtime.begin_stop()

@@ -41,7 +41,7 @@ async def has(owner: Owner, amount_sat: int) -> bool:
 
 async def test_a_payment_is_pushed(net: Net, alice: Owner) -> None:
     async with daemon_of(net, "bob", daemon_sync_interval_secs=3600) as (bob, daemon):
-        assert daemon.connected
+        await until(_true_when(lambda: daemon.connected))
         address = await bob.wallet.new_address()
         for number in range(1, 4):
             await alice.wallet.send_arkoor(address, 1_000)
