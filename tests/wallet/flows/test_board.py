@@ -238,6 +238,9 @@ async def test_a_kill_at_any_commit_boards_once_or_not_at_all(net: Net, bob: Own
             await complete(net, wallet)
         except Crash:
             crashed = True
+        is_stored = number > BOARD_COMMIT or (number == BOARD_COMMIT and when == "after")
+        if not is_stored:
+            assert len(net.devnet.node.pool) == 0, "broadcast before it was stored"
         wallet = await bob.restart()
         await wallet.boards.drive_all()
         await complete(net, wallet)
@@ -247,7 +250,6 @@ async def test_a_kill_at_any_commit_boards_once_or_not_at_all(net: Net, bob: Own
             assert await tx.vtxos.list([StateKind.LOCKED]) == ()
         movements = await boards(wallet)
         assert all(movement.status is MovementStatus.SUCCESSFUL for movement in movements)
-        is_stored = number > BOARD_COMMIT or (number == BOARD_COMMIT and when == "after")
         assert len(movements) - boarded == is_stored, f"commit {number}"
         boarded = len(movements)
         assert await bob.spendable_sat() == boarded * NET_SAT
