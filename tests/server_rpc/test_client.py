@@ -119,6 +119,21 @@ async def test_batched_lookups_believe_only_what_was_asked() -> None:
     assert len(server.seen("GetVtxosByIds")[0].request.vtxo_ids) == 3
 
 
+async def test_batched_states_are_of_what_was_asked_for() -> None:
+    """What else the server says, or what no wallet knows the meaning of, is nothing to us."""
+    first, second, stranger, _ = VTXOS
+    said = {first: pb.VTXO_SPEND_STATE_SPENT, stranger: pb.VTXO_SPEND_STATE_SPENDABLE, second: 9}
+    answer = pb.GetVtxosStatusByIdsResponse()
+    for vtxo, state in said.items():
+        answer.vtxos.add(vtxo_id=bytes(vtxo.id), spend_state=state)
+    server = StrictServer({"GetVtxosStatusByIds": always(answer)})
+    async with connected_to(server) as client:
+        states = await client.get_vtxo_statuses(
+            [api.StatusQuery(vtxo.id, ATTESTATION) for vtxo in (first, second)]
+        )
+    assert states == {first.id: api.VtxoSpendState.SPENT}
+
+
 async def test_an_old_server_is_asked_for_one_vtxo_at_a_time() -> None:
     async def get_vtxo(request: pb.GetVtxoRequest) -> pb.GetVtxoResponse:
         for vtxo in VTXOS[:2]:
