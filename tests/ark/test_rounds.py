@@ -142,9 +142,13 @@ FINISHED_NONCE = generate_nonce(COSIGN)[1]
 
 
 def signed_leaf() -> Vtxo:
-    task = leaf_task(LOCKED)
-    sec_nonce, pub_nonce = task.generate_nonce(USER_SECRET)
-    return finish_leaf(LOCKED, USER_SECRET, sec_nonce, pub_nonce, task.cosign(SERVER_SECRET, pub_nonce))
+    return signed_by_both(LOCKED)
+
+
+def signed_by_both(vtxo: Vtxo, user_secret: SecretKey = USER_SECRET) -> Vtxo:
+    task = leaf_task(vtxo)
+    sec_nonce, pub_nonce = task.generate_nonce(user_secret)
+    return finish_leaf(vtxo, user_secret, sec_nonce, pub_nonce, task.cosign(SERVER_SECRET, pub_nonce))
 
 
 def test_a_whole_swap() -> None:
@@ -165,11 +169,11 @@ def test_a_whole_swap() -> None:
 # -- proposals
 
 
-def tampered_proposals() -> dict[str, Callable[[Proposal], Proposal]]:
+def tampered_proposals() -> dict[str, tuple[Callable[[Proposal], Proposal], str]]:
     def with_spec(**change: object) -> Callable[[Proposal], Proposal]:
         def tamper(proposal: Proposal) -> Proposal:
             spec = replace(proposal.spec, **change)  # type: ignore[arg-type]
-            return Proposal(spec, funding_for(spec), proposal.agg_nonces)
+            return Proposal(spec, funding_for(spec), proposal.agg_nonces[: spec.nb_internal_nodes])
 
         return tamper
 
@@ -181,39 +185,51 @@ def tampered_proposals() -> dict[str, Callable[[Proposal], Proposal]]:
         return lambda proposal: replace(proposal, funding=replace(proposal.funding, outputs=outputs))
 
     right = SPEC.funding_output
+    missing, unpaid = "missing from the round's tree", "doesn't pay to its tree"
     return {
-        "another server key": with_spec(server_pubkey=STRANGER.public_key),
-        "a longer exit delta": with_spec(exit_delta=EXIT_DELTA + 1),
-        "a shorter exit delta": with_spec(exit_delta=EXIT_DELTA - 1),
-        "expires a block early": with_spec(expiry_height=EXPIRY_HEIGHT - 1),
-        "another unlock hash": with_our_leaf(unlock_hash=bytes(32)),
-        "another cosign key": with_our_leaf(cosign_pubkey=STRANGER.public_key),
-        "no cosign key": with_our_leaf(cosign_pubkey=None),
-        "another amount": with_our_leaf(amount_sat=9_999),
-        "another user key": with_our_leaf(policy=PubkeyPolicy(STRANGER.public_key)),
-        "without our leaf": with_spec(leaves=OTHERS),
-        "a single leaf": with_spec(leaves=(leaf(OUTPUT),)),
-        "an aggregate nonce short": lambda p: replace(p, agg_nonces=p.agg_nonces[:-1]),
-        "an aggregate nonce more": lambda p: replace(p, agg_nonces=(*p.agg_nonces, p.agg_nonces[0])),
-        "no funding output": with_funding(),
-        "funding of another amount": with_funding(replace(right, value_sat=right.value_sat + 1)),
-        "funding of another script": with_funding(replace(right, script_pubkey=b"\x51")),
-        "funding at another place": with_funding(TxOut(777, b"\x51"), right),
-        "amounts that overflow": lambda p: replace(
-            p,
-            spec=replace(
-                p.spec, leaves=(replace(p.spec.leaves[0], amount_sat=2**64 - 1), *p.spec.leaves[1:])
+        "another server key": (with_spec(server_pubkey=STRANGER.public_key), "unexpected server pubkey"),
+        "a longer exit delta": (with_spec(exit_delta=EXIT_DELTA + 1), "unexpected exit delta"),
+        "a shorter exit delta": (with_spec(exit_delta=EXIT_DELTA - 1), "unexpected exit delta"),
+        "expires a block early": (with_spec(expiry_height=EXPIRY_HEIGHT - 1), "below the required minimum"),
+        "another unlock hash": (with_our_leaf(unlock_hash=bytes(32)), missing),
+        "another cosign key": (with_our_leaf(cosign_pubkey=STRANGER.public_key), missing),
+        "no cosign key": (with_our_leaf(cosign_pubkey=None), missing),
+        "another amount": (with_our_leaf(amount_sat=9_999), missing),
+        "another user key": (with_our_leaf(policy=PubkeyPolicy(STRANGER.public_key)), missing),
+        "without our leaf": (with_spec(leaves=OTHERS), missing),
+        "a single leaf": (with_spec(leaves=(leaf(OUTPUT),)), "at least 2 leaves"),
+        "an aggregate nonce short": (
+            lambda p: replace(p, agg_nonces=p.agg_nonces[:-1]),
+            "expected 2 aggregate nonces, received 1",
+        ),
+        "an aggregate nonce more": (
+            lambda p: replace(p, agg_nonces=(*p.agg_nonces, p.agg_nonces[0])),
+            "expected 2 aggregate nonces, received 3",
+        ),
+        "no funding output": (with_funding(), unpaid),
+        "funding of another amount": (with_funding(replace(right, value_sat=right.value_sat + 1)), unpaid),
+        "funding of another script": (with_funding(replace(right, script_pubkey=b"\x51")), unpaid),
+        "funding at another place": (with_funding(TxOut(777, b"\x51"), right), unpaid),
+        "amounts that overflow": (
+            lambda p: replace(
+                p,
+                spec=replace(
+                    p.spec, leaves=(replace(p.spec.leaves[0], amount_sat=2**64 - 1), *p.spec.leaves[1:])
+                ),
             ),
+            "overflow",
         ),
     }
 
 
 @pytest.mark.parametrize("lie", tampered_proposals())
 def test_a_proposal_that_is_not_what_we_asked_for_is_refused(lie: str) -> None:
+    """Each is sound but for its lie."""
     proposal = Server().propose([generate_nonce(COSIGN)[1] for _ in range(NB_NONCES)])
     proposal.accept()
-    with pytest.raises((RoundRejected, UnexpectedTerms, TreeInvalid)):
-        tampered_proposals()[lie](proposal).accept()
+    tamper, text = tampered_proposals()[lie]
+    with pytest.raises((RoundRejected, UnexpectedTerms, TreeInvalid), match=text):
+        tamper(proposal).accept()
 
 
 def test_a_tree_too_high_for_our_nonces_is_refused() -> None:
@@ -271,6 +287,19 @@ def test_a_wrong_number_of_signatures_is_refused(signatures: tuple[bytes, ...]) 
         accept_finished(FINISHED.accepted, FINISHED.funding, signatures)
 
 
+def test_our_leaves_are_validated_however_they_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a forged point the VTXO's id would be another output's."""
+    honest = VtxoTree.vtxo
+
+    def forged(tree: VtxoTree, leaf: int, signatures: Any) -> Vtxo:
+        vtxo = honest(tree, leaf, signatures)
+        return replace(vtxo, point=OutPoint(vtxo.point.txid, 1))
+
+    monkeypatch.setattr(VtxoTree, "vtxo", forged)
+    with pytest.raises(VtxoInvalid, match="point doesn't match"):
+        accept_finished(FINISHED.accepted, FINISHED.funding, FINISHED.signatures)
+
+
 # -- delegated participations
 
 
@@ -319,10 +348,11 @@ def test_a_leaf_on_another_hash_than_we_forfeit_to_is_refused() -> None:
         accept(LOCKED, unlock_hash=sha256(b"another"))
 
 
-def honest_tree_with(spec: TreeSpec) -> tuple[Vtxo, Tx]:
-    """Leaf `OURS` of a tree that only the server signs."""
+def honest_tree_with(spec: TreeSpec, vout: int = 0) -> tuple[Vtxo, Tx]:
+    """Leaf `OURS` of a tree that only the server signs. vout: where in its funding transaction it is."""
     funding = funding_for(spec)
-    tree = VtxoTree(spec, funding.outpoint(0))
+    funding = replace(funding, outputs=(TxOut(999, b"\x51"),) * vout + funding.outputs)
+    tree = VtxoTree(spec, funding.outpoint(vout))
     pairs = [generate_nonce(TREE_SIGNER) for _ in tree.internal_nodes]
     agg_nonces = tree.aggregate_nonces({}, [[pub for _, pub in pairs]])
     partials = tree.cosign_all(TREE_SIGNER, [sec for sec, _ in pairs], agg_nonces)

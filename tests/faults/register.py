@@ -32,6 +32,7 @@ LINES_PER_SHEET = {
 
 _VALID = "ark/test_validation.py::"
 _ROUNDS = "ark/test_rounds.py::"
+_SWAP = "wallet/rounds/test_swap.py::"
 _ARKOOR = "ark/test_arkoor.py::"
 _BOARD = "wallet/flows/test_board.py::"
 _SEND = "wallet/flows/test_arkoor_send.py::"
@@ -176,6 +177,7 @@ REGISTER: dict[str, Line] = {
         (
             "ark/test_cosign.py::test_a_wrong_answer_is_refused_and_spends_the_nonce",
             "ark/test_cosign.py::test_an_answer_to_another_question_is_refused",
+            "ark/test_cosign.py::test_the_user_signs_with_the_user_s_key_and_nonce",
             _ROUNDS + "test_a_bad_signature_anywhere_is_refused",
         ),
     ),
@@ -186,6 +188,9 @@ REGISTER: dict[str, Line] = {
             _VALID + "test_a_signed_leaf_that_only_lacks_its_preimage_may_be_forfeited_for",
             _VALID + "test_an_unsigned_leaf_may_not",
             _VALID + "test_a_wrong_leaf_signature_may_not",
+            _VALID + "test_a_leaf_under_an_unsigned_tree_may_not",
+            _SWAP + "test_a_leaf_without_its_signature_is_not",
+            _BAD_LEAVES,
         ),
     ),
     "01.9": Line(
@@ -240,6 +245,7 @@ REGISTER: dict[str, Line] = {
         (
             _CLIENT + "test_a_vtxo_is_the_one_that_was_asked_for",
             _CLIENT + "test_batched_lookups_believe_only_what_was_asked",
+            _CLIENT + "test_batched_states_are_of_what_was_asked_for",
         ),
     ),
     "02.6": Line(
@@ -248,6 +254,8 @@ REGISTER: dict[str, Line] = {
             _CLIENT + "test_recovery_by_xpub",
             _KEYCHAIN + "test_each_match_opens_a_new_gap",
             _KEYCHAIN + "test_the_gap_has_a_limit",
+            "wallet/recovery/test_xpub.py::test_what_is_revealed_for_an_answer",
+            "wallet/recovery/test_xpub.py::test_a_server_that_always_has_more_is_not_asked_for_ever",
             _RECOVERY + "test_indexes_are_checked_and_keys_far_ahead_need_proof",
             _RECOVERY + "test_a_search_without_an_end_ends",
         ),
@@ -361,31 +369,48 @@ REGISTER: dict[str, Line] = {
     ),
     # --- 04: rounds
     "04.1": Line("safe terms", _UNSAFE_TERMS),
-    "04.2": Line("a proposal is as it must be, or the attempt fails", _BAD_PROPOSAL),
+    "04.2": Line(
+        "a proposal is as it must be, or the attempt fails",
+        (*_BAD_PROPOSAL, _ROUNDS + "test_a_tree_too_high_for_our_nonces_is_refused"),
+    ),
     "04.3": Line("our leaf has our cosign key", _BAD_PROPOSAL),
     "04.4": Line(
         "a finished round: same txid, all signatures, our points",
         (
             _ROUNDS + "test_another_funding_transaction_is_refused",
+            _ROUNDS + "test_a_wrong_number_of_signatures_is_refused",
+            _ROUNDS + "test_our_leaves_are_validated_however_they_were_made",
             _ROUNDS + "test_a_bad_signature_anywhere_is_refused",
             _ROUND_LIES + "test_a_bad_end_of_a_round_is_looked_up",
         ),
     ),
     "04.5": Line(
         "new VTXOs wait for the hash that we forfeit to",
-        (_ROUNDS + "test_a_leaf_on_another_hash_than_we_forfeit_to_is_refused", _BAD_LEAVES),
+        (
+            _ROUNDS + "test_a_leaf_on_another_hash_than_we_forfeit_to_is_refused",
+            _SWAP + "test_a_leaf_on_another_hash_is_not",
+            _BAD_LEAVES,
+        ),
     ),
     "04.6": Line(
         "the leaf's key and signature, before forfeits",
         (
             _ROUNDS + "test_a_leaf_whose_key_is_not_the_policy_s_is_refused",
+            _SWAP + "test_a_leaf_that_opens_to_another_key_is_not",
+            _SWAP + "test_a_leaf_without_its_signature_is_not",
             _ROUNDS + "test_a_leaf_signature_is_verified_before_it_is_kept",
             _ROUND_LIES + "test_a_bad_cosignature_of_a_leaf_stops_the_swap",
         ),
     ),
     "04.7": Line(
         "anchored in the funding transaction, which is deep enough",
-        (_SOUND_BUT_OTHER[2], _ROUND_LIES + "test_nothing_is_forfeited_without_confirmations"),
+        (
+            _SOUND_BUT_OTHER[2],
+            _SWAP + "test_a_leaf_of_a_tree_at_another_output_is_not",
+            _SWAP + "test_the_block_that_it_is_in_is_its_first_confirmation",
+            _SWAP + "test_the_mempool_is_enough_only_if_nothing_is_asked_for",
+            _ROUND_LIES + "test_nothing_is_forfeited_without_confirmations",
+        ),
     ),
     "04.8": Line(
         "delegated: what was asked for, in order, once",
@@ -609,6 +634,8 @@ REGISTER: dict[str, Line] = {
     "07.3": Line(
         "Ark addresses",
         (
+            "ark/test_address.py::test_only_pubkey_policies_are_paid",
+            "ark/test_address.py::test_an_address_with_only_unknown_deliveries_is_not",
             "faults/test_bad_input.py::test_an_address_that_cannot_be_paid",
             "faults/test_bad_input.py::test_a_damaged_address",
         ),

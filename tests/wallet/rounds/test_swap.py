@@ -1,14 +1,35 @@
-"""When a round's funding transaction is deep enough to forfeit for. Source: sheet 04 §18."""
+"""When a round's funding transaction is deep enough to forfeit for, and what is looked at once more before.
 
-from dataclasses import dataclass
+Source: sheet 04 §18.
+"""
+
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from barkd_py.ark.policy import PubkeyPolicy
+from barkd_py.ark.rounds import RoundRejected
+from barkd_py.ark.validation import TransitionInvalid
+from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.source import Confirmed, Mempool, NotFound, TxStatus
-from barkd_py.wallet.rounds.swap import SwapLimits, Swapper
+from barkd_py.wallet.rounds.states import Issued
+from barkd_py.wallet.rounds.swap import SwapLimits, Swapper, _verify_before_forfeiting
+from tests.ark.test_rounds import (
+    FINISHED,
+    LOCKED,
+    OTHERS,
+    OUTPUT,
+    SPEC,
+    STRANGER,
+    honest_tree_with,
+    leaf,
+    signed_by_both,
+    signed_leaf,
+)
+from tests.ark.worked_examples import UNLOCK_HASH
 
 FUNDING = Tx(2, (TxIn(OutPoint(Txid(bytes([8] * 32)), 1)),), (TxOut(10_000, b"\x51"),))
 TIP_HEIGHT = 200
@@ -61,3 +82,40 @@ async def test_one_that_nobody_has_is_broadcast_and_looked_at_again_later(requir
     chain = Chain(NotFound())
     assert not await is_deep(chain, required)
     assert chain.broadcasts == 1
+
+
+# --- once more before forfeiting, however the leaf came to us
+
+
+def issued(funding: Tx = FINISHED.funding, unlock_hash: bytes = UNLOCK_HASH) -> Issued:
+    return Issued(unlock_hash, funding, (), is_delegated=True)
+
+
+def test_a_signed_leaf_that_hangs_on_our_hash_is_forfeited_for() -> None:
+    _verify_before_forfeiting(signed_leaf(), issued())
+
+
+def test_a_leaf_on_another_hash_is_not() -> None:
+    with pytest.raises(RoundRejected, match="locked to another hash"):
+        _verify_before_forfeiting(signed_leaf(), issued(unlock_hash=sha256(b"another")))
+
+
+def test_a_leaf_that_opens_to_another_key_is_not() -> None:
+    foreign = replace(leaf(OUTPUT), policy=PubkeyPolicy(STRANGER.public_key), cosign_pubkey=None)
+    vtxo, funding = honest_tree_with(replace(SPEC, leaves=(*OTHERS, foreign)))
+    swapped = signed_by_both(replace(vtxo, policy=OUTPUT.policy).with_computed_point(), STRANGER)
+    with pytest.raises(RoundRejected, match="another key than its policy"):
+        _verify_before_forfeiting(swapped, issued(funding))
+
+
+def test_a_leaf_of_a_tree_at_another_output_is_not() -> None:
+    vtxo, funding = honest_tree_with(
+        replace(SPEC, leaves=(*OTHERS, replace(leaf(OUTPUT), cosign_pubkey=None))), vout=1
+    )
+    with pytest.raises(RoundRejected, match="not anchored"):
+        _verify_before_forfeiting(signed_by_both(vtxo), issued(funding))
+
+
+def test_a_leaf_without_its_signature_is_not() -> None:
+    with pytest.raises(TransitionInvalid, match="missing signature"):
+        _verify_before_forfeiting(LOCKED, issued())
