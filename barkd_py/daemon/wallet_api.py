@@ -395,13 +395,13 @@ class WalletApi(Protocol):
 
     async def balance(self) -> Balance: ...
 
-    async def list_vtxos(self, *, include_all: bool) -> Sequence[WalletVtxo]:
-        """Spendable and locked VTXOs (all: spent and exited too), by expiry height, then largest first."""
-
     async def rendered_vtxos(
         self, form: Hashable, render: Callable[[WalletVtxo], bytes], *, include_all: bool
     ) -> RenderedList:
-        """The same list, each VTXO as `render` puts it. What was rendered is kept under the form's name."""
+        """Spendable and locked VTXOs (all: spent and exited too), by expiry height, then largest first.
+
+        Each as `render` puts it; what was rendered is kept under the form's name.
+        """
 
     async def get_vtxo(self, vtxo_id: VtxoId) -> WalletVtxo:
         """Raises NotFound."""
@@ -434,13 +434,13 @@ class WalletApi(Protocol):
     async def sync_mailbox(self) -> int:
         """Fetch and handle all mail; the checkpoint that was reached."""
 
-    async def list_movements(self, method: PaymentMethod | None = None) -> Sequence[Movement]:
-        """All, newest first; with a method those that have it in sent_to or received_on, oldest first."""
-
     async def rendered_movements(
         self, form: Hashable, render: Callable[[Movement], bytes], *, method: PaymentMethod | None = None
     ) -> RenderedList:
-        """The same list, as in `rendered_vtxos`; what has a certain method is not kept."""
+        """All, newest first; with a method those that have it in sent_to or received_on, oldest first.
+
+        As in `rendered_vtxos`; what has a certain method is not kept.
+        """
 
     async def patch_movement_metadata(self, movement_id: int, patch: JsonValue) -> None:
         """Raises NotFound."""

@@ -543,16 +543,13 @@ class FakeWallet:
     def _spendable_sat(self) -> int:
         return sum(vtxo.amount_sat for vtxo, _ in self.stored.values() if vtxo.state == Spendable())
 
-    async def list_vtxos(self, *, include_all: bool) -> Sequence[WalletVtxo]:
-        found = [vtxo for vtxo, _ in self.stored.values()]
-        if not include_all:
-            found = [vtxo for vtxo in found if not isinstance(vtxo.state, Spent | Exited)]
-        return sorted(found, key=lambda vtxo: (vtxo.expiry_height, -vtxo.amount_sat))
-
     async def rendered_vtxos(
         self, form: Hashable, render: Callable[[WalletVtxo], bytes], *, include_all: bool
     ) -> RenderedList:
-        return render_all(map(render, await self.list_vtxos(include_all=include_all)))
+        found = [vtxo for vtxo, _ in self.stored.values()]
+        if not include_all:
+            found = [vtxo for vtxo in found if not isinstance(vtxo.state, Spent | Exited)]
+        return render_all(map(render, sorted(found, key=lambda vtxo: (vtxo.expiry_height, -vtxo.amount_sat))))
 
     async def get_vtxo(self, vtxo_id: VtxoId) -> WalletVtxo:
         if vtxo_id not in self.stored:
@@ -617,21 +614,19 @@ class FakeWallet:
         self._reach_out()
         return 42
 
-    async def list_movements(self, method: PaymentMethod | None = None) -> Sequence[Movement]:
-        if method is None:
-            return sorted(self.movements, key=lambda entry: (entry.created_at, entry.id), reverse=True)
-        return [
-            movement
-            for movement in self.movements
-            if any(destination.method == method for destination in (*movement.sent_to, *movement.received_on))
-        ]
-
     async def rendered_movements(
         self, form: Hashable, render: Callable[[Movement], bytes], *, method: PaymentMethod | None = None
     ) -> RenderedList:
         if self.rendered_history is not None:
             return self.rendered_history
-        return render_all(map(render, await self.list_movements(method)))
+        listed = sorted(self.movements, key=lambda entry: (entry.created_at, entry.id), reverse=True)
+        if method is not None:
+            listed = [
+                movement
+                for movement in self.movements
+                if any(each.method == method for each in (*movement.sent_to, *movement.received_on))
+            ]
+        return render_all(map(render, listed))
 
     async def patch_movement_metadata(self, movement_id: int, patch: JsonValue) -> None:
         for index, movement in enumerate(self.movements):
