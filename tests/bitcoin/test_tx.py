@@ -1,14 +1,12 @@
-"""Transactions, held against python-bitcoinlib; scripts; units."""
+"""Transactions, held against python-bitcoinlib; units."""
 
 import dataclasses
 
 import bitcoin.core
-import bitcoin.core.script
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barkd_py.bitcoin import script
 from barkd_py.bitcoin.sighash import taproot_key_spend_sighash
 from barkd_py.bitcoin.tx import OutPoint, Tx, TxDecodeError, Txid, TxIn, TxOut, fee_anchor
 from barkd_py.bitcoin.units import BlockRef, FeeRate, Network, format_btc
@@ -91,57 +89,6 @@ def test_ids_print_reversed() -> None:
     assert Txid.from_hex(genesis)[:2].hex() == "3ba3"
     with pytest.raises(ValueError, match="32 bytes"):
         Txid(b"short")
-
-
-@pytest.mark.parametrize(
-    ("value", "pushed"),
-    [
-        (0, "00"),
-        (1, "51"),
-        (16, "60"),
-        (17, "0111"),
-        (32, "0120"),
-        (127, "017f"),
-        (128, "028000"),
-        (144, "029000"),
-        (2016, "02e007"),
-        (32768, "03008000"),
-        (101_010, "03928a01"),
-    ],
-)
-def test_numbers_are_pushed_minimally(value: int, pushed: str) -> None:
-    """Source: sheet 01 §4.3."""
-    assert script.push_int(value).hex() == pushed
-
-
-@given(st.integers(17, 2**40))
-def test_pushed_numbers_are_those_of_bitcoinlib(value: int) -> None:
-    assert script.push_int(value) == bytes(bitcoin.core.script.CScript([value]))
-
-
-@given(st.binary(min_size=1, max_size=600).filter(lambda data: len(data) > 1))
-def test_pushed_data_is_that_of_bitcoinlib(data: bytes) -> None:
-    assert script.push_data(data) == bytes(bitcoin.core.script.CScript([data]))
-
-
-@pytest.mark.parametrize(
-    ("script_hex", "limit_sat"),
-    [
-        ("76a914" + "00" * 20 + "88ac", 546),
-        ("a914" + "00" * 20 + "87", 540),
-        ("0014" + "00" * 20, 270),
-        ("0020" + "00" * 32, 330),
-        ("5120" + "00" * 32, 330),
-        ("6a4c50" + "00" * 80, 0),
-        ("6a4c51" + "00" * 81, None),
-        ("51024e73", None),
-        ("5220" + "00" * 32, None),
-        ("", None),
-    ],
-)
-def test_dust_limits(script_hex: str, limit_sat: int | None) -> None:
-    """Source: sheet 01 §11."""
-    assert script.dust_limit_sat(bytes.fromhex(script_hex)) == limit_sat
 
 
 def test_fee_rates_convert_and_round_as_upstreams() -> None:

@@ -234,9 +234,7 @@ async def test_a_reorg_after_the_swap_leaves_money(net: Net, alice: Owner, bob: 
     assert await bob.spendable_sat() == 12_345
 
 
-@pytest.mark.parametrize("flow", ["in person", "delegated"])
-async def test_a_transaction_that_nobody_has_is_broadcast_again(net: Net, alice: Owner, flow: str) -> None:
-    net.fault("round.broadcast", stage="engine", kind="swallow", count=None)
+async def finished_round(net: Net, alice: Owner, flow: str) -> RoundFinished:
     if flow == "in person":
         await alice.wallet.rounds.refresh_all()
         finished = await hold_round(net, alice)
@@ -245,6 +243,13 @@ async def test_a_transaction_that_nobody_has_is_broadcast_again(net: Net, alice:
         await alice.wallet.rounds.refresh_delegated([old.id])
         finished = await hold_round(net)
     assert isinstance(finished, RoundFinished)
+    return finished
+
+
+@pytest.mark.parametrize("flow", ["in person", "delegated"])
+async def test_a_transaction_that_nobody_has_is_broadcast_again(net: Net, alice: Owner, flow: str) -> None:
+    net.fault("round.broadcast", stage="engine", kind="swallow", count=None)
+    finished = await finished_round(net, alice, flow)
     txid = finished.signed_round_tx.txid
     await alice.wallet.rounds.sync()
     assert net.devnet.node.pool.get(txid) is not None
@@ -261,14 +266,7 @@ async def test_a_double_spent_round_forfeits_nothing_and_ends_when_that_is_deep(
 ) -> None:
     liar = between(alice)
     before_sat = await alice.spendable_sat()
-    if flow == "in person":
-        await alice.wallet.rounds.refresh_all()
-        finished = await hold_round(net, alice)
-    else:
-        (old,) = await alice.wallet.list_vtxos(include_all=False)
-        await alice.wallet.rounds.refresh_delegated([old.id])
-        finished = await hold_round(net)
-    assert isinstance(finished, RoundFinished)
+    finished = await finished_round(net, alice, flow)
     conflict = await net.devnet.ark_server.double_spend(finished.signed_round_tx.txid)
     await net.devnet.node.mine_exactly([conflict])
     for _ in range(FINAL_CONFIRMATIONS - 1):

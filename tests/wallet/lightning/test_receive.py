@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from barkd_py.ark.lightning_receive import CltvTooLarge
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.tx import Txid
-from barkd_py.errors import ChainUnavailable, ServerRejected, ServerUnavailable
+from barkd_py.errors import BarkdError, ChainUnavailable, ServerRejected, ServerUnavailable
 from barkd_py.server_rpc.api import LightningReceiveState, RoundInput
 from barkd_py.wallet.balance import Balance
 from barkd_py.wallet.lightning.receive.errors import (
@@ -426,38 +427,40 @@ async def test_nothing_is_revealed_while_the_height_is_not_known(receiver: Recei
     assert receiver.server.preimages == []
 
 
-async def test_a_grant_waits_for_its_anchor(receiver: Receiver) -> None:
-    """Whoever made an unconfirmed transaction can still make another one."""
+async def refused_grants(receiver: Receiver, spoil: Callable[[], None], error: type[BarkdError]) -> bytes:
+    """`spoil` does something to the chain at each grant, and the payment goes on waiting; its hash."""
     payment_hash = await receiver.paid_invoice()
 
-    def unconfirm(answer: object) -> object:
-        receiver.server.chain.unconfirmed |= set(receiver.server.chain.txs)
+    def granting(answer: object) -> object:
+        spoil()
         return answer
 
-    receiver.liar.lies["prepare_lightning_receive_claim"] = unconfirm
+    receiver.liar.lies["prepare_lightning_receive_claim"] = granting
     for _ in range(7):
-        with pytest.raises(AnchorUnconfirmed):
+        with pytest.raises(error):
             await receiver.drive(payment_hash)
     assert isinstance(await receiver.state(payment_hash), AwaitingPayment)
+    return payment_hash
+
+
+async def test_a_grant_waits_for_its_anchor(receiver: Receiver) -> None:
+    """Whoever made an unconfirmed transaction can still make another one."""
+    chain = receiver.server.chain
+    payment_hash = await refused_grants(
+        receiver, lambda: chain.unconfirmed.update(chain.txs), AnchorUnconfirmed
+    )
     receiver.liar.lies.clear()
-    receiver.server.chain.unconfirmed.clear()
+    chain.unconfirmed.clear()
     await receiver.drive(payment_hash)
     await assert_paid(receiver, payment_hash, 10_000, FEE_SAT)
 
 
 async def test_a_grant_that_hangs_off_a_spent_output_buys_nothing(receiver: Receiver) -> None:
-    payment_hash = await receiver.paid_invoice()
-
-    def spend(answer: object) -> object:
+    def spend() -> None:
         for tx in receiver.server.chain.txs.values():
             receiver.server.chain.spends |= {tx.outpoint(n): Txid(bytes(32)) for n in range(len(tx.outputs))}
-        return answer
 
-    receiver.liar.lies["prepare_lightning_receive_claim"] = spend
-    for _ in range(7):
-        with pytest.raises(AnchorSpent):
-            await receiver.drive(payment_hash)
-    assert isinstance(await receiver.state(payment_hash), AwaitingPayment)
+    await refused_grants(receiver, spend, AnchorSpent)
     assert receiver.server.preimages == []
 
 
