@@ -33,6 +33,7 @@ from barkd_py.wallet.recovery.judgement import (
     needs_proof,
 )
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.unreadable import PassedOver
 from barkd_py.wallet.vtxo_states import Locked, Spent, StateKind, WalletVtxo
 from barkd_py.wallet.vtxos.anchors import AnchorLook, AnchorUnfit
 
@@ -62,6 +63,7 @@ class Evidence:
         self._chain = chain
         self._keychain = keychain
         self._gap_limit = gap_limit
+        self._unreadable = PassedOver("recovery: what is stored of a VTXO")
 
     async def gather(self, sightings: Sequence[Sighting]) -> Mapping[VtxoId, Facts]:
         """Raises ConnectFailed, ServerUnusable, StoreError; anything else is a gap in the facts."""
@@ -79,16 +81,21 @@ class Evidence:
         seen = {sighting.vtxo_id: sighting for sighting in sightings}
         async with self._store.read() as tx:
             rows = await tx.vtxos.find_many(seen)
-            bodies = {vtxo.id: vtxo for vtxo in await tx.vtxos.bodies(list(rows))}
+            readable, unreadable = await tx.vtxos.readable_bodies(list(rows))
             spendable_once = {
                 vtxo_id
                 for vtxo_id, row in rows.items()
                 if _history_matters(row)
                 and any(entry.state.kind is StateKind.SPENDABLE for entry in await tx.vtxos.history(vtxo_id))
             }
+        for error in unreadable:
+            self._unreadable.note(error.vtxo_id, error)
+        bodies = {vtxo.id: vtxo for vtxo in readable}
+        lost = {error.vtxo_id for error in unreadable}
         return {
             vtxo_id: Facts(
                 bodies.get(vtxo_id, sighting.vtxo),
+                is_unreadable=vtxo_id in lost,
                 state=None if (row := rows.get(vtxo_id)) is None else row.state,
                 was_spendable=vtxo_id in spendable_once,
             )
@@ -169,7 +176,7 @@ class Evidence:
             for vtxo_id, each in facts.items()
         }
 
-    async def statuses(self, vtxos: Sequence[Vtxo]) -> Mapping[VtxoId, VtxoSpendState]:
+    async def statuses(self, vtxos: Sequence[Vtxo | WalletVtxo]) -> Mapping[VtxoId, VtxoSpendState]:
         """The server's word on VTXOs of ours; those without a usable answer are left out.
 
         Raises ConnectFailed.

@@ -31,7 +31,7 @@ from barkd_py.wallet.offboards.states import FORMAT, not_given_up
 from barkd_py.wallet.recovery.evidence import Evidence
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.actions import ActionKind
-from barkd_py.wallet.vtxo_states import UNSPENT, Spendable
+from barkd_py.wallet.vtxo_states import UNSPENT, Spendable, WalletVtxo
 
 _BATCH = 100
 
@@ -84,15 +84,14 @@ async def look(
         spent: list[VtxoId] = []
         on_chain: list[VtxoId] = []
         for start in range(0, len(rows), _BATCH):
-            async with store.read() as tx:
-                vtxos = await tx.vtxos.bodies(rows[start : start + _BATCH])
+            vtxos = rows[start : start + _BATCH]
             statuses = await evidence.statuses(vtxos)
             missing = [vtxo.id for vtxo in vtxos if vtxo.id not in statuses]
             if missing:
                 raise FreshnessUnknown from BarkdError(f"the server does not say what became of {missing[0]}")
             spent += [vtxo.id for vtxo in vtxos if statuses[vtxo.id] is VtxoSpendState.SPENT]
             for vtxo in vtxos:
-                if isinstance(await chain.tx_status(vtxo.point.txid), Confirmed):
+                if isinstance(await chain.tx_status(vtxo.id.outpoint.txid), Confirmed):
                     on_chain.append(vtxo.id)
         unheard_of = await _unheard_of(store, server, keychain)
         payments = () if onchain is None else await onchain.unheard_of_payments()
@@ -103,15 +102,15 @@ async def look(
         raise FreshnessUnknown from error
 
 
-async def _unspent(store: Store) -> Sequence[VtxoId]:
+async def _unspent(store: Store) -> Sequence[WalletVtxo]:
     """VTXOs that the server had not taken when the state was the newest. Other operations than offboards get
     the same answers once more when they are repeated, so it does not matter how far they have come since.
     """
     async with store.read() as tx:
-        spendable = [row.id for row in await tx.vtxos.list() if row.state == Spendable()]
+        spendable = [row for row in await tx.vtxos.list() if row.state == Spendable()]
         offboards = [FORMAT.decode(row.payload) for row in await tx.actions.list(ActionKind.OFFBOARD)]
         kept = [vtxo_id for state in offboards for vtxo_id in not_given_up(state)]
-        return [*spendable, *(row.id for row in await tx.vtxos.get_many(kept) if row.state.kind in UNSPENT)]
+        return [*spendable, *(row for row in await tx.vtxos.get_many(kept) if row.state.kind in UNSPENT)]
 
 
 async def _unheard_of(store: Store, server: ArkServerApi, keychain: Keychain) -> tuple[VtxoId, ...]:

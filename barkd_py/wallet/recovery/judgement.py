@@ -72,6 +72,7 @@ Proof = Proven | Disproven | Unproven
 class Facts:
     """vtxo: None if nobody has its body. is_unknown: the server says that it does not know the id.
 
+    is_unreadable: it is stored, but its body cannot be read any more; the one here is somebody else's.
     is_ours: its key follows from the seed. is_of_our_server: it is cosigned by the pinned server.
     state: here; None if it is not stored. was_spendable: in this wallet, at some time.
     status: the server's word; None without a usable one. proof: only as far as it matters.
@@ -79,6 +80,7 @@ class Facts:
 
     vtxo: Vtxo | None
     is_unknown: bool = False
+    is_unreadable: bool = False
     is_ours: bool = False
     is_of_our_server: bool = False
     state: VtxoState | None = None
@@ -119,6 +121,8 @@ def needs_proof(facts: Facts) -> bool:
     """Whether the verdict depends on a proof. Asked without one, before the expensive question."""
     if facts.vtxo is None or not facts.is_ours or not facts.is_of_our_server:
         return False
+    if facts.is_unreadable:
+        return True
     if facts.status is VtxoSpendState.SPENDABLE:
         return facts.state is None or facts.state == Locked(None) or _is_spent_on_word(facts)
     return facts.status is None and facts.state is None

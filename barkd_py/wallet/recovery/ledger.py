@@ -59,6 +59,7 @@ class Ledger:
                 elif _is_absurd(facts[vtxo_id].vtxo):
                     verdict = Verdict(RecoveryOutcome.FAILED, "its amount cannot be")
                 else:
+                    await _mend(tx, facts[vtxo_id])
                     await _do(tx, facts[vtxo_id], verdict.deed)
                 final[vtxo_id] = verdict
             for payment in _payments([vtxo for vtxo in late if final[vtxo.id] is verdicts[vtxo.id]]):
@@ -97,7 +98,8 @@ class Ledger:
         """
         async with self._store.read() as tx:
             recovered = [entry.vtxo_id for entry in await tx.recovery.entries(RecoveryOutcome.RECOVERED)]
-            children = await tx.vtxos.bodies(list(await tx.vtxos.known(recovered)))
+            # What cannot be read names no ancestors; it was named in the log when it was looked at.
+            children, _ = await tx.vtxos.readable_bodies(list(await tx.vtxos.known(recovered)))
         ancestors = {parent for child in children for parent in child.ancestor_ids}
         async with self._store.transaction() as tx:
             rows = await tx.vtxos.find_many(ancestors)
@@ -138,6 +140,13 @@ def _stays_late(facts: Facts, verdict: Verdict) -> bool:
             return facts.state == Locked(None) and not facts.was_spendable
         case outcome:
             return outcome in (RecoveryOutcome.FAILED, RecoveryOutcome.NOT_FOUND)
+
+
+async def _mend(tx: Transaction, facts: Facts) -> None:
+    """Give a stored VTXO its chain back, which cannot be read any more; from whomever, if it is proven."""
+    if facts.is_unreadable and facts.vtxo is not None and isinstance(facts.proof, Proven):
+        await tx.vtxos.replace_body(facts.vtxo)
+        log.warning("recovery: VTXO %s could not be read here: its body is the server's now", facts.vtxo.id)
 
 
 async def _do(tx: Transaction, facts: Facts, deed: Deed) -> None:

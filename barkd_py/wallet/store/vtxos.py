@@ -148,6 +148,14 @@ class VtxoRepository:
             await self._connection.execute(_UPDATE, {"ids": chunk, "registered": True})
         self._touch(ids)
 
+    async def replace_body(self, vtxo: Vtxo) -> None:
+        """Store the chain of transactions of a stored VTXO anew. Dangerous: it must have been proven."""
+        values = {"bare": vtxo.encode_bare(), "genesis": vtxo.encode_genesis()}
+        await self._connection.execute(
+            sa.update(vtxo_body).where(vtxo_body.c.vtxo_id == str(vtxo.id)).values(values)
+        )
+        self._touch([vtxo.id])
+
     async def remove(self, ids: Sequence[VtxoId]) -> None:
         """Delete VTXOs and their history. Dangerous: a coin may be lost with it."""
         for chunk in chunks([str(vtxo_id) for vtxo_id in ids]):

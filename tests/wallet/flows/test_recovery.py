@@ -1,20 +1,24 @@
 """A wallet that has nothing left but its words finds its VTXOs again, and only those."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.units import Network
 from barkd_py.devnet.ark_server.settings import Emulation, ServerSettings
 from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.errors import ChainUnavailable, InsufficientFunds
+from barkd_py.server_rpc.api import VtxoLookup
 from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.recovery.progress import FORMAT, Progress
 from barkd_py.wallet.recovery.report import RecoveryOutcome, RecoveryReport
 from barkd_py.wallet.recovery.service import RecoveryInterrupted
+from barkd_py.wallet.store.tables import vtxo_body
 from barkd_py.wallet.vtxo_states import Locked, Spendable, Spent
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.recoveries import recovery_with
@@ -215,6 +219,80 @@ async def test_a_banned_vtxo_does_not_block_payments(net: Net, alice: Owner, bob
     with pytest.raises(InsufficientFunds):
         await bob.wallet.send_arkoor(await alice.wallet.new_address(), 10_000)
     assert await bob.spendable_sat() == 30_000 - 5_000
+
+
+# --- what cannot be read here any more
+
+
+class Without:
+    """A server that does not know one VTXO."""
+
+    def __init__(self, server: Any, unknown: VtxoId) -> None:
+        self._server = server
+        self._unknown = unknown
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    async def get_vtxos(self, ids: Sequence[VtxoId]) -> VtxoLookup:
+        lookup = await self._server.get_vtxos([each for each in ids if each != self._unknown])
+        return VtxoLookup(lookup.found, (*lookup.missing, self._unknown))
+
+
+async def spoil(owner: Owner, vtxo_id: VtxoId) -> None:
+    async with owner.wallet.store.transaction() as tx:
+        cut_off = sa.func.substr(vtxo_body.c.bare, 1, 20)
+        await tx.vtxos._connection.execute(
+            sa.update(vtxo_body).where(vtxo_body.c.vtxo_id == str(vtxo_id)).values(bare=cut_off)
+        )
+
+
+@pytest.mark.both_stores
+async def test_a_vtxo_that_cannot_be_read_here_any_more_comes_from_the_server(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    await pay(alice, bob, 10_000)
+    (vtxo_id,) = await spendable(bob)
+    async with bob.wallet.store.read() as tx:
+        body = await tx.vtxos.body(vtxo_id)
+    await spoil(bob, vtxo_id)
+    await pay(alice, bob, 20_000)
+
+    await bob.wallet.recovery.start()
+
+    assert (await bob.wallet.recovery.report()).is_complete
+    async with bob.wallet.store.read() as tx:
+        assert await tx.vtxos.body(vtxo_id) == body
+    assert await bob.spendable_sat() == 30_000
+    await pay(bob, alice, 25_000)
+
+
+async def test_one_that_nobody_can_read_keeps_no_recovery_from_its_end(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    await pay(alice, bob, 10_000)
+    (lost,) = await spendable(bob)
+    await spoil(bob, lost)
+    await pay(alice, bob, 20_000)
+    wallet = bob.wallet
+
+    await recovery_with(wallet, Without(wallet.server, lost)).start()
+
+    report = await wallet.recovery.report()
+    assert report.is_complete
+    assert found(report, RecoveryOutcome.NOT_FOUND) == {lost}
+    assert (await wallet.get_vtxo(lost)).state == Spendable()  # nobody has spent it
+
+
+async def test_whether_one_was_spent_can_be_found_out_without_its_body(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    await pay(alice, bob, 10_000)
+    (vtxo_id,) = await spendable(bob)
+    await spoil(bob, vtxo_id)
+    assert not (await bob.wallet.look_for_staleness()).is_stale
+    await net.devnet.ark_server.set_vtxo_state(vtxo_id, SpendState.SPENT)
+    assert (await bob.wallet.look_for_staleness()).spent == (vtxo_id,)
 
 
 async def test_neither_vtxos_nor_the_mailbox_wait_for_coins(net: Net, alice: Owner) -> None:
