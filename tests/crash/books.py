@@ -37,7 +37,8 @@ class NotOnChain(Exception):
 @dataclass
 class Books:
     """daemons: by name. foreign: transactions that none of the wallets paid for. wealth_sat: once known.
-    historyless: wallets that began anew from their words, and so know nothing of what was before.
+    brought_back: wallets that were recovered, restored or imported into: what they found so is not in their
+    history.
 
     Movements are remembered, since a wallet that is recovered from its words has lost them.
     """
@@ -47,7 +48,7 @@ class Books:
     foreign: set[str]
     chain: httpx.AsyncClient
     wealth_sat: int = 0
-    historyless: set[str] = field(default_factory=set)
+    brought_back: set[str] = field(default_factory=set)
     _costs_sat: dict[str, int] = field(default_factory=dict)
     _movements: dict[tuple[str, str, int], Json] = field(default_factory=dict)
 
@@ -87,7 +88,7 @@ class Books:
     async def loose_ends(self) -> AsyncGenerator[tuple[str, Any], None]:
         """What is not at its end, and what it is called."""
         for name, daemon in self.daemons.items():
-            async for what, ends in _loose_ends_of(daemon, has_history=name not in self.historyless):
+            async for what, ends in _loose_ends_of(daemon, has_history=name not in self.brought_back):
                 if ends:
                     yield f"{name}: {what}", ends
         if held := [each for each in (await self._outside())["incoming"] if each["status"] == "held"]:

@@ -4,7 +4,8 @@
 
 Each wallet pays, refreshes, boards, offboards, receives over Lightning; meanwhile daemons are killed and
 started again, the Ark server refuses, forgets answers and dawdles, the chain source fails, blocks and rounds
-come and go. Then all is made well again, and must come to rest with not a satoshi missing.
+come and go. Then all is made well again, and must come to rest with not a satoshi missing, and each wallet
+must own what its history tells.
 """
 
 import argparse
@@ -200,7 +201,8 @@ def _summary(
     lines = [
         f"{seconds / 60:.0f} minutes, seed {seed}: {life.tried.total()} attempts of four wallets,"
         f" {life.done.total()} answered with success, under {life.faults.total()} faults. At rest"
-        f" {settled_secs:.0f} s after the last fault, with all of the {wealth_sat:,} sat accounted for.",
+        f" {settled_secs:.0f} s after the last fault, with all of the {wealth_sat:,} sat accounted for, and"
+        " each wallet owns what its history tells.",
         "",
         "| attempted | times | answered with success |",
         "|---|---:|---:|",

@@ -36,3 +36,14 @@ def test_the_document_is_what_the_results_say(tmp_path: Path) -> None:
     again.write_text(report.DOCUMENT.read_text())
     report.write_document(again)
     assert again.read_text() == report.DOCUMENT.read_text()
+
+
+def test_a_violation_that_a_later_run_replaced_is_counted() -> None:
+    def run(point: str, failure: str) -> report.Run:
+        return report.Run("board", "killed at a commit", point, True, 1, failure, "", "")
+
+    bad, good, other = run("one", "missing"), run("one", ""), run("two", "missing")
+    assert report.replaced_violations([good]) == 0
+    assert report.replaced_violations([good, bad]) == 0
+    assert report.replaced_violations([bad, other, good]) == 1
+    assert report.replaced_violations([bad, bad, good, bad]) == 2

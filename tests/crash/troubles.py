@@ -229,6 +229,7 @@ async def run_trouble(world: World, flow: Flow, trouble: Trouble, act_secs: floa
             await world.victim.start()  # it refused before, and a person tries again
         assert world.victim.process.running, f"{flow.name}, {trouble.name}: it died"
         if trouble.hides_payments:
+            world.books.brought_back.add("victim")
             await world.victim.post("/wallet/recovery")
             await world.let_server_do_its_part()
         happened = await case.settled(trouble.name)

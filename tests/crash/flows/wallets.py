@@ -57,7 +57,7 @@ async def _recover(world: World) -> Act:
     """The wallet is deleted, and created again from its words."""
     words = (world.victim.datadir / "mnemonic").read_text().strip()
     world.words, world.last_recovery = words, await _last_recovery(world)
-    world.books.historyless.add("victim")
+    world.books.brought_back.add("victim")
 
     async def act() -> None:
         fingerprint = (await world.victim.get("/wallet"))["fingerprint"]
@@ -105,6 +105,7 @@ async def _lose(world: World) -> Act:
     """The wallet lacks a VTXO and a coin, as after a backup was put back, or another wallet of the same words
     was at work.
     """
+    world.books.brought_back.add("victim")
     vtxo_id = await world.spare_vtxo()
     address = await _address_of_another_life(world)
     await _forget(world, vtxo_id)
@@ -158,6 +159,7 @@ async def _forget(world: World, vtxo_id: str) -> None:
 
 async def _import(world: World) -> Act:
     """A VTXO that the database has lost, of which somebody has a copy."""
+    world.books.brought_back.add("victim")
     world.imported = await world.spare_vtxo()
     world.encoded = str((await world.victim.get(f"/wallet/vtxos/{world.imported}/encoded"))["encoded"])
     await _forget(world, world.imported)
@@ -184,6 +186,7 @@ async def _imported(world: World) -> int:
 async def _restore(world: World) -> Act:
     """It was made while a board was under way; then the machine was lost. Nothing has happened since."""
     await world.victim.post("/boards/board-amount", {"amount_sat": BOARD_SAT})
+    world.books.brought_back.add("victim")
     datadir, now = Datadir(world.victim.datadir), datetime.now(UTC)
     file = datadir.path.with_name("backup")
     file.unlink(missing_ok=True)
