@@ -13,7 +13,7 @@ from barkd_py.ark.wallet_keys import WalletKeys
 from barkd_py.bitcoin.bip32 import parse_mnemonic
 from barkd_py.bitcoin.keys import SecretKey
 from tests.faults.conftest import Owner
-from tests.support.processes import Daemon, Devnet, eventually
+from tests.support.processes import Daemon, Devnet, eventually, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -117,8 +117,7 @@ async def test_a_board_that_the_server_will_not_register(
     assert pending == board
 
     await devnet.clear_faults()
-    await alice.daemon.post("/wallet/sync")
-    assert await alice.spendable_sat() == before_sat + board["amount_sat"]
+    await eventually(lambda: _synced_sat(alice), lambda now: now == before_sat + board["amount_sat"])
     assert await alice.daemon.get("/boards/pending") == []
 
 
@@ -149,10 +148,20 @@ async def test_a_payment_that_is_not_cosigned(
     assert await alice.total_sat() == before_sat
 
     await devnet.clear_faults()
-    await alice.daemon.post("/wallet/sync")
-    assert await _received_sat(bob) == had_sat + 3_000
+
+    async def is_sent() -> bool:
+        await alice.daemon.post("/wallet/sync")
+        return bool((await alice.daemon.get("/wallet/balance"))["pending_arkoor_send_sat"] == 0)
+
+    await until(is_sent)
     assert await alice.total_sat() == before_sat - 3_000
-    assert (await alice.daemon.get("/wallet/balance"))["pending_arkoor_send_sat"] == 0
+    await eventually(lambda: _received_sat(bob), lambda now: now == had_sat + 3_000)
+
+
+async def _synced_sat(owner: Owner) -> int:
+    """A synchronisation leaves out what the daemon is at just then: ask again."""
+    await owner.daemon.post("/wallet/sync")
+    return await owner.spendable_sat()
 
 
 async def _received_sat(bob: Owner) -> int:
