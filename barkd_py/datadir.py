@@ -253,7 +253,18 @@ class Datadir:
             raise DatadirError(f"failed to rename {old} to {new.name}") from FileFailure(error)
 
     def lock_process(self) -> "ProcessLock":
-        return ProcessLock(self.path)
+        return ProcessLock(self.path / PROCESS_LOCK_FILE, f"datadir {self.path}")
+
+    def lock_database_elsewhere(self, database: Path) -> "ProcessLock | None":
+        """The lock of a database file in another place; None if it is this directory's own.
+
+        If it is the db.sqlite of another data directory, that directory's: its own daemon holds that, too.
+        """
+        file = database.resolve()
+        if file == self.database.resolve():
+            return None
+        name = PROCESS_LOCK_FILE if file.name == DATABASE_FILE else f"{file.name}.lock"
+        return ProcessLock(file.with_name(name), f"database {database}")
 
     def lock_wallet(self) -> "WalletLock":
         return WalletLock(self.path)
@@ -291,11 +302,14 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 class ProcessLock:
-    """`barkd.lock`: one daemon per data directory. Released when the process ends or at `release`."""
+    """One daemon per data directory (`barkd.lock`), or per database file that is in none.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._path = directory / PROCESS_LOCK_FILE
+    Released when the process ends or at `release`. of: what it is of, for messages.
+    """
+
+    def __init__(self, path: Path, of: str) -> None:
+        self._path = path
+        self._of = of
         self._fd: int | None = None
 
     def acquire(self) -> Self:
@@ -310,9 +324,7 @@ class ProcessLock:
             holder = _read_pid(fd)
             os.close(fd)
             known = "" if holder is None else f" (pid {holder})"
-            raise DatadirLocked(
-                f"another barkd is already running on datadir {self._directory}{known}"
-            ) from None
+            raise DatadirLocked(f"another barkd is already running on {self._of}{known}") from None
         except OSError as error:
             os.close(fd)
             raise DatadirError(f"failed to lock {self._path}") from FileFailure(error)

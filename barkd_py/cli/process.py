@@ -64,12 +64,13 @@ async def _serve(options: Options, host: ipaddress.IPv4Address | ipaddress.IPv6A
     from barkd_py.api.app import BarkdApi
     from barkd_py.api.deps import ApiState
     from barkd_py.api.server import ApiServer, bind, describe_address
-    from barkd_py.daemon.backend import Backend, check_database
+    from barkd_py.daemon.backend import Backend, check_database, lock_database
     from barkd_py.daemon.runtime import Runtime
 
     stop = _stop_signal()
     token = _settle_auth(options, host)
     await check_database(database_url())
+    database_lock = lock_database(database_url(), options.datadir)
     runtime = Runtime(options.datadir, Backend(database_url()))
     try:
         if not await _open_wallet(runtime, stop):
@@ -101,6 +102,8 @@ async def _serve(options: Options, host: ipaddress.IPv4Address | ipaddress.IPv6A
         await serving
     finally:
         await runtime.close()
+        if database_lock is not None:
+            database_lock.release()
     log.info("Server stopped running")
 
 

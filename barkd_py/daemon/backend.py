@@ -10,7 +10,7 @@ from barkd_py.config import WalletConfig
 from barkd_py.daemon.errors import DatabaseMoved, NoWalletInDatabase, OtherWalletInDatabase, TwoDatabases
 from barkd_py.daemon.loops import Daemon
 from barkd_py.daemon.wallet_api import NewWallet, WalletApi
-from barkd_py.datadir import DATABASE_FILE, Datadir
+from barkd_py.datadir import DATABASE_FILE, Datadir, ProcessLock
 from barkd_py.wallet.creation import create_wallet
 from barkd_py.wallet.store import Store, snapshot
 from barkd_py.wallet.store.engine import name_of, parse_url
@@ -117,6 +117,21 @@ def is_elsewhere(database_url: str | None, datadir: Datadir) -> bool:
     if url.get_backend_name() != "sqlite":
         return True
     return Path(url.database or "").resolve() != datadir.database.resolve()
+
+
+def lock_database(database_url: str | None, datadir: Datadir) -> ProcessLock | None:
+    """Keep other daemons from a SQLite file that a URL names, whatever their data directories are.
+
+    None where nothing is needed: PostgreSQL has its lease, and a data directory its lock. Raises
+    DatadirLocked, DatadirError, StoreError.
+    """
+    if database_url is None:
+        return None
+    url = parse_url(database_url)
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    lock = datadir.lock_database_elsewhere(Path(url.database or ""))
+    return None if lock is None else lock.acquire()
 
 
 def _fingerprint_of_words(datadir: Datadir) -> str | None:

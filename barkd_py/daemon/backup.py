@@ -33,7 +33,7 @@ from barkd_py.bitcoin.bip32 import InvalidMnemonic, Seed, parse_mnemonic
 from barkd_py.bitcoin.units import Network
 from barkd_py.config import load_config
 from barkd_py.daemon import leftovers
-from barkd_py.daemon.backend import Backend, is_elsewhere
+from barkd_py.daemon.backend import Backend, is_elsewhere, lock_database
 from barkd_py.datadir import BACKUPS_FILE, Datadir, DatadirError, write_private
 from barkd_py.errors import BarkdError, KnownError, chain_text
 from barkd_py.wallet.recovery.freshness import Staleness
@@ -286,6 +286,8 @@ async def restore(
         held.callback(datadir.lock_wallet().acquire().release)
         if not existed:
             held.callback(datadir.remove_locks_unless_used)
+        if (lock := lock_database(database_url, datadir)) is not None:
+            held.callback(lock.release)
         begun = datadir.changing_backup()
         await leftovers.settle(datadir, Backend(database_url))
         if begun == backup.name and await Backend(database_url).holds_wallet(datadir.path):

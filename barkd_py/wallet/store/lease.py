@@ -13,7 +13,7 @@ something every `CHECK_SECS`; and who wants to open it ends the session of a hol
 waiting for longer than `SILENT_SECS`. That is safe even if the holder is only slow: the lock's session is the
 one that writes, and whatever wakes up without it finds the other number.
 
-SQLite files need none of this: their data directory is locked.
+SQLite files need none of this: a daemon locks its data directory, and a file that is elsewhere.
 """
 
 import asyncio
