@@ -12,6 +12,7 @@ from barkd_py.ark.lightning_receive import CltvTooLarge
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.tx import Txid
+from barkd_py.bitcoin.units import BlockRef
 from barkd_py.errors import BarkdError, ChainUnavailable, ServerRejected, ServerUnavailable
 from barkd_py.server_rpc.api import LightningReceiveState, RoundInput
 from barkd_py.wallet.balance import Balance
@@ -415,6 +416,22 @@ async def test_a_grant_that_came_too_late_is_abandoned(receiver: Receiver) -> No
     movement = await receiver.movement()
     assert (movement.status, movement.effective_balance_sat) == (MovementStatus.CANCELED, 0)
     assert movement.metadata["payment_preimage"] is None
+
+
+async def test_the_window_is_looked_at_by_a_height_of_this_moment(receiver: Receiver) -> None:
+    """Not by one that was true a while ago: blocks may have come meanwhile."""
+    payment_hash = await granted(receiver)
+    receiver.server.chain.is_away = False
+    old = await receiver.server.chain.tip()
+    receiver.server.chain.height += 19
+
+    async def remembered() -> BlockRef:
+        return old
+
+    receiver.chain_liar.answers["tip"] = remembered
+    with pytest.raises(WindowClosed):
+        await receiver.drive(payment_hash)
+    assert receiver.server.preimages == []
 
 
 async def test_nothing_is_revealed_while_the_height_is_not_known(receiver: Receiver) -> None:

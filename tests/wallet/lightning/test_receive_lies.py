@@ -28,7 +28,7 @@ from barkd_py.wallet.lightning.receive.states import PreimageRevealed
 from barkd_py.wallet.vtxo_states import StateKind
 from tests.fakes.lightning_server import NODE_SECRET, ReceiveServer
 from tests.wallet.lightning.receiver import Receiver
-from tests.wallet.lightning.test_receive import FEE_SAT, assert_paid
+from tests.wallet.lightning.test_receive import FEE_SAT, assert_paid, granted
 
 # --- the invoice
 
@@ -370,6 +370,25 @@ async def test_a_cosignature_that_is_wrong_is_not_used(receiver: Receiver, lie: 
     assert isinstance(await receiver.state(payment_hash), PreimageRevealed)
     assert await receiver.balance() == Balance(claimable_lightning_receive_sat=10_000 - FEE_SAT)
     receiver.liar.lies.clear()
+    await receiver.drive(payment_hash)
+    await assert_paid(receiver, payment_hash, 10_000, FEE_SAT)
+
+
+async def test_what_a_claim_makes_is_proven_before_it_counts(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment_hash = await granted(receiver)
+    receiver.server.chain.is_away = False
+
+    async def disproved(_: object) -> None:
+        raise VtxoInvalid("the VTXO is invalid: so it is said")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(receiver.machine._anchors, "validate", disproved)
+        with pytest.raises(VtxoInvalid):
+            await receiver.drive(payment_hash)
+    assert isinstance(await receiver.state(payment_hash), PreimageRevealed)
+    assert await receiver.balance() == Balance(claimable_lightning_receive_sat=10_000 - FEE_SAT)
     await receiver.drive(payment_hash)
     await assert_paid(receiver, payment_hash, 10_000, FEE_SAT)
 

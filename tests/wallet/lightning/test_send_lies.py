@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from barkd_py.ark.vtxo import VtxoInvalid
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.keys import SecretKey
 from barkd_py.errors import BarkdError, ProtocolViolation, ServerUnavailable, chain_text
@@ -147,6 +148,49 @@ async def test_a_wrong_preimage_in_the_mailbox_settles_nothing(payer: Payer, pre
     payer.server.settle(PREIMAGE)  # it does not stand in the way of the right one
     await payer.drive()
     await assert_paid(payer)
+
+
+@pytest.mark.parametrize("preimage", [bytes(32), PREIMAGE[:31], b""], ids=["other", "short", "none"])
+async def test_a_wrong_preimage_that_somebody_noted_settles_nothing(payer: Payer, preimage: bytes) -> None:
+    """Whoever noted it has looked at it; so does who settles."""
+    await payer.pay()
+    payer.machine.note_preimage(HASH, preimage)
+    await payer.sends.poller.drive_all()
+    assert await payer.name() == "payment-initiated"
+
+
+async def test_what_comes_back_is_proven_before_it_counts(
+    payer: Payer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Revoked HTLCs that cannot be proven are not had: the HTLCs stay, to be asked for again."""
+    await payer.pay()
+    payer.server.fail(HASH)
+
+    async def disproved(_: object) -> None:
+        raise VtxoInvalid("the VTXO is invalid: so it is said")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(payer.machine._anchors, "validate", disproved)
+        with pytest.raises(VtxoInvalid):
+            await payer.drive()
+    assert isinstance(await payer.state(), Stuck)
+    await payer.drive()
+    await assert_refunded(payer)
+
+
+async def test_what_is_paid_while_a_payment_begins_is_not_paid_again(payer: Payer) -> None:
+    """The record is looked at once more when the inputs are taken."""
+
+    async def paid_meanwhile() -> object:
+        async with payer.store.transaction() as tx:
+            await tx.lightning.record_paid(HASH, PREIMAGE)
+        return await payer.server.info()
+
+    payer.liar.answers["info"] = paid_meanwhile
+    with pytest.raises(BarkdError, match=r"^Invoice has already been paid$"):
+        await payer.pay()
+    assert payer.server.attempts == {}
+    assert await payer.movements() == []
 
 
 async def test_a_wrong_preimage_in_a_refusal_settles_nothing(payer: Payer) -> None:
