@@ -52,6 +52,7 @@ _SEND_LIES = "wallet/lightning/test_send_lies.py::"
 _LIGHTNING_LIES = "wallet/flows/test_lightning_lies.py::"
 _LNURL = "wallet/lightning/test_lnurl.py::"
 _GREEDY = "wallet/flows/test_greedy_server.py::"
+_INVOICES = "wallet/lightning/test_invoices.py::"
 _LIGHTNING = "faults/test_lightning.py::"
 _BOLT12 = "bitcoin/test_bolt12_invoice.py::"
 
@@ -113,9 +114,12 @@ _BAD_INVOICE = (
 _BAD_GRANT = (
     _LIGHTNING_LIES + "test_a_bad_grant_does_not_buy_the_preimage",
     _RECEIVE_LIES + "test_a_grant_that_is_not_as_it_should_be",
+    _RECEIVE_LIES + "test_a_vtxo_that_the_wallet_has_had_buys_no_preimage",
 )
 _BOLT12_OF_THE_OFFER = (
     _BOLT12 + "test_an_invoice_of_another_key_is_refused",
+    _BOLT12 + "test_a_signature_of_another_key_is_refused",
+    _BOLT12 + "test_a_flipped_bit_of_the_signature_is_refused",
     _BOLT12 + "test_another_amount_is_refused",
     _BOLT12 + "test_another_offer_of_the_same_issuer_is_refused",
     _BOLT12 + "test_an_offer_that_the_server_put_its_own_key_into_does_not_help",
@@ -283,8 +287,8 @@ REGISTER: dict[str, Line] = {
             _LNURL + "test_another_amount_is_refused",
             _LNURL + "test_no_amount_is_refused",
             _LIGHTNING + "test_a_service_that_asks_for_another_amount_is_not_paid",
-            "wallet/lightning/test_invoices.py::test_an_invoice_of_another_network_is_not_paid",
-            "wallet/lightning/test_invoices.py::test_services_that_are_not_paid",
+            _INVOICES + "test_an_invoice_of_another_network_is_not_paid",
+            _INVOICES + "test_services_that_are_not_paid",
         ),
     ),
     "02.10": Line(
@@ -329,6 +333,7 @@ REGISTER: dict[str, Line] = {
             _ARKOOR + "test_a_changed_partial_signature_is_refused_before_we_sign",
             _ARKOOR + "test_a_bad_part_is_found_before_any_part_is_signed",
             _ARKOOR + "test_answers_of_another_length_are_refused",
+            _ARKOOR + "test_a_missing_part_is_refused",
             _LIES + "test_a_payment_that_is_not_cosigned",
         ),
     ),
@@ -463,13 +468,17 @@ REGISTER: dict[str, Line] = {
         (
             "wallet/payments/test_request.py::test_an_invoice_with_a_wrong_signature_is_none",
             "bitcoin/test_bolt11.py::test_every_changed_character_is_noticed",
-            "wallet/lightning/test_invoices.py::test_an_invoice_of_another_network_is_not_paid",
+            _INVOICES + "test_an_invoice_of_another_network_is_not_paid",
+            _INVOICES + "test_offers_that_are_not_asked_about",
+            _INVOICES + "test_an_old_invoice_for_an_offer_is_not_paid",
+            _INVOICES + "test_the_amount_of_a_payment",
             *_BOLT12_OF_THE_OFFER,
         ),
     ),
     "05.2": Line(
         "an LNURL's invoice is over the amount",
         (
+            _LNURL + "test_another_description_is_refused",
             _LNURL + "test_another_amount_is_refused",
             _LNURL + "test_no_amount_is_refused",
             _LIGHTNING + "test_a_service_that_asks_for_another_amount_is_not_paid",
@@ -481,6 +490,7 @@ REGISTER: dict[str, Line] = {
             _ARKOOR + "test_an_answer_for_other_amounts_is_refused",
             _LIGHTNING_LIES + "test_htlcs_that_are_not_cosigned_are_not_paid_with",
             _SEND_LIES + "test_htlcs_that_are_not_cosigned_are_not_paid_with",
+            _SEND_LIES + "test_what_comes_back_is_proven_before_it_counts",
         ),
     ),
     "05.4": Line(
@@ -489,6 +499,7 @@ REGISTER: dict[str, Line] = {
             _LIGHTNING_LIES + "test_a_wrong_preimage_pays_nothing",
             _SEND_LIES + "test_a_wrong_preimage_settles_nothing",
             _SEND_LIES + "test_a_wrong_preimage_in_the_mailbox_settles_nothing",
+            _SEND_LIES + "test_a_wrong_preimage_that_somebody_noted_settles_nothing",
             _SENDING + "test_success_without_a_preimage_is_none",
             _LIGHTNING + "test_a_wrong_preimage_in_a_notice_settles_nothing",
         ),
@@ -506,6 +517,7 @@ REGISTER: dict[str, Line] = {
         (
             "wallet/store/test_repositories.py::test_payments_are_permanent_and_the_first_record_wins",
             _SENDING + "test_what_is_paid_is_not_paid_again",
+            _SEND_LIES + "test_what_is_paid_while_a_payment_begins_is_not_paid_again",
             _LIGHTNING + "test_what_was_paid_is_not_paid_again_whatever_the_server_forgets",
         ),
     ),
@@ -526,6 +538,7 @@ REGISTER: dict[str, Line] = {
         (
             _RECEIVE + "test_a_grant_that_came_too_late_is_abandoned",
             _RECEIVE + "test_nothing_is_revealed_while_the_height_is_not_known",
+            _RECEIVE + "test_the_window_is_looked_at_by_a_height_of_this_moment",
             _LIGHTNING + "test_the_preimage_is_kept_when_the_time_to_use_it_has_passed",
         ),
     ),
@@ -542,6 +555,7 @@ REGISTER: dict[str, Line] = {
         (
             _LIGHTNING_LIES + "test_a_claim_that_is_not_cosigned_is_repeated",
             _RECEIVE_LIES + "test_a_cosignature_that_is_wrong_is_not_used",
+            _RECEIVE_LIES + "test_what_a_claim_makes_is_proven_before_it_counts",
         ),
     ),
     "05.13": Line(
@@ -561,6 +575,7 @@ REGISTER: dict[str, Line] = {
             _ROUNDS + "test_a_leaf_is_not_taken_at_any_depth",
             _ROUNDS + "test_a_delegated_leaf_must_be_one_that_can_exit",
             "wallet/exits/test_service.py::test_a_chain_that_cannot_be_broadcast_does_not_start",
+            "wallet/exits/test_service.py::test_an_error_leaves_the_earlier_ones_started",
         ),
     ),
     "06.2": Line(
@@ -580,6 +595,7 @@ REGISTER: dict[str, Line] = {
             "wallet/exits/test_reorgs.py::test_a_sweep_is_believed_when_it_is_seven_blocks_deep",
             "wallet/exits/test_reorgs.py::test_a_sweep_that_waits_in_the_mempool_is_no_sweep",
             "wallet/exits/test_reorgs.py::test_a_failed_lookup_is_no_sweep",
+            "wallet/exits/test_lies.py::test_a_sweep_that_does_not_spend_the_input",
             "wallet/exits/test_lies.py::test_one_wrong_answer_about_the_input_ends_nothing",
             "wallet/exits/test_lies.py::test_who_names_spenders_must_name_one",
         ),
@@ -669,6 +685,7 @@ REGISTER: dict[str, Line] = {
         "tokens and tickets",
         (
             "api/test_auth.py::test_one_different_bit_is_another_token",
+            "api/test_auth.py::test_other_headers_are_refused",
             "api/test_auth.py::test_secrets_are_compared_in_constant_time",
             "api/test_notifications.py::test_a_ticket_works_once",
             "api/test_notifications.py::test_a_ticket_lives_ten_minutes",
