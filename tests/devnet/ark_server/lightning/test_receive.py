@@ -33,6 +33,7 @@ from tests.devnet.ark_server.lightning.client import (
 )
 from tests.devnet.ark_server.lightning.conftest import POOL_SAT
 from tests.fakes.server_chain import FakeServerChain
+from tests.support.processes import until
 
 SPENDABLE, SPENT, UNREGISTERED, GRANTED = 1, 2, 4, 5
 ASKED_SAT = 30_000
@@ -274,18 +275,21 @@ async def test_grants_that_are_refused(
     assert (await refusal()).text.startswith("bad user input: Inbound HTLC too close to expiring: ")
 
 
-async def test_two_grants_at_once(alice: LightningClient, outside: Outside) -> None:
+async def test_two_grants_at_once(alice: LightningClient, outside: Outside, server: ArkServer) -> None:
     receive = await alice.receive(ASKED_SAT)
     await pay(alice, outside, receive)
     request = await alice.grant_request(receive.payment_hash)
-    answers = await asyncio.gather(
-        *(alice.call(alice.ark.PrepareLightningReceiveClaim, request) for _ in range(2)),
-        return_exceptions=True,
-    )
-    granted = [answer for answer in answers if not isinstance(answer, BaseException)]
-    (refused,) = [Refusal.of(answer) for answer in answers if isinstance(answer, BaseException)]
-    assert len(granted) == 1
+    number = server.faults.set(Fault("lightning.grant", Stage.ENGINE, Kind.DELAY, seconds=3_600))
+    granted = asyncio.create_task(alice.call(alice.ark.PrepareLightningReceiveClaim, request))
+
+    async def is_being_granted() -> bool:
+        return [fault["hits"] for fault in server.faults.list()] == [1]
+
+    await until(is_being_granted)
+    refused = await alice.refusal(alice.ark.PrepareLightningReceiveClaim, request)
     assert refused == Refusal("INTERNAL", "a claim for this payment hash is already in progress", None)
+    server.faults.remove(number)
+    assert (await granted).htlc_vtxos
 
 
 async def test_empty_pool_is_filled_by_the_next_block(
