@@ -23,7 +23,6 @@ CALLS = (
     "prepare_lightning_receive_claim",
     "get_tx",
     "tx_status",
-    "tip",
     "is_spent_confirmed",
     "fetch_tip",
     "register_vtxo_transactions",
