@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
-from tests.crash.flows import lightning, offchain
+from tests.crash.flows import lightning, offchain, onchain
 from tests.crash.flows.flow import Flow
 
-_CHOSEN = ("board", "arkoor send", "refresh", "Lightning receive")
+_CHOSEN = ("board", "arkoor send", "refresh", "Lightning send", "Lightning receive", "offboard", "exit")
 
 
 def _in_postgresql(flow: Flow) -> Flow:
     return replace(flow, name=f"{flow.name} in PostgreSQL", in_postgresql=True, under_troubles=False)
 
 
-FLOWS = tuple(_in_postgresql(flow) for flow in (*offchain.FLOWS, *lightning.FLOWS) if flow.name in _CHOSEN)
+FLOWS = tuple(
+    _in_postgresql(flow)
+    for flow in (*offchain.FLOWS, *lightning.FLOWS, *onchain.FLOWS)
+    if flow.name in _CHOSEN
+)
