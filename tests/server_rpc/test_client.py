@@ -273,6 +273,11 @@ def arkoor_answer(
     )
 
 
+def without_its_last_signature(answer: pb.ArkoorPackageCosignResponse) -> pb.ArkoorPackageCosignResponse:
+    del answer.parts[-1].server_partial_sigs[-1]
+    return answer
+
+
 async def test_an_arkoor_request_and_its_answer() -> None:
     parts = arkoor_parts()
     server = StrictServer({"RequestArkoorCosign": always(arkoor_answer(2, 3))})
@@ -295,6 +300,7 @@ async def test_an_arkoor_request_and_its_answer() -> None:
         (arkoor_answer(2, 3, 3), "Wrong number of packages"),
         (arkoor_answer(2, 2), "Wrong number of server nonces"),
         (arkoor_answer(3, 3), "Wrong number of server nonces"),
+        (without_its_last_signature(arkoor_answer(2, 3)), "Wrong number of server partial sigs"),
         (arkoor_answer(2, 3, nonce=bytes(66)), "public musig nonce"),
         (arkoor_answer(2, 3, sig=bytes(33)), "partial musig signature"),
     ],

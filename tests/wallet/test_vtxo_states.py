@@ -68,8 +68,13 @@ def test_the_matrix_covers_every_change() -> None:
     assert {type(change) for change, _ in MATRIX} == set(ALLOWED_FROM)
 
 
-def test_nothing_leaves_exited() -> None:
-    assert {row[CURRENT.index(Exited())] for _, row in MATRIX} == {None, REFUSED}
+@pytest.mark.parametrize("change", [change for change, _ in MATRIX])
+def test_nothing_leaves_exited(change: StateChange) -> None:
+    try:
+        after = next_state(make_id(1), Exited(), change)
+    except VtxoStateConflict:
+        return
+    assert after is None
 
 
 def test_conflicts_read_as_barkd_writes_them() -> None:
