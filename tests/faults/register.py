@@ -43,6 +43,7 @@ _ROUND_LIES = "wallet/flows/test_round_lies.py::"
 _OFFBOARD_LIES = "wallet/flows/test_offboard_lies.py::"
 _OFFBOARDS = "wallet/flows/test_offboard_trouble.py::"
 _RECEIVE_LIES = "wallet/lightning/test_receive_lies.py::"
+_UNEXITABLE = "wallet/lightning/test_receive_unexitable.py::"
 _RECEIVE = "wallet/lightning/test_receive.py::"
 _CLIENT = "server_rpc/test_client.py::"
 _CONNECTION = "server_rpc/test_connection.py::"
@@ -92,11 +93,13 @@ _KEPT_PREIMAGE = (
 )
 _WRONG_PREIMAGE = (
     _ROUNDS + "test_a_wrong_preimage_unlocks_nothing",
+    _ROUNDS + "test_a_leaf_that_is_not_signed_is_not_unlocked",
     _ROUND_LIES + "test_a_wrong_preimage_is_asked_for_again",
 )
 _UNSAFE_TERMS = (
     _CONNECTION + "test_unsafe_terms_are_refused",
     _CONNECTION + "test_malformed_info_is_refused",
+    _CONNECTION + "test_an_unsorted_fee_table_is_refused",
     _CONNECTION + "test_another_network_is_refused",
     "ark/test_info.py::test_unsafe_terms_are_refused_on_mainnet_only",
     "ark/test_info.py::test_a_delta_that_could_overflow_heights_is_refused",
@@ -115,6 +118,10 @@ _BAD_GRANT = (
     _LIGHTNING_LIES + "test_a_bad_grant_does_not_buy_the_preimage",
     _RECEIVE_LIES + "test_a_grant_that_is_not_as_it_should_be",
     _RECEIVE_LIES + "test_a_vtxo_that_the_wallet_has_had_buys_no_preimage",
+    _RECEIVE_LIES + "test_a_fee_that_rises_after_the_invoice_is_out",
+    _UNEXITABLE + "test_a_grant_of_nothing_but_dust",
+    _UNEXITABLE + "test_a_chain_that_would_take_for_ever",
+    _UNEXITABLE + "test_transactions_that_no_node_relays",
 )
 _BOLT12_OF_THE_OFFER = (
     _BOLT12 + "test_an_invoice_of_another_key_is_refused",
