@@ -209,7 +209,7 @@ class Datadir:
                 file.write(phrase.encode())
                 file.flush()
                 os.fsync(file.fileno())
-            _sync_directory(self.path)
+            sync_directory(self.path)
         except OSError as error:
             raise DatadirError(f"failed to create {self.mnemonic}") from FileFailure(error)
 
@@ -248,7 +248,7 @@ class Datadir:
     def _rename(self, old: Path, new: Path) -> None:
         try:
             old.rename(new)
-            _sync_directory(self.path)
+            sync_directory(self.path)
         except OSError as error:
             raise DatadirError(f"failed to rename {old} to {new.name}") from FileFailure(error)
 
@@ -295,7 +295,7 @@ def write_private(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise DatadirError(f"failed to write {path}") from FileFailure(error)
@@ -414,7 +414,7 @@ def _open_temporary(path: Path) -> tuple[Path, int]:
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Make the renames and creations in a directory survive a power failure."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -34,7 +34,7 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.config import load_config
 from barkd_py.daemon import leftovers
 from barkd_py.daemon.backend import Backend, is_elsewhere, lock_database
-from barkd_py.datadir import BACKUPS_FILE, Datadir, DatadirError, write_private
+from barkd_py.datadir import BACKUPS_FILE, Datadir, DatadirError, sync_directory, write_private
 from barkd_py.errors import BarkdError, KnownError, chain_text
 from barkd_py.wallet.recovery.freshness import Staleness
 from barkd_py.wallet.store import Store, engine, snapshot
@@ -71,6 +71,16 @@ class UncheckedBackup(BackupError):
         super().__init__(
             "refusing a backup that cannot be checked; make server and chain source reachable, or say "
             "--accept-stale"
+        )
+
+
+class NotNoted(BackupError):
+    """It was made, and nobody will know that those before it are old; the cause says why."""
+
+    def __init__(self, target: Path) -> None:
+        super().__init__(
+            f"the backup {target} is made, and whole, but could not be noted as the newest one: an older one "
+            "would not be refused by its number"
         )
 
 
@@ -184,7 +194,8 @@ async def make(
 ) -> Backup:
     """Write a backup of the wallet in a data directory. The daemon may be running.
 
-    Raises BarkdError; then there is no file, and an existing one is as it was.
+    Its number is noted last: a backup that fails, or is killed, must not make the one before it stale.
+    Raises KnownError; then there is no file, and an existing one is as it was. Raises NotNoted; it is there.
     """
     _require_absent(target)
     words = datadir.read_mnemonic()
@@ -194,7 +205,6 @@ async def make(
     made_at = now.isoformat(timespec="seconds")
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        # The number first: a backup that is not counted would be taken for an old one of its own successor.
         noted = numbers.last_readable(fingerprint)
         above = 0 if noted is None else noted.number
         number = await snapshot.count(database, fingerprint, above=above, made_at=made_at)
@@ -212,13 +222,39 @@ async def make(
             facts[_MNEMONIC] = words
         snapshot.describe(unfinished, facts)
         backup = Backup.read(unfinished)
-        numbers.note(fingerprint, BackupNumber(backup.number, made_at))
-        os.link(unfinished, target)  # never replaces anything
+        _publish(unfinished, target)
     except OSError as error:
         raise BackupError(f"failed to write {target}") from BarkdError(str(error))
     finally:
         unfinished.unlink(missing_ok=True)
+    made = BackupNumber(backup.number, made_at)
+    try:
+        numbers.note(fingerprint, made)
+        if number is not None:
+            await snapshot.note(database, fingerprint, made)
+    except KnownError as error:
+        raise NotNoted(target) from error
     return backup
+
+
+def _publish(unfinished: Path, target: Path) -> None:
+    """Give a file its name, durably, and never another file's. Raises OSError; then it has not got it."""
+    try:
+        os.link(unfinished, target)
+    except FileExistsError:
+        raise
+    except OSError:  # FAT and exFAT know no links
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+        try:
+            unfinished.rename(target)  # over the file that nobody else has made
+        except OSError:
+            target.unlink()
+            raise
+    try:
+        sync_directory(target.parent)
+    except OSError:
+        target.unlink()
+        raise
 
 
 def _require_absent(target: Path) -> None:

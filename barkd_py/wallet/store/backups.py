@@ -3,6 +3,10 @@
 Several machines may share a PostgreSQL database, and any of them makes backups, so they count there. The
 numbers are written beside a running daemon, which does not look at them: its lease is not asked for. They
 outlive the wallet's deletion, and so tell that a backup is old when it is put back into the same database.
+
+Two things are written. A number is taken before its backup is made, so that no two have the same; and it is
+noted once the backup is where it belongs. Only what was noted makes others old: a backup that comes to
+nothing, for whatever reason, must not take the earlier one with it.
 """
 
 from dataclasses import dataclass
@@ -13,14 +17,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from barkd_py.wallet.store.tables import last_backup as t
 
 # Both databases know it; one statement, so that two who count at once get two numbers.
+# The numbers that were taken have a row of their own.
 _NEXT = sa.text(
     """
     INSERT INTO last_backup (fingerprint, number, made_at)
-    SELECT fingerprint, CAST(:above AS BIGINT) + 1, :made_at FROM properties WHERE fingerprint = :fingerprint
+    SELECT fingerprint || ' taken', CAST(:above AS BIGINT) + 1, :made_at
+    FROM properties WHERE fingerprint = :fingerprint
     ON CONFLICT (fingerprint) DO UPDATE SET
         number = CASE WHEN last_backup.number > :above THEN last_backup.number ELSE :above END + 1,
         made_at = excluded.made_at
     RETURNING number
+    """
+)
+_NOTE = sa.text(
+    """
+    INSERT INTO last_backup (fingerprint, number, made_at) VALUES (:fingerprint, :number, :made_at)
+    ON CONFLICT (fingerprint) DO UPDATE SET number = excluded.number, made_at = excluded.made_at
+    WHERE last_backup.number < excluded.number
     """
 )
 
@@ -44,15 +57,12 @@ class BackupRepository:
         return None if row is None else BackupNumber(row.number, row.made_at)
 
     async def count(self, fingerprint: str, *, above: int, made_at: str) -> int | None:
-        """The next number, above all that were given here and another one. None: it is another wallet."""
+        """Take the next number, above all that were taken here and another one. None: another wallet's."""
         values = {"fingerprint": fingerprint, "above": above, "made_at": made_at}
         number = (await self._connection.execute(_NEXT, values)).scalar_one_or_none()
         return None if number is None else int(number)
 
     async def note(self, fingerprint: str, noted: BackupNumber) -> None:
         """That this one was made, wherever that was."""
-        last = await self.last(fingerprint)
-        if last is None or last.number < noted.number:
-            await self._connection.execute(sa.delete(t).where(t.c.fingerprint == fingerprint))
-            values = {"fingerprint": fingerprint, "number": noted.number, "made_at": noted.made_at}
-            await self._connection.execute(sa.insert(t).values(values))
+        values = {"fingerprint": fingerprint, "number": noted.number, "made_at": noted.made_at}
+        await self._connection.execute(_NOTE, values)

@@ -8,9 +8,10 @@ READ). So a wallet can move from one kind of database to the other by way of a b
 
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,6 +22,8 @@ from barkd_py.wallet.store.backups import BackupNumber, BackupRepository
 from barkd_py.wallet.store.migrate import HEAD, version
 from barkd_py.wallet.store.tables import OUTLIVING, last_backup, lease, metadata
 from barkd_py.wallet.store.transaction import Store, Transaction
+
+_T = TypeVar("_T")
 
 _ROWS_AT_ONCE = 1000
 
@@ -58,9 +61,25 @@ class DatabaseNotEmpty(StoreError):
 async def count(database: str, fingerprint: str, *, above: int, made_at: str) -> int | None:
     """Take the next number of a backup, in the database of the wallet. A daemon may be running on it.
 
-    None: it is not counted there, since it is another wallet's database, or its schema another one.
-    Raises NoDatabase, StoreError.
+    above: what is known of elsewhere. None: it is not counted there, since it is another wallet's database,
+    or its schema another one. Raises NoDatabase, StoreError.
     """
+
+    async def next_number(backups: BackupRepository) -> int | None:
+        last = await backups.last(fingerprint)
+        highest = above if last is None else max(above, last.number)
+        return await backups.count(fingerprint, above=highest, made_at=made_at)
+
+    return await _counting(database, next_number)
+
+
+async def note(database: str, fingerprint: str, made: BackupNumber) -> None:
+    """A backup is where it belongs: those before it are old now. Raises NoDatabase, StoreError."""
+    await _counting(database, lambda backups: backups.note(fingerprint, made))
+
+
+async def _counting(database: str, work: Callable[[BackupRepository], Awaitable[_T]]) -> _T | None:
+    """None, and nothing was done, in a database of another schema."""
     url = engine.parse_url(database)
     if engine.is_missing_file(url):
         raise NoDatabase
@@ -69,7 +88,7 @@ async def count(database: str, fingerprint: str, *, above: int, made_at: str) ->
         async with writer.begin() as connection:
             if await connection.run_sync(version) != HEAD:
                 return None
-            return await BackupRepository(connection).count(fingerprint, above=above, made_at=made_at)
+            return await work(BackupRepository(connection))
     except (sa.exc.SQLAlchemyError, OSError) as error:
         raise StoreError(f"the backup cannot be counted: {type(error).__name__}") from None
     finally:

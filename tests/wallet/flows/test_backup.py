@@ -1,7 +1,9 @@
 """Backups: made while the wallet works, put back only if nothing newer is known."""
 
 import asyncio
+import errno
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -19,6 +21,7 @@ from barkd_py.daemon.backup import (
     Backup,
     BackupError,
     BackupNumbers,
+    NotNoted,
     Restored,
     StaleBackup,
     UncheckedBackup,
@@ -240,6 +243,73 @@ async def test_coins_that_came_in_since_are_no_reason_to_refuse_it_and_are_found
     assert again.wallet.onchain is not None
     assert await again.wallet.onchain.balance() == balance
     await again.wallet.close()
+
+
+@pytest.mark.parametrize("failure", ["an error", "a kill"])
+@pytest.mark.parametrize("where", ["while it is written", "when it gets its name", "on its way to the disk"])
+async def test_a_backup_that_comes_to_nothing_leaves_the_one_before_it_the_newest(
+    home: Home, monkeypatch: pytest.MonkeyPatch, where: str, failure: str
+) -> None:
+    first = await home.backup("first")
+    what: Any
+    what, name = {
+        "while it is written": (snapshot, "describe"),
+        "when it gets its name": (backup, "_publish"),
+        "on its way to the disk": (backup, "sync_directory"),
+    }[where]
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt if failure == "a kill" else OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(what, name, fail)
+        with pytest.raises((BackupError, KeyboardInterrupt)):
+            await home.backup("second")
+    second = home.net.directory / "second"
+    # What is killed when it has its name is there, and is newer; no older one was made stale by it yet.
+    assert second.exists() is (failure == "a kill" and where == "on its way to the disk")
+    assert (await home.put_back(first, "back-1")).warnings == ()
+    if second.exists():
+        assert (await home.put_back(second, "back-2")).warnings == ()
+    third = await home.backup("third")
+    assert Backup.read(third).number == 3  # no number is given twice
+    assert (await home.put_back(third, "back-3")).warnings == ()
+    for old in (first, second) if second.exists() else (first,):
+        with pytest.raises(StaleBackup, match="and number 3 was made"):
+            await home.put_back(old, "back-4")
+
+
+async def test_a_backup_goes_where_files_cannot_be_linked(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a FAT or exFAT stick."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as on_a_stick:
+        on_a_stick.setattr(os, "link", refuse)
+        file = await home.backup("file")
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        monkeypatch.setattr(backup, "_require_absent", lambda _: None)  # it came a moment later
+        whole = file.read_bytes()
+        with pytest.raises(BackupError, match="failed to write"):
+            await home.backup("file")
+        assert file.read_bytes() == whole
+    assert not [path for path in home.net.directory.iterdir() if path.name.endswith(".tmp")]
+    assert (await home.put_back(file)).warnings == ()
+
+
+async def test_a_backup_that_cannot_be_noted_is_there_and_says_so(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise StoreError("cannot reach the database")
+
+    monkeypatch.setattr(snapshot, "note", fail)
+    with pytest.raises(NotNoted, match="file is made, and whole, but could not be noted"):
+        await home.backup("file")
+    assert (await home.put_back(home.net.directory / "file")).warnings == ()
 
 
 async def test_machines_that_share_a_database_count_their_backups_together(
