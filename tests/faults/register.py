@@ -309,6 +309,8 @@ REGISTER: dict[str, Line] = {
         "SPENT is only said: a VTXO's body is kept",
         (
             _WALLET + "test_a_spent_vtxo_is_imported_as_spent",
+            "wallet/recovery/test_judgement.py::test_what_is_spendable_here_is_never_given_up_for_a_word",
+            "wallet/recovery/test_judgement.py::test_what_is_held_back_waits_for_an_answer",
             "faults/test_hostile_mailbox.py::test_a_server_that_calls_everything_spent_takes_nothing",
             _RECOVERY + "test_a_server_that_calls_everything_spent_is_not_believed_for_ever",
         ),
