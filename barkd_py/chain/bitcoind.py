@@ -23,7 +23,7 @@ from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, TxDecodeError, Txid, pa
 from barkd_py.bitcoin.units import SAT_PER_BTC, BlockRef, FeeRate, Network
 from barkd_py.chain.broadcast import check_package_result, classify
 from barkd_py.chain.fee_rates import FEE_TARGETS, FeeRateCache, NoEstimate
-from barkd_py.chain.http import open_client
+from barkd_py.chain.http import AnswerTooLong, open_client, parse_json, read_body
 from barkd_py.chain.matching import WalletMatcher
 from barkd_py.chain.source import (
     BroadcastError,
@@ -48,6 +48,8 @@ from barkd_py.chain.tip_cache import TipCache
 from barkd_py.errors import ChainError, ChainUnavailable, printable
 
 REQUEST_TIMEOUT_S = 30.0
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""A hundred of the largest transactions, or the ids of a very full mempool, are a third of it."""
 MAX_ATTEMPTS = 3
 RETRY_DELAY_S = 1.0
 MIN_VERSION = 290_000
@@ -175,7 +177,7 @@ class RpcClient:
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise ChainUnavailable(f"bitcoind refused our credentials: {response.status_code}")
         try:
-            return json.loads(response.content, parse_float=Decimal)
+            return parse_json(response.content, parse_float=Decimal)
         except ValueError:
             raise ChainUnavailable(f"bitcoind answered with HTTP status {response.status_code}") from None
 
@@ -184,19 +186,24 @@ class RpcClient:
             if self._credentials is None:
                 self._credentials = await asyncio.to_thread(self._auth.load)
             try:
-                return await self._client.post(
+                async with self._client.stream(
+                    "POST",
                     self._url,
                     content=content,
                     headers={"content-type": "application/json"},
                     auth=self._credentials,
                     timeout=httpx.Timeout(REQUEST_TIMEOUT_S, read=timeout_s),
-                )
+                ) as response:
+                    body = await read_body(response, MAX_ANSWER_BYTES)
+                    return httpx.Response(response.status_code, content=body)
             except httpx.ConnectError as error:
                 if attempt == MAX_ATTEMPTS:
                     raise ChainUnavailable("cannot connect to bitcoind") from error
                 await self._sleep(RETRY_DELAY_S)
             except httpx.HTTPError as error:
                 raise ChainUnavailable(f"no answer from bitcoind: {type(error).__name__}") from error
+            except AnswerTooLong:
+                raise ChainUnavailable("bitcoind's answer is too long") from None
         raise AssertionError("unreachable")
 
 

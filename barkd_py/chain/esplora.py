@@ -21,7 +21,7 @@ from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, TxDecodeError, Txid, Tx
 from barkd_py.bitcoin.units import BlockRef, FeeRate, Network
 from barkd_py.chain.broadcast import check_package_result, classify
 from barkd_py.chain.fee_rates import FEE_TARGETS, FeeRateCache, NoEstimate
-from barkd_py.chain.http import complete_url, open_client, proxy_for
+from barkd_py.chain.http import AnswerTooLong, complete_url, open_client, parse_json, proxy_for, read_body
 from barkd_py.chain.source import (
     GENESIS_HASHES,
     BroadcastError,
@@ -380,12 +380,11 @@ class EsploraSource:
 
 async def _received(response: httpx.Response, max_bytes: int) -> httpx.Response:
     """The answer with its whole body, unless that is longer than it can be. Raises ChainUnavailable."""
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > max_bytes:
-            raise ChainUnavailable("esplora's answer is too long")
-    return httpx.Response(response.status_code, content=bytes(body))
+    try:
+        body = await read_body(response, max_bytes)
+    except AnswerTooLong:
+        raise ChainUnavailable("esplora's answer is too long") from None
+    return httpx.Response(response.status_code, content=body)
 
 
 class _Found:
@@ -482,8 +481,8 @@ def _fee_rate(sat_per_vb: float) -> FeeRate:
 
 def _parse_json(response: httpx.Response) -> Any:
     try:
-        return json.loads(response.content)
-    except (RecursionError, ValueError) as error:
+        return parse_json(response.content)
+    except ValueError as error:
         raise ChainUnavailable("esplora sent no JSON") from error
 
 

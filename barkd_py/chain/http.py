@@ -1,9 +1,12 @@
-"""What both backends share about HTTP: addresses, the SOCKS proxy, and one client set-up.
+"""What all who ask over HTTP share: addresses, the SOCKS proxy, one client set-up, and bounded answers.
 
 Proxies from the environment are never used: which way the wallet's questions travel is a setting.
 """
 
 import ipaddress
+import json
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,6 +16,28 @@ from barkd_py.errors import InvalidInput
 
 class InvalidProxy(InvalidInput):
     """The proxy setting is not a ``socks5h://`` address."""
+
+
+class AnswerTooLong(Exception):
+    """It was not read to its end."""
+
+
+async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
+    """The body of an answer that is streamed. Raises AnswerTooLong, httpx.HTTPError."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > max_bytes:
+            raise AnswerTooLong
+    return bytes(body)
+
+
+def parse_json(body: bytes, *, parse_float: Callable[[str], Any] = float) -> Any:
+    """Raises ValueError, for what is nested too deeply too."""
+    try:
+        return json.loads(body, parse_float=parse_float)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def complete_url(address: str) -> str:

@@ -1,11 +1,13 @@
 """The node's own ways: credentials, start-up checks, warm-up, estimates."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from barkd_py.bitcoin.units import FeeRate, Network
+from barkd_py.chain import bitcoind
 from barkd_py.chain.bitcoind import BitcoindSource, CookieFile, RpcClient, RpcError, UserPass
 from barkd_py.chain.source import BroadcastError, ChainMisconfigured, NodeTooOld
 from barkd_py.devnet.chain.node import Node
@@ -70,6 +72,31 @@ async def test_lost_answer_is_not_asked_for_again() -> None:
     with pytest.raises(ChainUnavailable):
         await client(server).call("sendrawtransaction", "00")
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"result":' * 100_000, b"\xff", b""])
+async def test_an_answer_that_cannot_be_read_is_none(body: bytes) -> None:
+    server = Server(httpx.Response(200, content=body))
+    with pytest.raises(ChainUnavailable, match="HTTP status 200"):
+        await client(server).call("getblockcount")
+
+
+async def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bitcoind, "MAX_ANSWER_BYTES", 10_000)
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1_000
+            yield b" " * 1_000
+            assert sent < 1_000_000
+
+    with pytest.raises(ChainUnavailable, match="too long"):
+        await client(Server(httpx.Response(200, content=endless()))).call("getblockcount")
+    assert sent <= 12_000
+    answer = httpx.Response(200, content=b'{"result": 7, "error": null}'.rjust(10_000))
+    assert await client(Server(answer)).call("getblockcount") == 7
 
 
 async def test_refusal_is_final_and_named() -> None:

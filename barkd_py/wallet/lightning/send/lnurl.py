@@ -25,7 +25,7 @@ import httpx
 from barkd_py.bitcoin.bolt11 import Bolt11Invoice, InvalidInvoice
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.units import Network, format_btc
-from barkd_py.chain.http import open_client, proxy_for
+from barkd_py.chain.http import AnswerTooLong, open_client, parse_json, proxy_for, read_body
 from barkd_py.errors import BarkdError, printable
 
 log = logging.getLogger(__name__)
@@ -189,12 +189,9 @@ class LnurlClient:
                     return response.headers["location"], b""
                 if not response.is_success:
                     raise _NoAnswer(f"status {response.status_code}")
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > MAX_ANSWER_BYTES:
-                        raise _NoAnswer("the answer is too long")
-                return None, bytes(body)
+                return None, await read_body(response, MAX_ANSWER_BYTES)
+        except AnswerTooLong:
+            raise _NoAnswer("the answer is too long") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise _NoAnswer(f"{type(error).__name__}: {error}") from None
 
@@ -248,7 +245,7 @@ def verify_invoice(invoice: Bolt11Invoice, amount_sat: int, metadata: str) -> No
 
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(body)
+        answer = parse_json(body)
         json.dumps(answer, ensure_ascii=False).encode()  # half a character in an escape is no text
     except (ValueError, RecursionError):
         raise _NoAnswer("the answer is no JSON") from None
