@@ -4,10 +4,8 @@ A transaction that nobody has any more is offered again. If something else spend
 deep, our forfeits are worth nothing, and the VTXOs are ours again. Without such proof they stay locked: the
 server may still let the transaction out.
 
-Unless there is nothing left that a forfeit could take. Once claims of ours of all of them are deep
-(`lets_go`), the exits say where the money went. Once they have expired, and were swept, nobody brings them to
-the chain any more, and a refresh, if the server gives one, is all that can be done with them: for that they
-must be free. Should the transaction come after all, the server pays it.
+Unless they have left meanwhile (`lets_go`): once claims of ours of all of them are deep, no forfeit can take
+anything, and the exits say where the money went. Should the transaction come after all, the server pays it.
 
 Source: sheet 03 §3.8.
 """
@@ -16,9 +14,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import Txid
-from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.source import (
     BroadcastError,
     BroadcastErrorKind,
@@ -35,8 +32,7 @@ from barkd_py.wallet.exits.states import Claimed
 from barkd_py.wallet.offboards.errors import OffboardDoubleSpent, OffboardInputsLeft, OffboardTxLost
 from barkd_py.wallet.offboards.states import Confirming, State
 from barkd_py.wallet.offboards.writes import undo, write_settled, write_tx
-from barkd_py.wallet.store import Store, Transaction
-from barkd_py.wallet.vtxos.anchors import AnchorLook
+from barkd_py.wallet.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -87,49 +83,30 @@ class OffboardConfirmation:
                     return self._conflicted(action_id, state, conflict)
         if self._now() - state.since <= self._lost_tx_grace_secs:
             return Park(state, POLL_SECS)
-        if await self.have_all_left(state.vtxo_ids):
+        if await self._have_all_left(state.vtxo_ids):
             return undo(action_id, state, OffboardInputsLeft(state.txid))
         lost = OffboardTxLost(state.txid)
         log.error("offboard %s: %s", action_id, lost)
         return Park(replace(state, trouble=str(lost)), POLL_SECS, lost)
 
-    async def have_all_left(self, vtxo_ids: Sequence[VtxoId]) -> bool:
-        """Whether no forfeit can take anything of them any more: claims of ours are deep in the chain, or
-        they have expired, and sweeps are. Raises ChainError, StoreError.
-        """
-        tip = await self._chain.fetch_tip()
+    async def _have_all_left(self, vtxo_ids: Sequence[VtxoId]) -> bool:
+        """Whether claims of ours of all of them are deep in the chain. Raises ChainError, StoreError."""
         claims: set[Txid] = set()
-        expired: list[VtxoId] = []
         async with self._store.read() as tx:
-            for vtxo in await tx.vtxos.get_many(vtxo_ids):
-                if (claim := await _claim_of(tx, vtxo.id)) is not None:
-                    claims.add(claim)
-                elif vtxo.expiry_height <= tip.height:
-                    expired.append(vtxo.id)
-                else:
+            for vtxo_id in vtxo_ids:
+                row = await tx.exits.find(vtxo_id)
+                exit_ = None if row is None else payloads.decode_state(row.state)
+                if not isinstance(exit_, Claimed) or await tx.exits.find_claim(exit_.txid) is None:
                     return False
-            bodies = await tx.vtxos.bodies(expired)
+                claims.add(exit_.txid)
+        tip = await self._chain.fetch_tip()
         for txid in claims:
             status = await self._chain.tx_status(txid)
-            if not isinstance(status, Confirmed) or not _is_final(status.block.height, tip):
+            if not isinstance(status, Confirmed):
                 return False
-        look = AnchorLook(self._chain)
-        for body in bodies:
-            if not await self._is_swept(body, look, tip):
+            if tip.height - status.block.height + 1 < FINAL_CONFIRMATIONS:
                 return False
         return True
-
-    async def _is_swept(self, vtxo: Vtxo, look: AnchorLook, tip: BlockRef) -> bool:
-        """Of what has expired. A node has to walk the blocks since then only. Raises ChainError."""
-        if not await look.check(vtxo):
-            return False
-        taken = await look.taken(vtxo)
-        if taken is None:
-            return False
-        spend = await self._chain.spender(taken, since_height=vtxo.expiry_height)
-        if spend is None:  # it was taken before
-            return _is_final(vtxo.expiry_height, tip)
-        return isinstance(spend.status, Confirmed) and _is_final(spend.status.block.height, tip)
 
     def _conflicted(self, action_id: str, state: Confirming, conflict: Conflict) -> Outcome[State]:
         """What spends it may be an earlier transaction of this very offboard, which pays as well.
@@ -144,16 +121,3 @@ class OffboardConfirmation:
         if not conflict.is_final:
             return Park(replace(state, trouble=str(error)), POLL_SECS, error)
         return undo(action_id, state, error)
-
-
-async def _claim_of(tx: Transaction, vtxo_id: VtxoId) -> Txid | None:
-    """A claim that this wallet has made after the VTXO's exit."""
-    row = await tx.exits.find(vtxo_id)
-    exit_ = None if row is None else payloads.decode_state(row.state)
-    if isinstance(exit_, Claimed) and await tx.exits.find_claim(exit_.txid) is not None:
-        return exit_.txid
-    return None
-
-
-def _is_final(height: int, tip: BlockRef) -> bool:
-    return tip.height - height + 1 >= FINAL_CONFIRMATIONS

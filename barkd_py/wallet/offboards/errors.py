@@ -69,10 +69,10 @@ class OffboardTxLost(ChainError):
 
 
 class OffboardInputsLeft(ChainError):
-    """It never came, and what it was to take is there no more: claimed after exits of ours, or swept."""
+    """It never came, and what it was to take has left Ark by exits of ours, and is claimed."""
 
     def __init__(self, txid: Txid) -> None:
-        super().__init__(f"offboard tx {txid} never came, and its inputs have exited, or were swept")
+        super().__init__(f"offboard tx {txid} never came, and its inputs have exited")
         self.txid = txid
 
 

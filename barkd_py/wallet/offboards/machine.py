@@ -16,14 +16,7 @@ from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.bitcoin.tx import Tx, Txid
 from barkd_py.chain.source import ChainSource, Confirmed, NotFound
-from barkd_py.errors import (
-    BarkdError,
-    ChainError,
-    OutsideError,
-    ProtocolViolation,
-    ServerRejected,
-    chain_text,
-)
+from barkd_py.errors import ChainError, OutsideError, ProtocolViolation, ServerRejected, chain_text
 from barkd_py.server_rpc.api import ArkServerApi, RoundInput
 from barkd_py.wallet.actions.bad_answers import ASK_AGAIN_SECS, MAX_BAD_ANSWERS, counted
 from barkd_py.wallet.actions.executor import Next, Outcome, Park
@@ -32,7 +25,7 @@ from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.arkoor.package import cosign_package, is_refused
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.offboards.confirmation import POLL_SECS, OffboardConfirmation
-from barkd_py.wallet.offboards.errors import InvalidOffboardTx, OffboardInputsLeft, UnsignedOffboardTx
+from barkd_py.wallet.offboards.errors import InvalidOffboardTx, UnsignedOffboardTx
 from barkd_py.wallet.offboards.states import (
     FORMAT,
     Broadcasting,
@@ -184,27 +177,19 @@ class OffboardMachine:
             prepared = await self._server.prepare_offboard(payment.request, proofs)
             _verify_proposal(prepared.unsigned_tx, payment, len(inputs))
         except ServerRejected as error:
-            return await self._refused(action_id, state, error)
+            return self._refused(action_id, state, error)
         except ProtocolViolation as error:
-            if not state.earlier:
-                return undo(action_id, state, error)
-            return await self._park_or_give_up(action_id, state, error)
+            return Park(state, POLL_SECS, error) if state.earlier else undo(action_id, state, error)
         next_state = Prepared(
             payment, state.vtxo_ids, prepared.unsigned_tx, prepared.pub_nonces, state.earlier
         )
         return Next(next_state, write_begun(action_id, payment))
 
-    async def _refused(self, action_id: str, state: Preparing, error: ServerRejected) -> Outcome[State]:
+    def _refused(self, action_id: str, state: Preparing, error: ServerRejected) -> Outcome[State]:
         """Undo what the server cannot have taken. With forfeits out, only its own word proves that."""
         text = chain_text(error)
         if not state.earlier or any(phrase in text for phrase in _NEVER_TOOK_FORFEITS):
             return undo(action_id, state, error)
-        return await self._park_or_give_up(action_id, state, error)
-
-    async def _park_or_give_up(self, action_id: str, state: Preparing, error: BarkdError) -> Outcome[State]:
-        """With forfeits out: the server gives no transaction, and may let an earlier one out."""
-        if await self._confirmation.have_all_left(state.vtxo_ids):
-            return undo(action_id, state, OffboardInputsLeft(state.earlier[-1].txid))
         return Park(state, POLL_SECS, error)
 
     # --- Prepared

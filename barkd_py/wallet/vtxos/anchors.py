@@ -69,12 +69,12 @@ class AnchorLook:
         """
         if not await self._is_confirmed(vtxo.anchor_point.txid):
             raise AnchorUnconfirmed(vtxo.anchor_point.txid)
-        taken = await self.taken(vtxo)
+        taken = await self._taken(vtxo)
         if taken is not None and (await self._chain.tip()).height < vtxo.expiry_height:
             raise AnchorSpent(taken)
         return taken is not None
 
-    async def taken(self, vtxo: Vtxo) -> OutPoint | None:
+    async def _taken(self, vtxo: Vtxo) -> OutPoint | None:
         """What somebody else has taken on its way from its confirmed anchor.
 
         The first output that no block spends decides: it is the anchor, unless others have begun to publish

@@ -7,14 +7,12 @@ import pytest
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.chain.source import BroadcastError, BroadcastErrorKind
 from barkd_py.devnet.ark_server.settings import ServerSettings
-from barkd_py.errors import ServerError
 from barkd_py.wallet.conflicts import FINAL_CONFIRMATIONS
 from barkd_py.wallet.movements import EXIT_START, OFFBOARD, MovementStatus, Subsystem
-from barkd_py.wallet.offboards.states import FORMAT, Confirming, Preparing, State
+from barkd_py.wallet.offboards.states import FORMAT, Confirming
 from barkd_py.wallet.vtxo_states import StateKind
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import between_offboards
-from tests.wallet.flows.lightning import Outside
 from tests.wallet.flows.offboards import target_of
 
 
@@ -34,10 +32,6 @@ async def carol(net: Net) -> AsyncIterator[Owner]:
         yield owner
 
 
-async def _refuse(_: object) -> None:
-    raise BroadcastError(BroadcastErrorKind.LOW_FEE, "min relay fee not met")
-
-
 async def mine(net: Net, owner: Owner) -> None:
     """A block, and what the daemon does about exits with it."""
     await net.mine()
@@ -45,7 +39,7 @@ async def mine(net: Net, owner: Owner) -> None:
     await owner.wallet.exits.tick()
 
 
-async def offboard_of(owner: Owner) -> State | None:
+async def offboard_of(owner: Owner) -> Confirming | None:
     """After a look at the chain; None if there is none any more."""
     await owner.wallet.chain.fetch_tip()
     await owner.wallet.offboards.drive_all()
@@ -53,7 +47,9 @@ async def offboard_of(owner: Owner) -> State | None:
         rows = await tx.actions.list()
     if not rows:
         return None
-    return FORMAT.decode(rows[0].payload)
+    state = FORMAT.decode(rows[0].payload)
+    assert isinstance(state, Confirming)
+    return state
 
 
 async def left(owner: Owner) -> dict[Subsystem, tuple[MovementStatus, int]]:
@@ -65,40 +61,6 @@ async def left(owner: Owner) -> dict[Subsystem, tuple[MovementStatus, int]]:
     }
 
 
-@pytest.mark.parametrize("lost", [Preparing, Confirming])
-async def test_it_is_over_when_what_it_was_to_take_was_swept(
-    net: Net, carol: Owner, bob: Owner, lost: type[State]
-) -> None:
-    """Nobody has exited in time. No money is given up: a refresh may bring it, for which it must be free."""
-    now = [1_000.0]
-    liars = between_offboards(carol, now=lambda: now[0])
-    (held,) = await carol.wallet.list_vtxos(include_all=False)
-    if lost is Preparing:
-        net.fault("FinishOffboard", kind="error", code="INVALID_ARGUMENT", text="unknown offboard txid")
-        net.fault("PrepareOffboard", kind="error", code="INVALID_ARGUMENT", text="no", skip=1, count=None)
-        with pytest.raises(ServerError):
-            await carol.wallet.offboards.offboard_all(await target_of(bob))
-    else:
-        result = await carol.wallet.offboards.offboard_all(await target_of(bob))
-        net.devnet.ark_server.treasury.withhold(result.offboard_txid)
-        await net.devnet.node.evict(result.offboard_txid)
-        liars.chain.answers["broadcast"] = _refuse
-        now[0] += carol.wallet.config.offboard_lost_tx_grace_period_secs + 1
-    await net.mine(held.expiry_height - net.devnet.node.index.tip.height)
-    assert type(await offboard_of(carol)) is lost  # it has only expired
-    await Outside(net).sweep()
-    for _ in range(FINAL_CONFIRMATIONS - 1):
-        await net.mine()
-        assert type(await offboard_of(carol)) is lost
-        assert (await left(carol))[OFFBOARD][0] is MovementStatus.PENDING
-    await net.mine()
-    assert await offboard_of(carol) is None
-    assert await left(carol) == {OFFBOARD: (MovementStatus.FAILED, 0)}
-    assert (await carol.only_vtxo()).state.kind is StateKind.SPENDABLE
-    balance = await carol.wallet.balance()
-    assert (balance.needs_refresh_sat, balance.total_sat) == (held.amount_sat, held.amount_sat)
-
-
 async def test_it_is_over_when_claims_of_ours_are_deep(net: Net, carol: Owner, bob: Owner) -> None:
     """No forfeit can take what it was to take; the money has left once, with the exit."""
     now = [1_000.0]
@@ -108,7 +70,10 @@ async def test_it_is_over_when_claims_of_ours_are_deep(net: Net, carol: Owner, b
     net.devnet.ark_server.treasury.withhold(result.offboard_txid)
     await net.devnet.node.evict(result.offboard_txid)
 
-    liars.chain.answers["broadcast"] = _refuse
+    async def refuse(_: object) -> None:
+        raise BroadcastError(BroadcastErrorKind.LOW_FEE, "min relay fee not met")
+
+    liars.chain.answers["broadcast"] = refuse
     now[0] += carol.wallet.config.offboard_lost_tx_grace_period_secs + 1
     await carol.wallet.exits.start([held.id])
     while (await carol.wallet.exits.status(held.id)).state.type != "claimable":
@@ -117,10 +82,10 @@ async def test_it_is_over_when_claims_of_ours_are_deep(net: Net, carol: Owner, b
     assert carol.wallet.onchain is not None
     script = parse_address(await carol.wallet.onchain.next_address(), carol.wallet.network)
     claim_txid = await carol.wallet.exits.claim([held.id], script)
-    lost: State | None = None
+    lost: Confirming | None = None
     for _ in range(FINAL_CONFIRMATIONS):
         lost = await offboard_of(carol)
-        assert isinstance(lost, Confirming)
+        assert lost is not None
         assert "for a long time" in str(lost.trouble)
         await mine(net, carol)
     async with carol.wallet.store.transaction() as tx:  # as if another wallet had made it
@@ -138,7 +103,7 @@ async def test_it_is_over_when_claims_of_ours_are_deep(net: Net, carol: Owner, b
     assert await left(carol) == history
     assert (await carol.wallet.balance()).total_sat == 0
     assert (await carol.wallet.get_vtxo(held.id)).state.kind is StateKind.EXITED
-    assert isinstance(lost, Confirming)
+    assert lost is not None
     await net.devnet.node.mine_exactly([lost.tx])  # the server pays twice
     await mine(net, carol)
     assert await offboard_of(carol) is None
