@@ -52,6 +52,7 @@ from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tlv import read_tlv_stream
 from barkd_py.bitcoin.tx import OutPoint, Tx, parse_block_body
 from barkd_py.bitcoin.units import BlockRef, Network
+from barkd_py.chain.http import parse_json
 from barkd_py.errors import KnownError
 from barkd_py.server_rpc import convert
 from barkd_py.server_rpc.connection import ServerAddress
@@ -138,6 +139,11 @@ def _as_many_as_there_are(message: pb.ArkoorPackageCosignResponse) -> object:
 
 
 BINARY = (
+    Decoder(
+        "answer of a chain source",
+        parse_json,
+        (b'{"tx": {"vin": [[0, 1.5e-8, null]]}}', b"[" * 900 + b"]" * 900),
+    ),
     Decoder("VTXO", Vtxo.decode, _hex("vtxo", "full_hex", kind="user")),
     Decoder("VTXO of the server", ServerVtxo.decode, _hex("vtxo", "full_hex", kind="server")),
     Decoder("bare VTXO", BareVtxo.decode, _hex("vtxo", "bare_hex", kind="user")),
@@ -389,6 +395,7 @@ _PART_OF_ANOTHER = {
     "bitcoin/encode.py": {"from_hex"},
     "bitcoin/tlv.py": {"read_big_size", "read_truncated_u64"},
     "bitcoin/tx.py": {"from_hex"},
+    "chain/http.py": {"read_body"},  # bytes as they come; what they are is decided after
     "api/params.py": {"read_path_text", "read_path_u32"},  # numbers and texts of a route
     "api/values.py": {"parse_payee_script", "parse_vtxo_id", "parse_known_vtxo_ids"},
     "wallet/payments/options.py": {"parse_payment_request", "parse"},  # the destination's, BIP 321's
