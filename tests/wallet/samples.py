@@ -1,12 +1,14 @@
 """Things to store: VTXOs cut from the vectors, a clock that stands still, rows that locks need."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.tx import OutPoint, Txid
+from barkd_py.wallet.mailbox.receipts import note_receipt
 from barkd_py.wallet.movements import ROUND_REFRESH
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
@@ -69,6 +71,11 @@ async def insert(store: Store, *vtxos: Vtxo, state: VtxoState | None = None) -> 
     async with store.transaction() as tx:
         await tx.vtxos.insert(NewVtxo(vtxo, state or Spendable()) for vtxo in vtxos)
     return tuple(vtxo.id for vtxo in vtxos)
+
+
+async def note_swept(tx: Transaction, vtxos: Sequence[Vtxo]) -> None:
+    """In the history, as payments that had been swept before they came."""
+    await note_receipt(tx, vtxos, {vtxo.user_pubkey: "ark1" for vtxo in vtxos}, {vtxo.id for vtxo in vtxos})
 
 
 async def states(store: Store) -> dict[VtxoId, VtxoState]:

@@ -98,6 +98,7 @@ class Starts:
         tip = await fetch_tip(self._chain)
         failure: ExitError | None = None
         async with self._locks.hold(EXITS), self._store.transaction() as tx:
+            no_income = await tx.movements.failed_receipts(vtxo_ids)
             for vtxo_id in vtxo_ids:
                 if not await self._may_start(tx, vtxo_id):
                     continue
@@ -109,7 +110,8 @@ class Starts:
                         continue
                     failure = error
                     break  # those before stay started
-                await self._store_start(tx, vtxo, Start(tip.height, is_automatic))
+                state = Start(tip.height, is_automatic)
+                await self._store_start(tx, vtxo, state, was_income=vtxo_id not in no_income)
         if failure is not None:
             raise failure
 
@@ -121,7 +123,7 @@ class Starts:
         state = (await tx.vtxos.get(vtxo_id)).state.kind
         return state in (StateKind.SPENDABLE, StateKind.LOCKED)
 
-    async def _store_start(self, tx: Transaction, vtxo: Vtxo, state: Start) -> None:
+    async def _store_start(self, tx: Transaction, vtxo: Vtxo, state: Start, *, was_income: bool) -> None:
         await _forget_sweep(tx, vtxo.id)
         script = vtxo.output.script_pubkey
         address = address_from_script(script, self._network)
@@ -134,7 +136,7 @@ class Starts:
             EXIT_START,
             MovementUpdate(
                 intended_balance_sat=-vtxo.amount_sat,
-                effective_balance_sat=-vtxo.amount_sat,
+                effective_balance_sat=-vtxo.amount_sat if was_income else 0,
                 input_vtxos=(vtxo.id,),
                 sent_to=(MovementDestination(method, vtxo.amount_sat),),
             ),
@@ -239,10 +241,11 @@ class Starts:
         if not vtxo_ids:
             return
         async with self._locks.hold(EXITS), self._store.transaction() as tx:
+            no_income = await tx.movements.failed_receipts(vtxo_ids)
             for vtxo_id in vtxo_ids:
                 if await self._may_start(tx, vtxo_id):
-                    state = Start(tip.height, is_automatic=True)
-                    await self._store_start(tx, await tx.vtxos.body(vtxo_id), state)
+                    state, vtxo = Start(tip.height, is_automatic=True), await tx.vtxos.body(vtxo_id)
+                    await self._store_start(tx, vtxo, state, was_income=vtxo_id not in no_income)
 
 
 async def _forget_sweep(tx: Transaction, vtxo_id: VtxoId) -> None:

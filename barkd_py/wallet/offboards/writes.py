@@ -69,7 +69,14 @@ def write_registered(action_id: str, change_ids: Sequence[VtxoId], registration:
 
 def write_begun(action_id: str, payment: Payment) -> Writes:
     async def write(tx: Transaction) -> None:
-        await tx.movements.get_or_create(action_id, subsystem(payment), movement_update(payment))
+        update = movement_update(payment)
+        no_income = await tx.movements.failed_receipts(payment.input_ids)
+        if no_income:  # it does not leave, for it has never come
+            never_came_sat = sum(vtxo.amount_sat for vtxo in await tx.vtxos.get_many(list(no_income)))
+            update = replace(
+                update, effective_balance_sat=(update.effective_balance_sat or 0) + never_came_sat
+            )
+        await tx.movements.get_or_create(action_id, subsystem(payment), update)
 
     return write
 

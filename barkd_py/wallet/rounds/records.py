@@ -91,11 +91,17 @@ class Records:
         match state:
             case Completed(_, funding_tx, vtxos):
                 stored = await tx.vtxos.get_many(round_.inputs)
-                given_sat = sum(vtxo.amount_sat for vtxo in stored if vtxo.state.kind is not StateKind.EXITED)
+                # What is on the chain has left with its exit, whoever gets it there. What was swept before it
+                # came was no income: what the server gives for it is.
+                no_income = await tx.movements.failed_receipts(round_.inputs)
+                given_sat = sum(
+                    vtxo.amount_sat
+                    for vtxo in stored
+                    if vtxo.state.kind is not StateKind.EXITED and vtxo.id not in no_income
+                )
                 await tx.vtxos.steal_spent(round_.inputs)
                 await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in vtxos)
                 update = MovementUpdate(
-                    # What is on the chain has left with its exit, whoever gets it there.
                     effective_balance_sat=sum(vtxo.amount_sat for vtxo in vtxos) - given_sat,
                     output_vtxos=tuple(vtxo.id for vtxo in vtxos),
                     metadata={"funding_txid": str(funding_tx.txid)},

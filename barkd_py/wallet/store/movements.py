@@ -4,7 +4,7 @@ Every method that writes also emits, and what it emits goes out when the transac
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from barkd_py.ark.vtxo import VtxoId
 from barkd_py.wallet.movements import (
+    ARKOOR_RECEIVE,
     JsonValue,
     Movement,
     MovementDestination,
@@ -45,6 +46,16 @@ _FIND = sa.select(t).where(t.c.id == sa.bindparam("movement_id"))
 _FIND_FOR_UPDATE = _FIND.with_for_update()
 _FIND_BY_ACTION = sa.select(t).where(t.c.action_id == sa.bindparam("of_action"))
 _FIND_BY_ACTION_FOR_UPDATE = _FIND_BY_ACTION.with_for_update()
+_FAILED_RECEIPTS = (
+    sa.select(tv.c.vtxo_id)
+    .join(t, t.c.id == tv.c.movement_id)
+    .where(
+        t.c.status == MovementStatus.FAILED.value,
+        t.c.subsystem_name == ARKOOR_RECEIVE.name,
+        t.c.subsystem_kind == ARKOOR_RECEIVE.kind,
+        tv.c.role == "output",
+    )
+)
 
 
 class MovementRepository:
@@ -173,6 +184,11 @@ class MovementRepository:
         if after is not None:
             query = query.where(t.c.id > after)
         return await self._select(query)
+
+    async def failed_receipts(self, vtxo_ids: Collection[VtxoId]) -> frozenset[VtxoId]:
+        """Those of the VTXOs that were received, and were no income."""
+        rows = await self._connection.execute(_FAILED_RECEIPTS)
+        return frozenset(vtxo_ids) & {VtxoId.parse(row.vtxo_id) for row in rows}
 
     # --- rows
 

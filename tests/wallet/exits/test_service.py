@@ -65,6 +65,7 @@ from tests.fakes.chains import Clock
 from tests.wallet.exits.coins import EXIT_DELTA
 from tests.wallet.exits.conftest import World, source
 from tests.wallet.exits.gates import Ask, When
+from tests.wallet.samples import note_swept
 
 PAYEE = p2tr_script(bytes(31) + b"\x01")
 RATE = FeeRate(1_000)
@@ -102,6 +103,25 @@ async def test_a_start_is_stored_with_its_movement(world: World) -> None:
     assert sent.amount_sat == 100_000
     async with world.store.read() as tx:
         assert (await tx.vtxos.get(vtxo_id)).state == Spendable()  # it may still be spent off-chain
+
+
+@pytest.mark.parametrize("by", ["a user", "itself"])
+async def test_what_was_no_income_does_not_leave_with_its_exit(world: World, by: str) -> None:
+    """It had expired, and was swept, before it came."""
+    received, board = await world.mint.board(100_000), await world.mint.board(50_000)
+    await world.hold(received, board)
+    async with world.store.transaction() as tx:
+        await note_swept(tx, [received])
+    if by == "a user":
+        await world.exits.start_all()
+    else:
+        await world.exits.start_found([received.id, board.id])
+    left = {
+        each.input_vtxos: (each.intended_balance_sat, each.effective_balance_sat)
+        for each in await world.movements()
+        if each.subsystem == EXIT_START
+    }
+    assert left == {(received.id,): (-100_000, 0), (board.id,): (-50_000, -50_000)}
 
 
 async def test_starting_twice_is_starting_once(world: World) -> None:

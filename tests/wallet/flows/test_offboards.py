@@ -7,6 +7,7 @@ from barkd_py.wallet.movements import OFFBOARD, SEND_ONCHAIN, MovementStatus
 from barkd_py.wallet.offboards.terms import OffboardTarget
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.offboards import assert_settled, onchain_sat, target_of
+from tests.wallet.samples import note_swept
 
 
 async def test_whole_vtxos_leave(net: Net, alice: Owner, bob: Owner) -> None:
@@ -32,6 +33,19 @@ async def test_whole_vtxos_leave(net: Net, alice: Owner, bob: Owner) -> None:
     assert [entry.amount_sat for entry in movement.sent_to] == [estimate.net_amount_sat]
     assert movement.metadata["offboard_txid"] == str(result.offboard_txid)
     assert movement.input_vtxos == estimate.vtxos_spent
+
+
+async def test_what_was_no_income_does_not_leave_with_an_offboard(alice: Owner, bob: Owner) -> None:
+    """It had expired, and was swept, before it came."""
+    (received,) = await alice.wallet.list_vtxos(include_all=False)
+    await alice.board(50_000)
+    income_sat = await alice.spendable_sat() - received.amount_sat
+    async with alice.wallet.store.transaction() as tx:
+        await note_swept(tx, [await tx.vtxos.body(received.id)])
+    await alice.wallet.offboards.offboard_all(await target_of(bob))
+    (movement,) = await alice.movements(OFFBOARD)
+    assert movement.intended_balance_sat == -income_sat - received.amount_sat
+    assert movement.effective_balance_sat == -income_sat
 
 
 @pytest.mark.parametrize("amount_sat", [330, 100_000, 400_000])

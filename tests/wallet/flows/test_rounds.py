@@ -12,6 +12,7 @@ from barkd_py.wallet.rounds.states import Issued, Registered, Signed, Unconfirme
 from barkd_py.wallet.vtxos.selection import fee_infos
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.rounds import assert_nothing_stuck, hold_round, refreshes, round_of, settle
+from tests.wallet.samples import note_swept
 
 
 @pytest.fixture
@@ -56,6 +57,21 @@ async def test_a_refresh_gives_a_new_vtxo_for_an_old_one(net: Net, alice: Owner)
     assert movement.offchain_fee_sat == fee_sat
     assert (movement.input_vtxos, movement.output_vtxos) == ((old.id,), (new.id,))
     assert movement.metadata == {"funding_txid": str(finished.signed_round_tx.txid)}
+
+
+async def test_the_refresh_of_what_was_no_income_is_the_income(net: Net, alice: Owner) -> None:
+    """It had expired, and was swept, before it came."""
+    (received,) = await alice.wallet.list_vtxos(include_all=False)
+    await alice.board(50_000)
+    income_sat = await alice.spendable_sat() - received.amount_sat
+    async with alice.wallet.store.transaction() as tx:
+        await note_swept(tx, [await tx.vtxos.body(received.id)])
+    await alice.wallet.rounds.refresh_all()
+    await hold_round(net, alice)
+    await settle(net, alice)
+    (movement,) = await refreshes(alice)
+    assert len(movement.input_vtxos) == 2
+    assert movement.effective_balance_sat == await alice.spendable_sat() - income_sat
 
 
 async def test_a_refreshed_vtxo_pays(net: Net, alice: Owner, bob: Owner) -> None:
