@@ -55,7 +55,11 @@ class Ledger:
             for vtxo_id, verdict in verdicts.items():
                 row = now.get(vtxo_id)
                 if (None if row is None else row.state) != facts[vtxo_id].state:
-                    verdict = Verdict(RecoveryOutcome.SKIPPED, "it changed while it was looked at")
+                    # What is held now is a payment that the mailbox keeps for the next look.
+                    ask_again = row is not None and row.state == Locked(None)
+                    verdict = Verdict(
+                        RecoveryOutcome.SKIPPED, "it changed while it was looked at", ask_again=ask_again
+                    )
                 elif _is_absurd(facts[vtxo_id].vtxo):
                     verdict = Verdict(RecoveryOutcome.FAILED, "its amount cannot be")
                 else:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import pytest
+
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import Vtxo
 from barkd_py.bitcoin.keys import PublicKey
@@ -10,8 +12,9 @@ from barkd_py.server_rpc.api import VtxoSpendState
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.recovery.judgement import Facts, Proven, judge
 from barkd_py.wallet.recovery.ledger import Ledger
+from barkd_py.wallet.recovery.progress import Progress
 from barkd_py.wallet.store import Store
-from barkd_py.wallet.vtxo_states import NewVtxo, Spendable
+from barkd_py.wallet.vtxo_states import Locked, NewVtxo, Spendable
 from tests.wallet.samples import make_vtxo, user_vtxos
 
 KEYS = tuple(dict.fromkeys(vtxo.user_pubkey for vtxo in user_vtxos()))
@@ -48,3 +51,26 @@ async def test_late_payments_are_noted_one_by_one_as_far_as_they_were_stored(sto
     }
     assert noted == {(first.id, second.id): [("ark10", 120)], (other.id,): [("ark11", 50_000)]}
     assert sorted(movement.effective_balance_sat for movement in movements) == [120, 50_000]
+
+
+@pytest.mark.parametrize("progress", [None], ids=["retry"])
+async def test_what_the_mailbox_holds_meanwhile_is_looked_at_again_and_noted(
+    store: Store, progress: Progress | None
+) -> None:
+    vtxo = paid_to(KEYS[0], 1, 100)
+    facts = {vtxo.id: found(vtxo)}
+    verdicts = {vtxo.id: judge(facts[vtxo.id])}
+    async with store.transaction() as tx:
+        await tx.vtxos.insert([NewVtxo(vtxo, Locked(None))])
+        await tx.recovery.add_pending([vtxo.id])
+    await Ledger(store, received_on).write(facts, verdicts, progress)
+    async with store.read() as tx:
+        assert await tx.recovery.pending_ids() == (vtxo.id,)
+        assert await tx.movements.list() == ()
+    facts = {vtxo.id: replace(facts[vtxo.id], state=Locked(None))}
+    await Ledger(store, received_on).write(facts, {vtxo.id: judge(facts[vtxo.id])}, progress)
+    async with store.read() as tx:
+        assert (await tx.vtxos.get(vtxo.id)).state == Spendable()
+        assert await tx.recovery.pending_ids() == ()
+        (movement,) = await tx.movements.list()
+    assert (movement.output_vtxos, movement.effective_balance_sat) == ((vtxo.id,), 100)
