@@ -36,6 +36,7 @@ DEBUG_LOG_FILE: Final = "debug.log"
 MNEMONIC_FILE: Final = "mnemonic"
 PROCESS_LOCK_FILE: Final = "barkd.lock"
 WALLET_LOCK_FILE: Final = "LOCK"
+_LOCK_SUFFIX: Final = ".lock"
 
 _MOVED_PREFIX: Final = f"{DATABASE_FILE}.moved-"
 _SURVIVE_DELETE: Final = frozenset({PROCESS_LOCK_FILE, AUTH_TOKEN_FILE, BACKUPS_FILE})
@@ -113,13 +114,14 @@ class Datadir:
     def check_contents(self, *, clean: bool) -> bool:
         """Make sure that only files from before a wallet are there; True if config.toml is one of them.
 
-        clean: remove the others. Otherwise raises UnexpectedContents and removes nothing.
+        clean: remove the others. Otherwise raises UnexpectedContents and removes nothing. A lock that some
+        daemon holds is nothing unexpected: without its file, a second one would get a lock of its own.
         """
         has_config = False
         for entry in self._entries():
             if entry.name == CONFIG_FILE:
                 has_config = True
-            elif _is_expected_without_wallet(entry.name):
+            elif _is_expected_without_wallet(entry.name) or _is_held_lock(entry):
                 pass
             elif clean:
                 _remove(entry)
@@ -177,9 +179,9 @@ class Datadir:
         (self.path / CREATION_FILE).unlink(missing_ok=True)
 
     def wipe_wallet(self) -> None:
-        """Remove everything but the process lock and the token, so the daemon can go on without a wallet."""
+        """Remove everything but held locks and the token, so the daemon can go on without a wallet."""
         for entry in self._entries():
-            if entry.name not in _SURVIVE_DELETE:
+            if entry.name not in _SURVIVE_DELETE and not _is_held_lock(entry):
                 _remove(entry)
 
     def remove_locks_unless_used(self) -> None:
@@ -256,15 +258,22 @@ class Datadir:
         return ProcessLock(self.path / PROCESS_LOCK_FILE, f"datadir {self.path}")
 
     def lock_database_elsewhere(self, database: Path) -> "ProcessLock | None":
-        """The lock of a database file in another place; None if it is this directory's own.
+        """The lock of a database file, None if that of this directory, which its daemon holds, will do.
 
-        If it is the db.sqlite of another data directory, that directory's: its own daemon holds that, too.
+        A file in a data directory is that directory's: whoever uses it takes `barkd.lock` there. Others have
+        a lock beside them, for all daemons, also if the directory becomes a data directory later.
         """
         file = database.resolve()
-        if file == self.database.resolve():
-            return None
-        name = PROCESS_LOCK_FILE if file.name == DATABASE_FILE else f"{file.name}.lock"
-        return ProcessLock(file.with_name(name), f"database {database}")
+        directory = file.parent
+        beside = file.with_name(f"{file.name}{_LOCK_SUFFIX}")
+        if file.name == DATABASE_FILE or not beside.exists():
+            if directory == self.path.resolve():
+                return None
+            if file.name == DATABASE_FILE or any(
+                (directory / name).exists() for name in (PROCESS_LOCK_FILE, MNEMONIC_FILE)
+            ):
+                return ProcessLock(directory / PROCESS_LOCK_FILE, f"database {database}")
+        return ProcessLock(beside, f"database {database}")
 
     def lock_wallet(self) -> "WalletLock":
         return WalletLock(self.path)
@@ -390,6 +399,23 @@ def _is_expected_without_wallet(name: str) -> bool:
         name.startswith(f".{expected}.temp.") and name.endswith(".tmp")
         for expected in _EXPECTED_WITHOUT_WALLET
     )
+
+
+def _is_held_lock(entry: Path) -> bool:
+    """Whether it is the file of a `ProcessLock` that somebody has, maybe this process."""
+    if not entry.name.endswith(_LOCK_SUFFIX) or entry.is_symlink() or not entry.is_file():
+        return False
+    try:
+        fd = os.open(entry, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _remove(entry: Path) -> None:
