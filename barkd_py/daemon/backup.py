@@ -16,6 +16,7 @@ Whoever has nothing newer puts it back all the same (`accept_stale`). In any cas
 before it does anything else, and so finds what it can of the time in between.
 """
 
+import errno
 import json
 import logging
 import os
@@ -34,7 +35,14 @@ from barkd_py.bitcoin.units import Network
 from barkd_py.config import load_config
 from barkd_py.daemon import leftovers
 from barkd_py.daemon.backend import Backend, is_elsewhere, lock_database
-from barkd_py.datadir import BACKUPS_FILE, Datadir, DatadirError, sync_directory, write_private
+from barkd_py.datadir import (
+    BACKUPS_FILE,
+    Datadir,
+    DatadirError,
+    os_error_text,
+    sync_directory,
+    write_private,
+)
 from barkd_py.errors import BarkdError, KnownError, chain_text
 from barkd_py.wallet.recovery.freshness import Staleness
 from barkd_py.wallet.store import Store, engine, snapshot
@@ -44,6 +52,9 @@ from barkd_py.wallet.wallet import Wallet
 log = logging.getLogger(__name__)
 
 FORMAT = "1"
+
+_UNSYNCED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES})
+"""What a directory answers that cannot be synced, on some network file systems, or may not be read."""
 
 # What is written into a backup, by name.
 _FORMAT, _MADE_AT, _NUMBER = "format", "made_at", "number"
@@ -171,7 +182,9 @@ def _highest(numbers: Iterable[BackupNumber | None]) -> BackupNumber | None:
 
 
 def _note_in(path: Path, fingerprint: str, newest: BackupNumber) -> None:
-    known = {**_numbers_in(path), fingerprint: newest}
+    """A number that is lower than the one that is there changes nothing: its backup was overtaken."""
+    known = dict(_numbers_in(path))
+    known[fingerprint] = _highest((known.get(fingerprint), newest)) or newest
     facts = {name: {"number": each.number, "made_at": each.made_at} for name, each in known.items()}
     write_private(path, json.dumps(facts, indent=2).encode() + b"\n")
 
@@ -228,12 +241,18 @@ async def make(
     finally:
         unfinished.unlink(missing_ok=True)
     made = BackupNumber(backup.number, made_at)
+    failures: list[KnownError] = []
     try:
         numbers.note(fingerprint, made)
-        if number is not None:
-            await snapshot.note(database, fingerprint, made)
     except KnownError as error:
-        raise NotNoted(target) from error
+        failures.append(error)
+    if number is not None:
+        try:
+            await snapshot.note(database, fingerprint, made)
+        except KnownError as error:
+            failures.append(error)
+    if failures:
+        raise NotNoted(target) from BarkdError("; ".join(map(chain_text, failures)))
     return backup
 
 
@@ -252,9 +271,13 @@ def _publish(unfinished: Path, target: Path) -> None:
             raise
     try:
         sync_directory(target.parent)
-    except OSError:
-        target.unlink()
-        raise
+    except OSError as error:
+        if error.errno not in _UNSYNCED:
+            target.unlink()
+            raise
+        log.warning(
+            "%s is made; its directory cannot be synced to the disk: %s", target, os_error_text(error)
+        )
 
 
 def _require_absent(target: Path) -> None:

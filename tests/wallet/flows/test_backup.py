@@ -32,6 +32,7 @@ from barkd_py.daemon.errors import DatabaseMoved, TwoDatabases
 from barkd_py.datadir import Datadir, DatadirError
 from barkd_py.errors import ServerError, StoreError, chain_text
 from barkd_py.wallet.store import Store, snapshot
+from barkd_py.wallet.store.backups import BackupNumber
 from barkd_py.wallet.store.engine import LeftBeside
 from barkd_py.wallet.store.snapshot import DatabaseNotEmpty, NotABackup
 from barkd_py.wallet.wallet import PropertiesMissing
@@ -312,6 +313,60 @@ async def test_a_backup_that_cannot_be_noted_is_there_and_says_so(
     assert (await home.put_back(home.net.directory / "file")).warnings == ()
 
 
+async def test_a_backup_that_cannot_be_noted_on_this_machine_is_noted_in_the_database(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DatadirError("nothing can be written")
+
+    with monkeypatch.context() as unwritable:
+        unwritable.setattr(BackupNumbers, "note", fail)
+        for name in ("first", "second"):
+            with pytest.raises(NotNoted) as raised:
+                await home.backup(name)
+            assert chain_text(raised.value).endswith("by its number: nothing can be written")
+    last = await snapshot.last_number(str(home.datadir.database), "53bdf6b1")
+    assert last is not None
+    assert last.number == 2
+
+
+def test_the_number_that_is_noted_last_is_the_highest(home: Home) -> None:
+    """Two backups at once may be noted in either order."""
+    numbers = BackupNumbers(home.datadir)
+    for number in (2, 1):
+        numbers.note("53bdf6b1", BackupNumber(number, f"at {number}"))
+        numbers.note("other", BackupNumber(1, "whenever"))
+    assert numbers.last("53bdf6b1") == BackupNumber(2, "at 2")
+    assert numbers.last("other") == BackupNumber(1, "whenever")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES])
+async def test_a_backup_stays_in_a_directory_that_cannot_be_synced(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(backup, "sync_directory", refuse)
+    file = await home.backup("file")
+    assert f"file is made; its directory cannot be synced to the disk: {os.strerror(number)}" in caplog.text
+    assert (await home.put_back(file)).warnings == ()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+async def test_a_backup_that_does_not_reach_the_disk_is_none(
+    home: Home, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(backup, "sync_directory", fail)
+    with pytest.raises(BackupError, match="failed to write") as raised:
+        await home.backup("file")
+    assert os.strerror(number) in chain_text(raised.value)
+    assert not (home.net.directory / "file").exists()
+
+
 async def test_machines_that_share_a_database_count_their_backups_together(
     home: Home, postgres: Cluster
 ) -> None:
@@ -410,6 +465,14 @@ async def test_what_is_no_backup_of_this_wallet_is_refused(home: Home) -> None:
     shutil.copy(home.net.directory / "alice.sqlite", file)  # a database, but no backup
     with pytest.raises(NotABackup):
         await home.put_back(file)
+    assert not Datadir(home.net.directory / "back").path.exists()
+
+
+async def test_a_refused_restore_leaves_nothing_wherever_its_database_would_be(home: Home) -> None:
+    file = await home.backup("file")
+    url = f"sqlite:///{home.net.directory / 'back' / 'wallet.sqlite'}"
+    with pytest.raises(BackupError, match="Invalid mnemonic"):
+        await home.put_back(file, words="nonsense", url=url)
     assert not Datadir(home.net.directory / "back").path.exists()
 
 
