@@ -39,7 +39,7 @@ class Ledger:
 
         A late payment of which nobody knows, or not enough yet, is not noted: it stays one.
         """
-        noted = verdicts.keys() if progress is not None else await self._noted(verdicts)
+        noted = await self._noted(facts, progress)
         late = [
             vtxo
             for vtxo_id, verdict in verdicts.items()
@@ -57,6 +57,8 @@ class Ledger:
                 if (None if row is None else row.state) != facts[vtxo_id].state:
                     # What is held now is a payment that the mailbox keeps for the next look.
                     ask_again = row is not None and row.state == Locked(None)
+                    if ask_again:
+                        noted.discard(vtxo_id)
                     verdict = Verdict(
                         RecoveryOutcome.SKIPPED, "it changed while it was looked at", ask_again=ask_again
                     )
@@ -88,12 +90,22 @@ class Ledger:
                 log.warning("recovery: VTXO %s: %s: %s", vtxo_id, verdict.outcome, verdict.reason)
         return [vtxo_id for vtxo_id, verdict in final.items() if verdict.exit]
 
-    async def _noted(self, vtxo_ids: Collection[VtxoId]) -> Collection[VtxoId]:
-        """Those that a recovery has met. The others are late payments, which belong in the history: the
-        mailbox has passed them on, because what they hang off was not on the chain then.
+    async def _noted(self, facts: Mapping[VtxoId, Facts], progress: Progress | None) -> set[VtxoId]:
+        """Those that a recovery has met, or meets now. The others are late payments, which belong in the
+        history: the mailbox has passed them on, because what they hang off was not on the chain then.
+
+        A recovery that meets one that the mailbox holds leaves it one.
         """
         async with self._store.read() as tx:
-            return (await tx.recovery.outcomes(list(vtxo_ids))).keys()
+            met = set(await tx.recovery.outcomes(list(facts)))
+            if progress is None:
+                return met
+            held = [
+                vtxo_id
+                for vtxo_id, each in facts.items()
+                if each.state == Locked(None) and not each.was_spendable
+            ]
+            return set(facts) - (await tx.recovery.pending(held) - met)
 
     async def drop_parents(self) -> int:
         """Mark spent what a recovered VTXO itself descends from; how many there were.

@@ -53,7 +53,7 @@ async def test_late_payments_are_noted_one_by_one_as_far_as_they_were_stored(sto
     assert sorted(movement.effective_balance_sat for movement in movements) == [120, 50_000]
 
 
-@pytest.mark.parametrize("progress", [None], ids=["retry"])
+@pytest.mark.parametrize("progress", [None, Progress()], ids=["retry", "recovery"])
 async def test_what_the_mailbox_holds_meanwhile_is_looked_at_again_and_noted(
     store: Store, progress: Progress | None
 ) -> None:
