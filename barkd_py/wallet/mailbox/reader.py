@@ -46,6 +46,7 @@ from barkd_py.server_rpc.api import (
     RoundParticipationCompleted,
     UnknownMessage,
 )
+from barkd_py.server_rpc.errors import ConnectFailed
 from barkd_py.wallet.addresses import Addresses
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import MAILBOX_PROCESSING, MAILBOX_TIMEOUT_SECONDS, NamedLocks
@@ -342,10 +343,14 @@ class Mailbox:
         """The recovery has what is unfit from the server. Returns those that the server may not have: they
         are kept here, or nothing would remember them once the message is acknowledged.
         """
-        held = []
-        for vtxo in unfit:
+        held: list[Vtxo] = []
+        for number, vtxo in enumerate(unfit):
             try:
                 await self._server.register_vtxo_transactions([vtxo])
+            except ConnectFailed as error:  # it would be tried anew for each of them
+                log.warning("registering VTXOs failed, keeping them: %s", chain_text(error))
+                held += unfit[number:]
+                break
             except BarkdError as error:
                 log.warning("registering VTXO %s failed, keeping it: %s", vtxo.id, chain_text(error))
                 held.append(vtxo)

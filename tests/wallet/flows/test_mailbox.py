@@ -32,6 +32,7 @@ from barkd_py.server_rpc.api import (
     VtxoLookup,
     VtxoSpendState,
 )
+from barkd_py.server_rpc.errors import ConnectFailed
 from barkd_py.wallet.mailbox.pages import (
     MAX_AHEAD_SECONDS,
     CheckpointsOutOfOrder,
@@ -63,6 +64,7 @@ class MailboxServer:
         self.row_limit = row_limit
         self.reads: list[int] = []
         self.announced: ArkInfo | None = None
+        self.attempts: list[int] = []
         self.registered: list[VtxoId] = []
         self.registration_trouble: BarkdError | None = None
 
@@ -71,6 +73,7 @@ class MailboxServer:
         return info
 
     async def register_vtxo_transactions(self, vtxos: Sequence[Vtxo]) -> None:
+        self.attempts.append(len(vtxos))
         if self.registration_trouble is not None:
             raise self.registration_trouble
         self.registered += [vtxo.id for vtxo in vtxos]
@@ -646,6 +649,51 @@ async def test_what_is_no_money_yet_and_the_server_does_not_take_is_kept(
     assert await bob.spendable_sat() == 1_000
     (movement,) = await bob.wallet.list_movements()
     assert (movement.status, movement.output_vtxos) == (MovementStatus.SUCCESSFUL, (vtxo.id,))
+
+
+async def test_what_a_server_that_is_away_cannot_have_is_kept_after_one_attempt(
+    alice: Owner, bob: Owner
+) -> None:
+    """Others wait for the mailbox meanwhile."""
+    await pay(alice, bob, 1_000, 2_000, 4_000)
+    blobs = await delivered(bob)
+    chain = Chain(bob.wallet.chain)
+    chain.unconfirmed.add(Vtxo.decode(blobs[0]).anchor_point.txid)
+    server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery(blobs)))
+    server.registration_trouble = ConnectFailed()
+    assert await mailbox(bob.wallet, server, chain).sync() == 7
+    assert len(server.attempts) == 1
+    kept = await bob.wallet.list_vtxos(include_all=True)
+    assert {(each.id, each.state) for each in kept} == {
+        (Vtxo.decode(blob).id, Locked(None)) for blob in blobs
+    }
+    await bob.wallet.recovery.retry()
+    assert await bob.spendable_sat() == 7_000
+
+
+@pytest.mark.parametrize("is_released_by", ["recovery", "retry"])
+async def test_what_is_held_and_met_by_a_recovery_is_in_the_history(
+    alice: Owner, bob: Owner, is_released_by: str
+) -> None:
+    await pay(alice, bob, 1_000)
+    vtxo = Vtxo.decode((await delivered(bob))[0])
+    chain = Chain(bob.wallet.chain)
+    chain.unconfirmed.add(vtxo.anchor_point.txid)
+    server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery((vtxo.encode(),))))
+    server.registration_trouble = ServerUnavailable("busy")
+    await mailbox(bob.wallet, server, chain).sync()
+    if is_released_by == "retry":
+        silent = Liar(bob.wallet.server)
+        silent.lies["get_vtxo_statuses"] = lambda states: {}
+        silent.lies["recover_vtxos_by_xpub"] = lambda page: None
+        await recovery_with(bob.wallet, silent).start()
+        assert (await bob.spendable_sat(), await bob.wallet.list_movements()) == (0, ())
+        await bob.wallet.recovery.retry()
+    else:
+        await bob.wallet.recovery.start()
+    assert await bob.spendable_sat() == 1_000
+    (movement,) = await bob.wallet.list_movements()
+    assert (movement.output_vtxos, movement.effective_balance_sat) == ((vtxo.id,), 1_000)
 
 
 @pytest.mark.parametrize("silent_about", ["states", "signatures"])
