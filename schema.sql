@@ -92,6 +92,8 @@ CREATE TABLE movement (
     CONSTRAINT uq_movement_action_id UNIQUE (action_id)
 );
 
+CREATE INDEX ix_movement_failed ON movement (id) WHERE status = 'failed';
+
 CREATE TABLE movement_destination (
     movement_id INTEGER NOT NULL,
     role TEXT NOT NULL,

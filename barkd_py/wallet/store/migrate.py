@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from barkd_py.errors import StoreError
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; a test holds it against the files."""
 
 

@@ -31,6 +31,7 @@ from barkd_py.wallet.movements import (
 )
 from barkd_py.wallet.notifications import MovementCreated, MovementUpdated, WalletEvent
 from barkd_py.wallet.store.rows import chunks, from_json, to_json
+from barkd_py.wallet.store.tables import IS_FAILED
 from barkd_py.wallet.store.tables import movement as t
 from barkd_py.wallet.store.tables import movement_destination as td
 from barkd_py.wallet.store.tables import movement_vtxo as tv
@@ -50,7 +51,7 @@ _FAILED_RECEIPTS = (
     sa.select(tv.c.vtxo_id)
     .join(t, t.c.id == tv.c.movement_id)
     .where(
-        t.c.status == MovementStatus.FAILED.value,
+        IS_FAILED,
         t.c.subsystem_name == ARKOOR_RECEIVE.name,
         t.c.subsystem_kind == ARKOOR_RECEIVE.kind,
         tv.c.role == "output",

@@ -254,6 +254,11 @@ movement = sa.Table(
     sqlite_autoincrement=True,
 )
 
+IS_FAILED = movement.c.status == sa.literal_column("'failed'")
+
+# Holds those that are `IS_FAILED`, to the letter: few, however long the history is.
+sa.Index("ix_movement_failed", movement.c.id)
+
 movement_destination = sa.Table(
     "movement_destination",
     metadata,

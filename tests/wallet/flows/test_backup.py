@@ -420,6 +420,7 @@ async def test_a_database_of_an_older_program_is_backed_up_as_it_is(home: Home) 
     """Before the new daemon is started for the first time."""
     with closing(sqlite3.connect(home.datadir.database)) as database:
         database.execute("DROP TABLE last_backup")
+        database.execute("DROP INDEX ix_movement_failed")
         database.execute("CREATE INDEX ix_movement_created_at ON movement (created_at, id)")
         database.execute("UPDATE alembic_version SET version_num = '0004'")
         database.commit()

@@ -78,3 +78,10 @@ async def test_nothing_reads_a_whole_table(sqlite_store: Store, read: str) -> No
         plan = await plan_of(sqlite_store, read, tx)
     scans = [step for step in plan if step.startswith("SCAN") and "INDEX" not in step]
     assert [step for step in scans if step.split()[1] not in ("spendable", "locked_vtxo", "by_holder")] == []
+
+
+async def test_what_was_no_income_is_found_without_the_rest_of_the_history(sqlite_store: Store) -> None:
+    async with sqlite_store.read() as tx:
+        plan = await plan_of(sqlite_store, "tx.movements.failed_receipts([make_id(1)])", tx)
+    assert "ix_movement_failed" in plan[0], plan
+    assert all(step.startswith("SEARCH") for step in plan[1:]), plan
