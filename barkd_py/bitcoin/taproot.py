@@ -4,7 +4,7 @@ Source: BIP-341; sheet 01 §4.2.
 """
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 
 from barkd_py.bitcoin.hashes import tagged_hash
 from barkd_py.bitcoin.keys import PublicKey, x_only_tweak_add
@@ -26,6 +26,11 @@ def tap_tweak(internal_key: bytes, merkle_root: bytes | None) -> bytes:
     return tagged_hash("TapTweak", internal_key + (merkle_root or b""))
 
 
+def _branch_hash(one: bytes, other: bytes) -> bytes:
+    """Of two nodes, 32 bytes each, in whatever order."""
+    return tagged_hash("TapBranch", b"".join(sorted((one, other))))
+
+
 @dataclass(frozen=True)
 class TaprootOutput:
     """A taproot output: internal key, 32 bytes, and none, one or two leaf scripts.
@@ -42,14 +47,8 @@ class TaprootOutput:
 
     @cached_property
     def merkle_root(self) -> bytes | None:
-        hashes = sorted(leaf_hash(script) for script in self.leaves)
-        match hashes:
-            case []:
-                return None
-            case [only]:
-                return only
-            case _:
-                return tagged_hash("TapBranch", b"".join(hashes))
+        hashes = [leaf_hash(script) for script in self.leaves]  # two at most
+        return reduce(_branch_hash, hashes) if hashes else None
 
     @cached_property
     def tweak(self) -> bytes:
@@ -87,7 +86,7 @@ def commits_to(script_pubkey: bytes, script: bytes, control_block: bytes) -> boo
         return False
     node = leaf_hash(script)
     for begin in range(0, len(path), 32):
-        node = tagged_hash("TapBranch", b"".join(sorted((node, path[begin : begin + 32]))))
+        node = _branch_hash(node, path[begin : begin + 32])
     internal_key = control_block[1:33]
     try:
         output = x_only_tweak_add(internal_key, tap_tweak(internal_key, node))

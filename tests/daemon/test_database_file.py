@@ -43,19 +43,28 @@ def test_a_file_is_one_daemons(tmp_path: Path, datadirs: tuple[Datadir, Datadir]
         lock_database(f"sqlite:///{tmp_path}/nowhere/rows", first)
 
 
-def test_the_file_of_another_data_directory_is_that_ones(datadirs: tuple[Datadir, Datadir]) -> None:
-    first, second = datadirs
-    url = f"sqlite:///{first.database}"
+def _exclude_each_other(url: str, first: Datadir, second: Datadir) -> None:
+    """A daemon on the first, in which the file is, and one on the second."""
     own = first.lock_process().acquire()
     assert lock_database(url, first) is None  # it has it already
     with pytest.raises(DatadirLocked):
         lock_database(url, second)
     own.release()
+    _second_keeps_first_out(url, first, second)
+
+
+def _second_keeps_first_out(url: str, first: Datadir, second: Datadir) -> None:
     lock = lock_database(url, second)
     assert lock is not None
     with pytest.raises(DatadirLocked):
         first.lock_process().acquire()
     lock.release()
+
+
+def test_the_file_of_another_data_directory_is_that_ones(datadirs: tuple[Datadir, Datadir]) -> None:
+    first, second = datadirs
+    url = f"sqlite:///{first.database}"
+    _exclude_each_other(url, first, second)
 
 
 def test_a_file_in_a_data_directory_is_that_ones_whatever_it_is_called(
@@ -63,24 +72,11 @@ def test_a_file_in_a_data_directory_is_that_ones_whatever_it_is_called(
 ) -> None:
     first, second = datadirs
     url = f"sqlite:///{first.path}/wallet.sqlite"
-    own = first.lock_process().acquire()
-    assert lock_database(url, first) is None
-    with pytest.raises(DatadirLocked):
-        lock_database(url, second)
-    own.release()
-    lock = lock_database(url, second)
-    assert lock is not None
-    with pytest.raises(DatadirLocked):
-        first.lock_process().acquire()
-    lock.release()
+    _exclude_each_other(url, first, second)
     assert [path.name for path in first.path.iterdir()] == ["barkd.lock"]
     (first.path / "barkd.lock").unlink()  # as in a copy of the directory, which no daemon was started on yet
     first.write_mnemonic("words")
-    lock = lock_database(url, second)
-    assert lock is not None
-    with pytest.raises(DatadirLocked):
-        first.lock_process().acquire()
-    lock.release()
+    _second_keeps_first_out(url, first, second)
 
 
 def test_a_directory_that_becomes_a_data_directory_later_minds_the_lock_that_is_there(

@@ -45,14 +45,6 @@ S = TypeVar("S")
 # Upstream's pause grows for ever; a server that is back after an hour should not wait for us another one.
 MAX_RETRY_PAUSE_SECS = 60.0
 
-_NAMES = {
-    ActionKind.LIGHTNING_SEND: "Lightning payment",
-    ActionKind.LIGHTNING_RECEIVE: "Lightning receive",
-    ActionKind.ARKOOR_SEND: "arkoor send",
-    ActionKind.BOARD: "board",
-    ActionKind.OFFBOARD: "offboard",
-}
-
 Writes = Callable[[Transaction], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -179,7 +171,7 @@ class ActionExecutor:
             try:
                 await self._drive_from(machine, action_id, state, until)
             except StoreError as error:
-                raise StillPending(_NAMES[machine.kind]) from error
+                raise StillPending(machine.kind.spoken) from error
 
     async def drive(self, machine: Machine[S], action_id: str, *, until: Until = Until.PARK) -> None:
         """Drive a stored action; nothing happens if it is finished, or if somebody else drives it.

@@ -65,7 +65,7 @@ class ArkoorSends:
         self._chain = chain
         self._network = network
         self._change_split_factor = change_split_factor
-        self._drives = Drives("arkoor send", wait_secs)
+        self._drives = Drives(machine.kind.spoken, wait_secs)
 
     async def lets_go(self, vtxo: WalletVtxo) -> bool:
         """Whether it is an input that nobody can have got anything for. See `exits.starts.LetsGo`."""

@@ -87,7 +87,7 @@ class Offboards:
         self._server = server
         self._chain = chain
         self._change_split_factor = change_split_factor
-        self._drives = Drives("offboard", wait_secs)
+        self._drives = Drives(machine.kind.spoken, wait_secs)
 
     async def lets_go(self, vtxo: WalletVtxo) -> bool:
         """Whether it has not been paid for on the chain. See `exits.starts.LetsGo`."""

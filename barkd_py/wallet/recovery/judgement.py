@@ -88,6 +88,11 @@ class Facts:
     status: VtxoSpendState | None = None
     proof: Proof | None = None
 
+    @property
+    def is_kept_mail(self) -> bool:
+        """Whether it is a payment that the mailbox keeps until it is money: held, and never spendable."""
+        return self.state == Locked(None) and not self.was_spendable
+
 
 class Deed(enum.Enum):
     """What is to be done to the stored VTXO."""

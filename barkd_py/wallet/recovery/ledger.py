@@ -100,11 +100,7 @@ class Ledger:
             met = set(await tx.recovery.outcomes(list(facts)))
             if progress is None:
                 return met
-            held = [
-                vtxo_id
-                for vtxo_id, each in facts.items()
-                if each.state == Locked(None) and not each.was_spendable
-            ]
+            held = [vtxo_id for vtxo_id, each in facts.items() if each.is_kept_mail]
             return set(facts) - (await tx.recovery.pending(held) - met)
 
     async def drop_parents(self) -> int:
@@ -153,7 +149,7 @@ def _stays_late(facts: Facts, verdict: Verdict) -> bool:
         case RecoveryOutcome.SKIPPED:
             return verdict.ask_again
         case RecoveryOutcome.LOCKED:
-            return facts.state == Locked(None) and not facts.was_spendable
+            return facts.is_kept_mail
         case outcome:
             return outcome in (RecoveryOutcome.FAILED, RecoveryOutcome.NOT_FOUND)
 

@@ -34,6 +34,20 @@ class ActionKind(enum.StrEnum):
     BOARD = "Board"
     OFFBOARD = "Offboard"
 
+    @property
+    def spoken(self) -> str:
+        """As people call it."""
+        return _SPOKEN[self]
+
+
+_SPOKEN = {
+    ActionKind.LIGHTNING_SEND: "Lightning payment",
+    ActionKind.LIGHTNING_RECEIVE: "Lightning receive",
+    ActionKind.ARKOOR_SEND: "arkoor send",
+    ActionKind.BOARD: "board",
+    ActionKind.OFFBOARD: "offboard",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ActionCheckpoint:

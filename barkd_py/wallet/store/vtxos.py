@@ -132,10 +132,7 @@ class VtxoRepository:
         )
         await self._connection.execute(
             _INSERT_BODIES,
-            [
-                {"vtxo_id": key, "bare": new.vtxo.encode_bare(), "genesis": new.vtxo.encode_genesis()}
-                for key, new in fresh.items()
-            ],
+            [{"vtxo_id": key, **_body_columns(new.vtxo)} for key, new in fresh.items()],
         )
         await self._append_states({key: new.state for key, new in fresh.items()})
         new_ids = frozenset(new.vtxo.id for new in fresh.values())
@@ -150,9 +147,8 @@ class VtxoRepository:
 
     async def replace_body(self, vtxo: Vtxo) -> None:
         """Store the chain of transactions of a stored VTXO anew. Dangerous: it must have been proven."""
-        values = {"bare": vtxo.encode_bare(), "genesis": vtxo.encode_genesis()}
         await self._connection.execute(
-            sa.update(vtxo_body).where(vtxo_body.c.vtxo_id == str(vtxo.id)).values(values)
+            sa.update(vtxo_body).where(vtxo_body.c.vtxo_id == str(vtxo.id)).values(_body_columns(vtxo))
         )
         self._touch([vtxo.id])
 
@@ -432,6 +428,11 @@ def state_to_json(state: VtxoState) -> dict[str, Any]:
             return {"type": "exited"}
         case _:
             raise AssertionError(state)
+
+
+def _body_columns(vtxo: Vtxo) -> dict[str, bytes]:
+    """Its columns in `vtxo_body`, but for the id."""
+    return {"bare": vtxo.encode_bare(), "genesis": vtxo.encode_genesis()}
 
 
 def _state_from_json(text: str) -> VtxoState:

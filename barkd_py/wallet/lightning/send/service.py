@@ -155,7 +155,7 @@ class LightningSends:
         self._rules = rules
         self._wakeup = wakeup
         self._now = now
-        self.drives = Drives("Lightning payment", wait_secs)
+        self.drives = Drives(machine.kind.spoken, wait_secs)
         self._begun: set[str] = set()
         self._change_queue = ChangeQueue(change_wait_secs)
         self._adoption = HtlcAdoption(store, machine, keychain, chain, exit_margin=rules.exit_margin)
