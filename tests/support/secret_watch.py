@@ -19,7 +19,7 @@ import hashlib
 import logging
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ NOT_OURS = ("barkd_py.devnet", "devnet", "bitcoind", "captaind", "bark.")
 WORDS_IN_A_ROW = 12
 WORDS_OF_A_KNOWN_MNEMONIC = 4
 _MIN_DISTINCT_BYTES = 10
-"""Keys like 1, or thirty-two nines, are in texts for other reasons."""
 _MAX_SHOWN = 20
 
 _PATTERNS = (
@@ -78,7 +77,7 @@ class SecretWatch:
     # --- secrets
 
     def add_bytes(self, what: str, secret: bytes) -> None:
-        if len(set(secret)) >= _MIN_DISTINCT_BYTES:
+        if _looks_random(secret):
             self.known[secret.hex()] = what
 
     def add_text(self, what: str, secret: str) -> None:
@@ -121,7 +120,7 @@ class SecretWatch:
         for token, (source, before) in self._seen.items():
             for part in _parts(token):
                 what = self.known.get(part)
-                if what is None and len(part) == 64 and _hash_of(part) in hashes:
+                if what is None and len(part) == 64 and _is_preimage(part, hashes):
                     what = "a preimage, by its hash"
                 if what is not None:
                     self._note(what, source, before)
@@ -166,8 +165,14 @@ def _parts(token: str) -> Iterator[str]:
             yield token[start : start + 64]
 
 
-def _hash_of(part: str) -> str:
-    return hashlib.sha256(bytes.fromhex(part)).hexdigest()
+def _is_preimage(part: str, hashes: Collection[str]) -> bool:
+    secret = bytes.fromhex(part)
+    return _looks_random(secret) and hashlib.sha256(secret).hexdigest() in hashes
+
+
+def _looks_random(secret: bytes) -> bool:
+    """A key of 1, or thirty-two nines, are in texts for other reasons too: as ids, as hashes."""
+    return len(set(secret)) >= _MIN_DISTINCT_BYTES
 
 
 def assert_no_secrets(directory: Path) -> None:

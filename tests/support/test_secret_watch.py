@@ -53,6 +53,7 @@ def test_a_secret_is_found(text: str, what: str) -> None:
     [
         "board of 5000 sat confirmed in block 00000000000000000001c4a1f",
         f"VTXO {HEX}:0 is spent, transaction {HEX[::-1]}",
+        f"VTXO {'11' * 32}:0 has the unlock hash {hashlib.sha256(bytes([0x11] * 32)).hexdigest()}",
         "postgresql+asyncpg://me:***@db/wallet and http://127.0.0.1:3000/ping",
         "/api/v1/notifications/ws?ticket=*** HTTP/1.1",
         "this time the wallet will wait until somebody has told the other side about it",
