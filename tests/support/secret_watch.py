@@ -11,7 +11,8 @@ nobody but libsecp256k1 has the bytes of nonces); the words and tokens in the da
 and, whoever made it, what looks like one: twelve words of BIP-39 in a row, an extended private key, a bearer
 header, a websocket's ticket or a password in a URL, and 32 bytes whose hash is there as well: a preimage.
 
-Works with xdist: each worker tells the controller what it found.
+Works with xdist: each worker tells the controller what it saw, and what is found does not depend on which
+tests ran in which worker.
 """
 
 import functools
@@ -114,6 +115,19 @@ class SecretWatch:
         """Where it is, and not what it is."""
         self._found.setdefault((what, source), before)
 
+    def seen(self) -> tuple[Any, ...]:
+        """For `take_over`, in types that xdist carries."""
+        found = [(*key, before) for key, before in self._found.items()]
+        return self.known, self._seen, found
+
+    def take_over(self, known: Any, seen: Any, found: Any) -> None:
+        """What another watch, in another process, has `seen`."""
+        self.known.update(known)
+        for token, where in seen.items():
+            self._seen.setdefault(token, where)
+        for what, source, before in found:
+            self._note(what, source, before)
+
     def leaks(self) -> list[str]:
         """What was found."""
         hashes = {token.lower() for token in self._seen}
@@ -186,7 +200,6 @@ def assert_no_secrets(directory: Path) -> None:
 # --- the plugin
 
 WATCH = SecretWatch()
-_leaks: list[str] = []
 
 
 def _after(owner: type, name: str, note: Callable[..., None]) -> None:
@@ -263,7 +276,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    _leaks.extend(getattr(node, "workeroutput", {}).get("leaks", ()))
+    output = getattr(node, "workeroutput", {})
+    if "seen" in output:
+        WATCH.take_over(*output["seen"])
 
 
 @pytest.hookimpl(trylast=True)
@@ -278,16 +293,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         WATCH.look_into(factory.getbasetemp())
     workeroutput = getattr(session.config, "workeroutput", None)
     if workeroutput is not None:
-        workeroutput["leaks"] = WATCH.leaks()
+        workeroutput["seen"] = WATCH.seen()
         return
-    _leaks.extend(WATCH.leaks())
-    if _leaks and session.exitstatus == pytest.ExitCode.OK:
+    if session.exitstatus == pytest.ExitCode.OK and WATCH.leaks():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if not _leaks:
+    leaks = WATCH.leaks()
+    if not leaks:
         return
     terminalreporter.section("SECRETS IN LOGS OR ERRORS", red=True, bold=True)
-    for leak in sorted(set(_leaks))[:_MAX_SHOWN]:
+    for leak in sorted(leaks)[:_MAX_SHOWN]:
         terminalreporter.line(leak)
