@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from barkd_py.datadir import os_error_text
 
@@ -71,7 +71,7 @@ def set_up(
         root.addHandler(terminal)
     if log_file is not None:
         try:
-            root.addHandler(_open_log_file(log_file))
+            root.addHandler(_FileHandler(log_file))
         except OSError as error:
             print(f"Failed to open debug log file {log_file}: {os_error_text(error)}", file=sys.stderr)
 
@@ -87,19 +87,31 @@ def _set_levels(default: int, directives: str) -> None:
             logging.getLogger(target.strip().replace("::", ".") if equals else None).setLevel(number)
 
 
-def _open_log_file(path: Path) -> logging.Handler:
+def _open_log_file(path: Path) -> TextIO:
     """Append to a file that only the owner may read. Two newlines set one start apart from the last."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     stream = os.fdopen(fd, "a", encoding="utf-8")
     stream.write("\n\n")
     stream.flush()
-    handler = _OwnStreamHandler(stream)
-    handler.setFormatter(FileFormatter())
-    return handler
+    return stream
 
 
-class _OwnStreamHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """A stream handler that closes its stream."""
+class _FileHandler(logging.StreamHandler[TextIO]):
+    """Writes to a file, and to a new one if that was removed: deleting a wallet removes the log as well."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(_open_log_file(path))
+        self._path = path
+        self.setFormatter(FileFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if os.fstat(self.stream.fileno()).st_nlink == 0:
+                removed, self.stream = self.stream, _open_log_file(self._path)
+                removed.close()
+        except (OSError, ValueError):
+            pass  # it goes where it went before, if anywhere
+        super().emit(record)
 
     def close(self) -> None:
         self.stream.close()

@@ -60,6 +60,23 @@ def test_the_file_is_private_and_appended_to(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err == ""
 
 
+def test_the_log_goes_on_in_a_new_file_when_the_old_one_is_removed(tmp_path: Path) -> None:
+    """As it is with the wallet, while the daemon runs."""
+    path = tmp_path / "debug.log"
+    logs.set_up(verbose=False, quiet=True, log_file=path, environment={})
+    logger = logging.getLogger("barkd_py.test")
+    for message in ("first", "second"):
+        logger.info("%s", message)
+        assert re.findall(r"\] (.*)", path.read_text()) == [message]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.unlink()
+    path.mkdir()
+    logger.info("lost")  # and nothing worse
+    path.rmdir()
+    logger.info("third")
+    assert re.findall(r"\] (.*)", path.read_text()) == ["third"]
+
+
 @pytest.mark.parametrize(
     ("verbose", "directives", "level"),
     [
