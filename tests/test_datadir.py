@@ -233,8 +233,13 @@ def test_the_wallet_lock_excludes_a_second_wallet_of_this_process(datadir: Datad
     datadir.lock_wallet().acquire().release()
 
 
-def test_another_program_sees_our_wallet_lock(datadir: Datadir) -> None:
+@pytest.mark.parametrize("refused_before", [False, True])
+def test_another_program_sees_our_wallet_lock(datadir: Datadir, refused_before: bool) -> None:
+    """Also after a second wallet was refused: an fcntl lock ends with any descriptor of its file."""
     lock = datadir.lock_wallet().acquire()
+    if refused_before:
+        with pytest.raises(DatadirLocked):
+            datadir.lock_wallet().acquire()
     probe = subprocess.run(
         [sys.executable, "-c", _HOLD, "lockf", str(datadir.path / "LOCK")], capture_output=True, check=False
     )

@@ -494,6 +494,16 @@ async def test_a_prepared_offboard_has_a_nonce_per_input() -> None:
     assert sent.offboard.deduct_fees_from_gross_amount
 
 
+async def test_a_finished_offboard_is_named_in_internal_byte_order() -> None:
+    tx = VTXOS[0].exit_transactions()[0]
+    server = StrictServer(
+        {"FinishOffboard": always(pb.FinishOffboardResponse(signed_offboard_tx=tx.serialize()))}
+    )
+    async with connected_to(server) as client:
+        assert await client.finish_offboard(Txid.from_hex("00" * 31 + "01"), [NONCE], [bytes(32)]) == tx
+    assert server.seen("FinishOffboard")[0].request.offboard_txid == b"\1" + bytes(31)
+
+
 @pytest.mark.parametrize(
     ("message", "status"),
     [

@@ -228,6 +228,23 @@ async def test_unsafe_terms_are_refused(changes: dict[str, int]) -> None:
             await connection.info()
 
 
+@pytest.mark.parametrize("changes", [{"vtxo_exit_delta": 0}, {"network": "signet"}])
+async def test_terms_that_become_unsafe_are_refused(changes: dict[str, Any]) -> None:
+    """What is read again is judged again, and nothing is asked by such terms."""
+    server, clock = StrictServer(), Clock()
+    async with server.listening() as port:
+        connection = Connection(settings(port), monotonic=clock)
+        first = await connection.info()
+        server.info = ark_info(**changes)
+        clock.now += 601
+        for _ in range(2):
+            with pytest.raises((UnsafeServer, NetworkMismatch)):
+                await connection.call(NEXT_ROUND_TIME, EMPTY)
+        assert connection.cached_info is first
+        assert not server.seen("NextRoundTime")
+        await connection.close()
+
+
 async def test_an_unsorted_fee_table_is_refused() -> None:
     schedule = fees()
     schedule.refresh.ppm_expiry_table.add(expiry_blocks_threshold=9, ppm=1)

@@ -9,6 +9,7 @@ import pytest
 
 from barkd_py.server_rpc import generate
 from barkd_py.server_rpc.protos import bark_server_pb2 as pb
+from barkd_py.server_rpc.protos import mailbox_server_pb2 as mb
 from tests.support.vectors import load
 
 # How the vectors name fields, where that is not the name on the wire.
@@ -106,3 +107,22 @@ def test_generating_again_changes_nothing(tmp_path: Path) -> None:
     generate.generate(tmp_path)
     for path in sorted(tmp_path.iterdir()):
         assert path.read_text() == (generate.PROTOS / path.name).read_text(), path.name
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "number"),
+    [
+        (pb.SubmitPaymentRequest, "input_vtxos", 2),
+        (pb.RoundParticipationRequest, "input_vtxos", 2),
+        (pb.RoundParticipationStatusResponse, "input_vtxo_ids", 5),
+        (pb.OffboardRequest, "deduct_fees_from_gross_amount", 3),
+        (pb.OffboardRequest, "fee_rate_kwu", 5),
+        (pb.LightningPayHtlcCosignRequest, "parts", 2),
+        (pb.ArkoorPackageCosignRequest, "parts", 1),
+        (pb.ClaimLightningReceiveRequest, "cosign_request", 4),
+        (mb.MailboxMessage, "checkpoint", 2),
+    ],
+)
+def test_numbers_of_fields_beside_the_holes(message: Any, field: str, number: int) -> None:
+    """Of messages that no vector has. Source: sheet 08 §10."""
+    assert message.DESCRIPTOR.fields_by_name[field].number == number

@@ -1,5 +1,6 @@
 """The exit machine: a row for each state and view, and what holds for all of them."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import get_args
@@ -23,6 +24,7 @@ from barkd_py.wallet.exits.machine import (
     status_of,
     step,
 )
+from barkd_py.wallet.exits.payloads import decode_state, encode_state
 from barkd_py.wallet.exits.states import (
     AwaitingConfirmation,
     AwaitingCpfpBroadcast,
@@ -431,3 +433,17 @@ def test_what_may_be_canceled(state: ExitState, expected: bool) -> None:
 def test_live_and_finished_are_all_there_is() -> None:
     live = {kind for kind, (state, _) in EXPECTED.items() if is_live(state)}
     assert live == {"start", "processing", "awaiting-delta", "claimable", "claim-in-progress"}
+
+
+# --- states as JSON
+
+
+def test_the_order_of_unconfirmed_inputs_means_nothing() -> None:
+    """Otherwise the state would "change" with each look, and be announced."""
+    waiting = processing(AwaitingInputConfirmation(frozenset(map(txid, "abcde"))))
+    text = encode_state(waiting)
+    assert encode_state(processing(AwaitingInputConfirmation(frozenset(map(txid, "edcba"))))) == text
+    turned = json.loads(text)
+    turned["state"]["transactions"][0]["status"]["txids"].reverse()
+    assert turned != json.loads(text)
+    assert decode_state(json.dumps(turned)) == waiting

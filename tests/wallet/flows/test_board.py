@@ -138,6 +138,16 @@ async def test_two_boards_at_once_choose_different_coins(net: Net, bob: Owner) -
     assert await bob.spendable_sat() == 2 * NET_SAT
 
 
+async def test_boards_that_begin_at_the_same_time_choose_different_coins(net: Net, bob: Owner) -> None:
+    for _ in range(2):
+        await bob.fund_onchain(150_000)
+    boards = await asyncio.gather(*(bob.wallet.board_amount(AMOUNT_SAT) for _ in range(2)))
+    first, second = ({tx_in.prevout for tx_in in board.funding_tx.inputs} for board in boards)
+    assert first.isdisjoint(second)
+    await complete(net, bob.wallet)
+    assert await bob.spendable_sat() == 2 * NET_SAT
+
+
 async def test_a_registered_board_is_in_the_recovery_mailbox(net: Net, bob: Owner) -> None:
     await bob.fund_onchain(150_000)
     (vtxo_id,) = (await bob.wallet.board_amount(AMOUNT_SAT)).vtxo_ids

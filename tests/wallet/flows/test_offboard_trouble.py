@@ -15,6 +15,7 @@ from barkd_py.wallet.offboards.errors import (
     OffboardLeavesDust,
     OffboardPending,
     SendBelowDust,
+    TooManyOffboardInputs,
 )
 from barkd_py.wallet.offboards.states import (
     FORMAT,
@@ -78,6 +79,24 @@ async def test_a_lost_answer_to_preparing_is_repeated(net: Net, alice: Owner, bo
     net.fault("PrepareOffboard", stage="after-commit", kind="drop")
     with pytest.raises(ServerError):
         await alice.wallet.offboards.offboard_all(await target_of(bob))
+    (first,) = net.devnet.ark_server.offboards.open_sessions
+    await alice.wallet.offboards.drive_all()
+    state = await state_of(alice)
+    assert isinstance(state, Confirming)
+    assert state.txid == first
+    await assert_left_once(net, alice, bob)
+
+
+async def test_a_lost_answer_to_preparing_several_is_repeated(net: Net, alice: Owner, bob: Owner) -> None:
+    """The server knows a session by its inputs in their order."""
+    for amount_sat in (20_000, 30_000):
+        await alice.wallet.send_arkoor(await alice.wallet.new_address(), amount_sat)
+    await alice.wallet.sync_mailbox()
+    inputs = [vtxo.id for vtxo in await alice.wallet.list_vtxos(include_all=False)]
+    inputs.sort(reverse=True)  # whatever the order in which they are named
+    net.fault("PrepareOffboard", stage="after-commit", kind="drop")
+    with pytest.raises(ServerError):
+        await alice.wallet.offboards.offboard(inputs, await target_of(bob))
     (first,) = net.devnet.ark_server.offboards.open_sessions
     await alice.wallet.offboards.drive_all()
     state = await state_of(alice)
@@ -407,6 +426,32 @@ async def test_nothing_is_split_for_a_script_that_the_server_would_not_pay_to(
     assert liars.server.calls["prepare_offboard"] == 0
     assert [vtxo.id for vtxo in await alice.wallet.list_vtxos(include_all=True)] == before
     assert await alice.movements(OFFBOARD) == await alice.movements(SEND_ONCHAIN) == []
+
+
+async def test_a_split_into_more_than_may_leave_at_once_is_not_begun(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    """Dust that is left over makes two VTXOs of what leaves, out of one input."""
+    net.fault(
+        "GetArkInfo",
+        stage="reply",
+        kind="mutate",
+        path="max_offboard_inputs",
+        mutation="set",
+        value=1,
+        count=None,
+    )
+    await alice.restart()
+    offboards, target = alice.wallet.offboards, await target_of(bob)
+    (vtxo,) = await alice.wallet.list_vtxos(include_all=False)
+    amount_sat = vtxo.amount_sat - 5_000
+    estimate = await offboards.estimate_send(amount_sat, target.script_pubkey)
+    amount_sat += 5_000 - estimate.fee_sat - 100
+    with pytest.raises(TooManyOffboardInputs):
+        await offboards.send(amount_sat, target)
+    await assert_settled(alice)
+    assert await alice.movements(SEND_ONCHAIN) == []
+    await offboards.send(amount_sat - 1_000, target)
 
 
 async def test_a_locked_vtxo_does_not_leave_twice(net: Net, careful: Owner, bob: Owner) -> None:

@@ -421,6 +421,11 @@ async def test_a_refresh_is_canceled_until_it_is_signed(net: Net, alice: Owner) 
         await held.finish()
     await settle(net, alice)
     await assert_nothing_stuck(alice)
+    third, *called_off = await refreshes(alice)
+    assert third.status is MovementStatus.SUCCESSFUL
+    for movement in called_off:
+        assert movement.status is MovementStatus.FAILED  # in barkd's words
+        assert (movement.effective_balance_sat, movement.offchain_fee_sat) == (0, 0)
 
 
 # --- delegated

@@ -161,6 +161,24 @@ async def test_an_amountless_invoice_gets_what_the_payer_says(payer: Payer) -> N
     await assert_paid(payer)
 
 
+async def test_the_server_looks_for_a_route_as_long_as_32_bits_can_say(payer: Payer) -> None:
+    await payer.pay(bolt11(), retry_for_secs=2**64 - 1)
+    assert payer.server.attempt(HASH).retry_for_secs == 4_294_967_295
+
+
+async def test_several_htlcs_come_back_together(payer: Payer) -> None:
+    await payer.add_coin(50_000, expiry_height=900)
+    await payer.pay(bolt11(150_000 - 75 - 598))
+    assert len(payer.server.attempt(HASH).htlc_ids) == 2
+    payer.server.fail(HASH)
+    await payer.drive()
+    await payer.assert_even(150_000)
+    assert (await payer.movement()).effective_balance_sat == 0
+    assert [call for call in payer.liar.calls if call == "request_lightning_pay_htlc_revocation"] == [
+        "request_lightning_pay_htlc_revocation"
+    ]
+
+
 async def test_a_sub_satoshi_invoice_is_rounded_up(payer: Payer) -> None:
     await payer.pay(bolt11(amount_msat=9_999_001))
     assert payer.server.attempt(HASH).amount_sat == AMOUNT_SAT
