@@ -15,9 +15,12 @@ import contextlib
 import errno
 import fcntl
 import itertools
+import logging
 import os
+import re
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -26,17 +29,23 @@ from typing import ClassVar, Final, Self
 
 from barkd_py.errors import BarkdError
 
+log = logging.getLogger(__name__)
+
 AUTH_TOKEN_FILE: Final = "auth_token"  # noqa: S105 (a file name)
 BACKUPS_FILE: Final = "backups"
 CONFIG_FILE: Final = "config.toml"
 CREATION_FILE: Final = ".creation"
 _CONFIG_EXISTED: Final = "config.toml existed"
+_DELETION: Final = "deletion"
 DATABASE_FILE: Final = "db.sqlite"
 DEBUG_LOG_FILE: Final = "debug.log"
 MNEMONIC_FILE: Final = "mnemonic"
 PROCESS_LOCK_FILE: Final = "barkd.lock"
 WALLET_LOCK_FILE: Final = "LOCK"
 _LOCK_SUFFIX: Final = ".lock"
+_SCRATCH_PREFIX: Final = ".restore-"
+_SCRATCH_SUFFIX: Final = ".scratch"
+_SCRATCH: Final = re.compile(r"\.restore-[a-z0-9_]{8}\.scratch")
 
 _MOVED_PREFIX: Final = f"{DATABASE_FILE}.moved-"
 _SURVIVE_DELETE: Final = frozenset({PROCESS_LOCK_FILE, AUTH_TOKEN_FILE, BACKUPS_FILE})
@@ -114,20 +123,55 @@ class Datadir:
     def check_contents(self, *, clean: bool) -> bool:
         """Make sure that only files from before a wallet are there; True if config.toml is one of them.
 
-        clean: remove the others. Otherwise raises UnexpectedContents and removes nothing. A lock that some
-        daemon holds is nothing unexpected: without its file, a second one would get a lock of its own.
+        clean: remove the others; raises DatadirLocked, and removes nothing, if somebody runs on a database
+        in here. Otherwise raises UnexpectedContents and removes nothing. A lock that some daemon holds is
+        nothing unexpected: without its file, a second one would get a lock of its own.
         """
-        has_config = False
-        for entry in self._entries():
-            if entry.name == CONFIG_FILE:
-                has_config = True
-            elif _is_expected_without_wallet(entry.name) or _is_held_lock(entry):
-                pass
-            elif clean:
-                _remove(entry)
-            else:
-                raise UnexpectedContents(entry)
-        return has_config
+        if clean:
+            with self._only_user() as unused_locks:
+                for entry in self._unexpected():
+                    if entry in unused_locks or not _is_held_lock(entry):
+                        _remove(entry)
+        else:
+            for entry in self._unexpected():
+                if not _is_held_lock(entry):
+                    raise UnexpectedContents(entry)
+        return os.path.lexists(self.config)
+
+    def _unexpected(self) -> list[Path]:
+        return [
+            entry
+            for entry in self._entries()
+            if entry.name != CONFIG_FILE and not _is_expected_without_wallet(entry.name)
+        ]
+
+    def check_only_user(self) -> None:
+        """Raises DatadirLocked if a daemon of another data directory runs on a database in this one."""
+        with self._only_user():
+            pass
+
+    @contextlib.contextmanager
+    def _only_user(self) -> Iterator[frozenset[Path]]:
+        """Nobody but this process runs on a database in the directory, or in one inside, nor begins to.
+
+        Yields the locks that nobody had. The one of the directory itself is the caller's. Raises
+        DatadirLocked, DatadirError.
+        """
+        taken: set[Path] = set()
+        with contextlib.ExitStack() as held:
+            for directory, _, names in os.walk(self.path):
+                for path in (Path(directory, name) for name in names if name.endswith(_LOCK_SUFFIX)):
+                    if path == self.path / PROCESS_LOCK_FILE or path.is_symlink() or not path.is_file():
+                        continue
+                    of = path.with_name(path.name.removesuffix(_LOCK_SUFFIX))
+                    is_of_directory = path.name == PROCESS_LOCK_FILE
+                    lock = ProcessLock(
+                        path, f"datadir {path.parent}" if is_of_directory else f"database {of}"
+                    )
+                    if not lock.is_held_here():
+                        held.callback(lock.acquire().release)
+                        taken.add(path)
+            yield frozenset(taken)
 
     def begin_creation(self, *, config_existed: bool, database: str, backup: str = "") -> None:
         """Note that what comes into the directory from now on is no wallet yet.
@@ -140,7 +184,7 @@ class Datadir:
 
     def begin_deletion(self, *, database: str) -> None:
         """Note that what is in the directory will soon be no wallet any more."""
-        self._begin_change("", database)
+        self._begin_change(_DELETION, database)
 
     def _begin_change(self, before: str, database: str, backup: str = "") -> None:
         write_private(self.path / CREATION_FILE, f"{before}\n{database}\n{backup}\n".encode())
@@ -167,21 +211,64 @@ class Datadir:
         """Whether something was begun that has come to no end: a creation, or a deletion."""
         return (self.path / CREATION_FILE).exists()
 
+    def is_being_wiped(self) -> bool:
+        """Whether `undo_change` removes everything: a deletion has come to no end. Raises DatadirError."""
+        return self.is_changing() and self._read_change()[0] == _DELETION
+
+    def contains(self, file: Path) -> bool:
+        return file.resolve().is_relative_to(self.path.resolve())
+
     def undo_change(self) -> None:
-        """Remove what belongs to no wallet: all but the process lock, the token, and settings from before."""
-        if self._read_change()[0] == _CONFIG_EXISTED:
-            self.check_contents(clean=True)
-        else:
+        """Remove what belongs to no wallet. A deletion is completed: it was to remove everything.
+
+        Of a creation, or of a restore, goes only what it may have made: a backup that somebody has put here
+        may be all that there is.
+        """
+        before, database, _ = self._read_change()
+        if before == _DELETION:
             self.wipe_wallet()
+            return
+        made = [MNEMONIC_FILE, CREATION_FILE]
+        if before != _CONFIG_EXISTED:
+            made.append(CONFIG_FILE)
+        if not database:
+            made += [f"{DATABASE_FILE}{ending}" for ending in ("", "-wal", "-shm", "-journal")]
+        for entry in self._entries():
+            if entry.name in made or any(_is_temporary(entry.name, of) for of in made):
+                _remove(entry)
 
     def end_change(self) -> None:
         """There is a wallet."""
         (self.path / CREATION_FILE).unlink(missing_ok=True)
 
     def wipe_wallet(self) -> None:
-        """Remove everything but held locks and the token, so the daemon can go on without a wallet."""
+        """Remove everything but held locks and the token, so the daemon can go on without a wallet.
+
+        Raises DatadirLocked, and removes nothing, if somebody else runs on a database in here.
+        """
+        with self._only_user() as unused_locks:
+            for entry in self._entries():
+                if entry.name not in _SURVIVE_DELETE and (entry in unused_locks or not _is_held_lock(entry)):
+                    _remove(entry)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A directory inside, for its owner alone, for what is no wallet yet. The process lock is held."""
+        try:
+            made = tempfile.TemporaryDirectory(_SCRATCH_SUFFIX, _SCRATCH_PREFIX, self.path)
+        except OSError as error:
+            raise DatadirError(f"failed to write to {self.path}") from FileFailure(error)
+        with made as path:
+            yield Path(path)
+
+    def remove_scratch(self) -> None:
+        """Remove what is left of `scratch` of processes that were killed.
+
+        The caller holds the process lock, as each of them did until its end: they are gone.
+        """
         for entry in self._entries():
-            if entry.name not in _SURVIVE_DELETE and not _is_held_lock(entry):
+            if _SCRATCH.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
+                log.warning("removing %s, which a killed restore has left", entry)
                 _remove(entry)
 
     def remove_locks_unless_used(self) -> None:
@@ -316,6 +403,8 @@ class ProcessLock:
     Released when the process ends or at `release`. of: what it is of, for messages.
     """
 
+    _held_here: ClassVar[set[Path]] = set()
+
     def __init__(self, path: Path, of: str) -> None:
         self._path = path
         self._of = of
@@ -338,12 +427,18 @@ class ProcessLock:
             os.close(fd)
             raise DatadirError(f"failed to lock {self._path}") from FileFailure(error)
         _write_pid(fd)
+        self._held_here.add(self._path.resolve())
         self._fd = fd
         return self
+
+    def is_held_here(self) -> bool:
+        """Whether this process has it, by this object or another one."""
+        return self._path.resolve() in self._held_here
 
     def release(self) -> None:
         """Let go. The file stays: removing it would let two processes lock two different files."""
         if self._fd is not None:
+            self._held_here.discard(self._path.resolve())
             os.close(self._fd)
             self._fd = None
 
@@ -396,9 +491,12 @@ class WalletLock:
 def _is_expected_without_wallet(name: str) -> bool:
     """One of the known files, or what an interrupted `write_private` of one left behind."""
     return name in _EXPECTED_WITHOUT_WALLET or any(
-        name.startswith(f".{expected}.temp.") and name.endswith(".tmp")
-        for expected in _EXPECTED_WITHOUT_WALLET
+        _is_temporary(name, expected) for expected in _EXPECTED_WITHOUT_WALLET
     )
+
+
+def _is_temporary(name: str, of: str) -> bool:
+    return name.startswith(f".{of}.temp.") and name.endswith(".tmp")
 
 
 def _is_held_lock(entry: Path) -> bool:

@@ -22,7 +22,6 @@ import logging
 import os
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -102,6 +101,16 @@ class AlreadyThere(BackupError):
         super().__init__(
             "the wallet is in this database already: start the daemon; to put a backup in its place, delete "
             "the wallet first"
+        )
+
+
+class InTheWay(BackupError):
+    """It would go with what is left of the wallet that was there."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__(
+            f"the deletion of the wallet in this directory was killed, and is completed first, with all that "
+            f"is in the directory: move {source} out of it"
         )
 
 
@@ -348,13 +357,15 @@ async def restore(
         if (lock := lock_database(database_url, datadir)) is not None:
             held.callback(lock.release)
         begun = datadir.changing_backup()
+        if datadir.is_being_wiped() and datadir.contains(source):
+            raise InTheWay(source)
         await leftovers.settle(datadir, Backend(database_url))
         if begun == backup.name and await Backend(database_url).holds_wallet(datadir.path):
             return Restored(backup, None, ())
         await _check_empty(datadir, database_url)
         seed = _seed(datadir, backup, ask_mnemonic)
-        with tempfile.TemporaryDirectory(dir=datadir.path, prefix=".restore-") as scratch:
-            prepared = Path(scratch) / "db.sqlite"
+        with datadir.scratch() as scratch:
+            prepared = scratch / "db.sqlite"
             await snapshot.to_database_file(source, prepared)
             newest = await _newest(backup, datadir, database_url)
             restored = await _check_fresh(

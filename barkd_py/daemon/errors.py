@@ -29,6 +29,16 @@ class FingerprintMismatch(InvalidInput):
         super().__init__("Fingerprint does not match the loaded wallet")
 
 
+class OthersInside(InvalidInput):
+    """What is to be removed belongs to another daemon; the cause says which, and it goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another daemon runs on a database in this data directory, which would be removed; stop it, and "
+            "move its database away, first"
+        )
+
+
 class WalletElsewhere(WalletNotLoaded):
     """Another daemon runs the wallet; this one stands by."""
 

@@ -3,8 +3,9 @@
 While one of them is under way there is a note in the directory. The words are written before the database
 gets the row that makes it a wallet, and go after the wallet's rows. So rows of a wallet are never without
 their words, and whoever finds the note asks the database: if it holds the wallet of the words, the wallet is
-whole, or still there; if not, whatever is in the directory is rubbish. Rows without such a row are nobody's,
-and the next creation removes them. Rows of other words belong to somebody else, whatever the note is of.
+whole, or still there; if not, what was being made, or deleted, is rubbish. Rows without such a row are
+nobody's, and the next creation removes them. Rows of other words belong to somebody else, whatever the note
+is of. What a restore works with before that is in a directory of its own, which is nobody's once it is gone.
 """
 
 import logging
@@ -28,7 +29,11 @@ class ChangedElsewhere(DatadirError):
 
 
 async def settle(datadir: Datadir, backend: WalletBackend) -> None:
-    """Afterwards there is a whole wallet, or none, and no note. Raises KnownError if nobody can tell."""
+    """Afterwards there is a whole wallet, or none, and no note. The process lock is held.
+
+    Raises KnownError if nobody can tell.
+    """
+    datadir.remove_scratch()
     if not datadir.is_changing():
         return
     if datadir.mnemonic.exists():

@@ -30,6 +30,7 @@ from barkd_py.daemon.errors import (
     DeletionFailed,
     DeletionNotConfirmed,
     FingerprintMismatch,
+    OthersInside,
     RuntimeStopped,
     WalletAlreadySet,
     WalletElsewhere,
@@ -38,7 +39,7 @@ from barkd_py.daemon.errors import (
 from barkd_py.daemon.new_wallet import CreateWallet, check_birthday, check_mnemonic, settle_config
 from barkd_py.daemon.standby import Standby
 from barkd_py.daemon.wallet_api import NewWallet, WalletApi, WalletBackend
-from barkd_py.datadir import Datadir, WalletLock
+from barkd_py.datadir import Datadir, DatadirLocked, WalletLock
 from barkd_py.errors import KnownError, WalletNotLoaded, chain_text
 from barkd_py.wallet.store.lease import DatabaseInUse
 
@@ -180,6 +181,8 @@ class Runtime:
                 raise WalletAlreadySet
             if request.mnemonic is not None:
                 check_mnemonic(request.mnemonic)
+            if request.force:
+                self._check_only_user()
             await leftovers.settle(self._datadir, self._backend)
             config_existed = self._datadir.check_contents(clean=request.force)
             try:
@@ -207,6 +210,13 @@ class Runtime:
             log.warning("the recovery takes long, and goes on in the background")
         except KnownError as error:
             log.warning("%s", chain_text(error))
+
+    def _check_only_user(self) -> None:
+        """Before everything in the data directory is removed. Raises OthersInside."""
+        try:
+            self._datadir.check_only_user()
+        except DatadirLocked as error:
+            raise OthersInside from error
 
     async def _make(self, request: CreateWallet, *, config_existed: bool) -> None:
         """Everything up to a complete wallet in the data directory, with nothing left open."""
@@ -299,6 +309,7 @@ class Runtime:
             loaded = self.fingerprint
             if loaded is not None and loaded != fingerprint:
                 raise FingerprintMismatch
+            self._check_only_user()
             await self._standby.end()
             unloaded, self._loaded = self._loaded, None
             try:

@@ -3,16 +3,21 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from barkd_py.api.errors import status_of
 from barkd_py.bitcoin.units import Network
 from barkd_py.daemon.backend import lock_database
+from barkd_py.daemon.errors import OthersInside
 from barkd_py.daemon.new_wallet import CreateWallet, Esplora
 from barkd_py.daemon.runtime import Runtime
 from barkd_py.datadir import Datadir, DatadirError, DatadirLocked
+from barkd_py.errors import chain_text
 from tests.fakes.wallet import FakeBackend
 
 REQUEST = CreateWallet(
@@ -99,7 +104,7 @@ def test_a_directory_that_becomes_a_data_directory_later_minds_the_lock_that_is_
     own.release()
 
 
-@pytest.mark.parametrize("remove", ["a wipe", "a forced creation", "an undone creation"])
+@pytest.mark.parametrize("remove", ["a wipe", "a forced creation", "a completed deletion"])
 def test_nobody_removes_the_file_of_a_lock_that_is_held(
     datadirs: tuple[Datadir, Datadir], remove: str
 ) -> None:
@@ -113,7 +118,7 @@ def test_nobody_removes_the_file_of_a_lock_that_is_held(
     elif remove == "a forced creation":
         first.check_contents(clean=True)
     else:
-        first.begin_creation(config_existed=False, database="")
+        first.begin_deletion(database="")
         first.undo_change()
     assert [path.name for path in first.path.iterdir()] == ["wallet.sqlite.lock"]
     with pytest.raises(DatadirLocked):
@@ -144,6 +149,99 @@ async def test_wallets_come_and_go_in_a_directory_whose_lock_is_held(
         if lock is not None:
             lock.release()
         own.release()
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from barkd_py.daemon.backend import lock_database
+from barkd_py.datadir import Datadir
+lock = lock_database(sys.argv[1], Datadir(Path(sys.argv[2])))
+print("held" if lock else "nothing to hold", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_daemon(url: str, datadir: Datadir) -> Iterator[int]:
+    """Has a database as long as the block lasts; its pid."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, url, str(datadir.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield process.pid  # leaving the block closes its standard input
+
+
+def _contents(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != "LOCK"
+    }
+
+
+@pytest.mark.parametrize("remove", ["a forced creation", "a deletion", "a deletion of what is loaded"])
+@pytest.mark.parametrize("where", ["wallet.sqlite", "deeper/wallet.sqlite", "deeper/db.sqlite"])
+async def test_nobody_removes_the_database_of_another_daemon(
+    datadirs: tuple[Datadir, Datadir], where: str, remove: str
+) -> None:
+    """It was there before the directory became a data directory, or is in another one inside."""
+    first, second = datadirs
+    database = first.path / where
+    database.parent.mkdir(exist_ok=True)
+    with another_daemon(f"sqlite:///{database}", second) as pid:
+        own = first.lock_process().acquire()
+        runtime = Runtime(first, FakeBackend(), environment={})
+        fingerprint = "any"
+        if remove == "a deletion of what is loaded":
+            if database.parent != first.path:
+                database.parent.rename(second.path / "deeper")  # else it would be in the creation's way
+            fingerprint = await runtime.create(REQUEST)
+            if database.parent != first.path:
+                (second.path / "deeper").rename(database.parent)
+        database.write_bytes(b"somebody's wallet")
+        database.with_name(f"{database.name}-wal").write_bytes(b"and its log")
+        before = _contents(first.path)
+
+        async def remove_all() -> None:
+            if remove == "a forced creation":
+                await runtime.create(replace(REQUEST, force=True))
+            else:
+                await runtime.delete(fingerprint, dangerous=True)
+
+        with pytest.raises(OthersInside) as refused:
+            await remove_all()
+        assert chain_text(refused.value).endswith(f" (pid {pid})")
+        assert status_of(refused.value) == 400
+        assert _contents(first.path) == before
+        assert (runtime.fingerprint is not None) is (remove == "a deletion of what is loaded")
+    # It has ended: whoever says so again means it.
+    await remove_all()
+    assert not database.exists()
+    assert not database.with_name(f"{database.name}.lock").exists()
+    await runtime.close()
+    own.release()
+
+
+@pytest.mark.parametrize("remove", ["a wipe", "a forced creation", "a completed deletion"])
+def test_what_removes_a_database_looks_itself_whose_it_is(
+    datadirs: tuple[Datadir, Datadir], remove: str
+) -> None:
+    first, second = datadirs
+    database = first.path / "wallet.sqlite"
+    database.write_bytes(b"somebody's wallet")
+    with another_daemon(f"sqlite:///{database}", second):
+        first.begin_deletion(database="")
+        how = {
+            "a wipe": first.wipe_wallet,
+            "a forced creation": lambda: first.check_contents(clean=True),
+            "a completed deletion": first.undo_change,
+        }
+        with pytest.raises(DatadirLocked, match=r"running on database .*wallet\.sqlite \(pid"):
+            how[remove]()
+        assert database.read_bytes() == b"somebody's wallet"
 
 
 @pytest.mark.parametrize("url", [None, "sqlite://", "postgresql://u@h/db"])

@@ -202,7 +202,7 @@ async def test_a_creation_that_was_killed_is_begun_again(
     await killed_creation(setup, monkeypatch, REQUEST)
     restarted = Runtime(setup.datadir, setup.backend, environment={})
     assert not await restarted.open_existing()
-    assert setup.files() <= {"barkd.lock", "auth_token"}
+    assert setup.files() <= {"LOCK"}
     await restarted.create(REQUEST)
     await restarted.close()
     assert await Runtime(setup.datadir, setup.backend, environment={}).open_existing()

@@ -5,8 +5,11 @@ import errno
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +24,7 @@ from barkd_py.daemon.backup import (
     Backup,
     BackupError,
     BackupNumbers,
+    InTheWay,
     NotNoted,
     Restored,
     StaleBackup,
@@ -29,7 +33,8 @@ from barkd_py.daemon.backup import (
     restore,
 )
 from barkd_py.daemon.errors import DatabaseMoved, TwoDatabases
-from barkd_py.datadir import Datadir, DatadirError
+from barkd_py.daemon.runtime import Runtime
+from barkd_py.datadir import Datadir, DatadirError, DatadirLocked
 from barkd_py.errors import ServerError, StoreError, chain_text
 from barkd_py.wallet.store import Store, snapshot
 from barkd_py.wallet.store.backups import BackupNumber
@@ -532,6 +537,148 @@ async def test_no_backup_is_written_where_sqlite_would_add_a_log_to_it(home: Hom
     assert not (home.net.directory / "file").exists()
     log.unlink()
     await home.put_back(await home.backup("file"))
+
+
+# --- what a kill leaves
+
+
+_KILLED_AT = """
+import asyncio, importlib, os, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from barkd_py.daemon import backup
+from barkd_py.datadir import Datadir
+
+when, where, what, datadir, file, words = sys.argv[1:]
+module, _, name = where.partition(":")
+owner = importlib.import_module(module)
+for part in name.split(".")[:-1]:
+    owner = getattr(owner, part)
+name = name.split(".")[-1]
+real = getattr(owner, name)
+
+def die(*args, **kwargs):
+    if when == "after":
+        real(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(owner, name, die)
+facts = {"now": datetime(2026, 11, 22, 12, tzinfo=UTC)}
+if what == "backup":
+    work = backup.make(Datadir(Path(datadir)), None, Path(file), with_mnemonic=False, **facts)
+else:
+    work = backup.restore(
+        Path(file), Datadir(Path(datadir)), None, ask_mnemonic=lambda: words, accept_stale=True, **facts
+    )
+asyncio.run(work)
+"""
+
+
+def killed(what: str, datadir: Datadir, file: Path, *, when: str, where: str) -> None:
+    """A backup or a restore in a process of its own, which ends by SIGKILL before or after a call."""
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED_AT, when, where, what, str(datadir.path), str(file), ALICE.words],
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+
+
+def scratches(datadir: Datadir) -> list[Path]:
+    return [path for path in datadir.path.iterdir() if path.name.endswith(".scratch") and path.is_dir()]
+
+
+@pytest.mark.parametrize("then", ["a restore", "a start"])
+async def test_what_a_killed_restore_works_with_is_removed_and_nothing_else(home: Home, then: str) -> None:
+    file = await home.backup("file")
+    datadir = home.make_datadir("back")
+    mine = {
+        ".restore-20261122/db.sqlite",
+        ".restore-abcdefghi.scratch/db.sqlite",
+        ".restore-12345678.scratch",
+    }
+    for name in mine:
+        (datadir.path / name).parent.mkdir(exist_ok=True)
+        (datadir.path / name).touch()
+    elsewhere = home.net.directory / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (datadir.path / ".restore-abcdefgh.scratch").symlink_to(elsewhere)
+    killed("restore", datadir, file, when="before", where="barkd_py.wallet.store.snapshot:let_it_recover")
+    (left,) = (
+        set(scratches(datadir))
+        - {datadir.path / ".restore-abcdefghi.scratch"}
+        - {datadir.path / ".restore-abcdefgh.scratch"}
+    )
+    assert (left / "db.sqlite").stat().st_size > 0
+    assert stat.S_IMODE(left.stat().st_mode) == 0o700
+    assert not datadir.is_changing()
+
+    if then == "a restore":
+        await home.put_back(file)
+        assert await Backend().holds_wallet(datadir.path)
+    else:
+        assert not await Runtime(datadir, Backend(), environment={}).open_existing()
+    assert not left.exists()
+    for name in mine:
+        assert (datadir.path / name).exists()
+    assert (elsewhere / "deep").exists()
+    assert (datadir.path / ".restore-abcdefgh.scratch").is_symlink()
+
+
+async def test_what_a_restore_works_with_is_left_alone_as_long_as_it_works(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await home.backup("file")
+    datadir = home.make_datadir("back")
+    real, left = snapshot.let_it_recover, []
+
+    async def look(prepared: Path, newest: BackupNumber) -> None:
+        with pytest.raises(DatadirLocked):
+            await home.put_back(file)
+        left.extend(scratches(datadir))
+        await real(prepared, newest)
+
+    monkeypatch.setattr(snapshot, "let_it_recover", look)
+    await home.put_back(file)
+    assert len(left) == 1
+    assert scratches(datadir) == []
+
+
+@pytest.mark.parametrize("then", ["a restore", "a start"])
+@pytest.mark.parametrize("begun", ["a restore", "a creation"])
+async def test_a_backup_in_the_data_directory_survives_what_was_killed_there(
+    home: Home, begun: str, then: str
+) -> None:
+    """In a container there is no other place for it; and it may be all that there is."""
+    datadir = home.make_datadir("back")
+    datadir.config.unlink()
+    file = (await home.backup("file")).rename(datadir.path / "file")
+    older = datadir.path / "db.sqlite.moved-2026-11-01"
+    older.touch()
+    if begun == "a restore":
+        killed("restore", datadir, file, when="after", where="barkd_py.daemon.backup:Datadir.write_mnemonic")
+    else:
+        datadir.begin_creation(config_existed=False, database="")
+        datadir.write_mnemonic(BOB.words)
+        datadir.database.touch()
+    assert datadir.is_changing()
+    if then == "a start":
+        assert not await Runtime(datadir, Backend(), environment={}).open_existing()
+        assert {"file", older.name} <= {path.name for path in datadir.path.iterdir()}
+        assert not any(path.exists() for path in (datadir.mnemonic, datadir.database))
+    await home.put_back(file, accept_stale=True)
+    assert file.exists()
+    assert older.exists()
+    assert await Backend().holds_wallet(datadir.path)
+
+
+async def test_no_backup_goes_with_the_deletion_of_the_wallet_that_was_there(home: Home) -> None:
+    datadir = home.make_datadir("back")
+    file = (await home.backup("file")).rename(datadir.path / "file")
+    datadir.begin_deletion(database="")
+    with pytest.raises(InTheWay, match=r"move .*/file out of it"):
+        await home.put_back(file)
+    await home.put_back(file.rename(home.net.directory / "file"))
 
 
 THERE = r"is in this database already|holds a wallet database"
