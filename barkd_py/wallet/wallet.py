@@ -133,7 +133,7 @@ class Wallet:
             now=now,
         )
         self.addresses = Addresses(store, keychain, server, network)
-        self.exits = wiring.make_exits(base)
+        self.exits = wiring.make_exits(base, self.addresses)
         claims = wiring.make_claims(base, self.exits)
         self.boards = wiring.make_boards(base, self.exits)
         self.arkoor = wiring.make_arkoor(base)

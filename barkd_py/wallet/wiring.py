@@ -33,6 +33,7 @@ from barkd_py.wallet.lightning.send.service import LightningSends, SendRules
 from barkd_py.wallet.lightning.service import Lightning
 from barkd_py.wallet.locks import NamedLocks
 from barkd_py.wallet.mailbox.reader import Mailbox
+from barkd_py.wallet.mailbox.receipts import KeptMail
 from barkd_py.wallet.offboards.machine import OffboardMachine
 from barkd_py.wallet.offboards.service import Offboards
 from barkd_py.wallet.recovery.evidence import Evidence
@@ -66,7 +67,7 @@ class Base:
     now: Callable[[], float]
 
 
-def make_exits(base: Base) -> Exits:
+def make_exits(base: Base, addresses: Addresses) -> Exits:
     return Exits(
         base.store,
         base.chain,
@@ -74,6 +75,7 @@ def make_exits(base: Base) -> Exits:
         base.keychain,
         base.locks,
         base.network,
+        late_income=KeptMail(base.store, addresses.of_keys).on_chain,
         exit_margin=base.config.vtxo_exit_margin,
     )
 

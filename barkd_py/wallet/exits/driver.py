@@ -15,7 +15,7 @@ Everything here runs under the exits' lock; see `service`. Source: sheet 06 §2.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from barkd_py.ark.vtxo import Vtxo, VtxoId
@@ -50,7 +50,7 @@ from barkd_py.wallet.exits.machine import (
     origin_of,
 )
 from barkd_py.wallet.exits.observe import ChainMemory, KnownChild, Observation, Subject, observe
-from barkd_py.wallet.exits.rows import LiveExit, apply_consequences, read_exits, row_after
+from barkd_py.wallet.exits.rows import ON_CHAIN, LiveExit, apply_consequences, read_exits, row_after
 from barkd_py.wallet.exits.states import (
     Canceled,
     Claimed,
@@ -66,6 +66,11 @@ from barkd_py.wallet.store.exits import ExitChildRow
 from barkd_py.wallet.vtxo_states import StateKind
 
 log = logging.getLogger(__name__)
+
+LateIncome = Callable[[Sequence[VtxoId]], Awaitable[Callable[[Transaction], Awaitable[None]]]]
+"""What the history must tell of VTXOs that get to the chain, before they leave: that some have come at last.
+Returns what writes it.
+"""
 
 
 @dataclass(slots=True)
@@ -106,6 +111,7 @@ class ExitDriver:
         paths: ClaimPaths,
         *,
         on_claimed: Callable[[Claimed], None],
+        late_income: LateIncome,
     ) -> None:
         """on_claimed: is told of each exit that a look finds claimed, before anything is paid."""
         self.memory = ChainMemory()
@@ -115,6 +121,7 @@ class ExitDriver:
         self._onchain = onchain
         self._paths = paths
         self._on_claimed = on_claimed
+        self._late_income = late_income
         self._subjects: dict[VtxoId, _Subject] = {}
         self._children: dict[Txid, KnownChild] = {}
         self._paid_at: dict[Txid, int] = {}
@@ -248,7 +255,10 @@ class ExitDriver:
             advances = await self._judge(tx, exits, views)
         changed: dict[VtxoId, LiveExit] = {}
         if children or any(taken.state != exits[vtxo_id].state for vtxo_id, taken in advances.items()):
+            arriving = [vtxo_id for vtxo_id, taken in advances.items() if isinstance(taken.state, ON_CHAIN)]
+            write_income = await self._late_income(arriving)
             async with self._store.transaction() as tx:
+                await write_income(tx)
                 advances = await self._judge(tx, exits, views)
                 for vtxo_id, taken in advances.items():
                     exit_ = exits[vtxo_id]

@@ -23,7 +23,7 @@ from barkd_py.wallet.store.exits import ExitRow
 from barkd_py.wallet.store.rows import from_json, to_json
 from barkd_py.wallet.vtxo_states import StateKind, WalletVtxo
 
-_ON_CHAIN = AwaitingDelta | Claimable | ClaimInProgress | Claimed
+ON_CHAIN = AwaitingDelta | Claimable | ClaimInProgress | Claimed
 """The VTXO's output is in a block: it is no VTXO any more."""
 _HTLC_SEND = "server-htlc-send"
 """The policy kinds of both versions begin so."""
@@ -77,7 +77,7 @@ async def apply_consequences(
     balance any more has left with the exit, whoever has it; what stays a VTXO has not.
     """
     vtxo = await tx.vtxos.find(row.vtxo_id)
-    if isinstance(state, _ON_CHAIN) and vtxo is not None and vtxo.state.kind is not StateKind.SPENT:
+    if isinstance(state, ON_CHAIN) and vtxo is not None and vtxo.state.kind is not StateKind.SPENT:
         await tx.vtxos.mark_exited([row.vtxo_id])
     if row.movement_id is None:
         return

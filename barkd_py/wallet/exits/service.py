@@ -25,7 +25,7 @@ from barkd_py.wallet.exits.claims.aftercare import ClaimAftercare
 from barkd_py.wallet.exits.claims.sending import Claims
 from barkd_py.wallet.exits.costs.estimates import Estimates
 from barkd_py.wallet.exits.costs.formula import DEFAULT_FEE_MARGIN
-from barkd_py.wallet.exits.driver import ExitDriver, Looked
+from barkd_py.wallet.exits.driver import ExitDriver, LateIncome, Looked
 from barkd_py.wallet.exits.errors import (
     CannotCancelExit,
     ExitTxAlreadyBroadcast,
@@ -73,6 +73,7 @@ class Exits:
         locks: NamedLocks,
         network: Network,
         *,
+        late_income: LateIncome,
         exit_margin: int = 12,
     ) -> None:
         """exit_margin: config `vtxo_exit_margin`."""
@@ -82,7 +83,9 @@ class Exits:
         self._locks = locks
         self._paths = ClaimPaths(store)
         self._aftercare = ClaimAftercare(store, chain)
-        self._driver = ExitDriver(store, chain, onchain, self._paths, on_claimed=self._aftercare.note)
+        self._driver = ExitDriver(
+            store, chain, onchain, self._paths, on_claimed=self._aftercare.note, late_income=late_income
+        )
         self._watch = OnChainWatch(store, chain, exit_margin=exit_margin)
         self._starts = Starts(store, chain, onchain, locks, network)
         self._claims = Claims(store, chain, onchain, keychain, locks, self._driver, self._paths)

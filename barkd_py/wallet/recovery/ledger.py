@@ -130,8 +130,8 @@ class Ledger:
 
 
 def _is_money_at_last(facts: Facts, verdict: Verdict) -> bool:
-    """Whether it becomes spendable, for the first time in this wallet."""
-    if verdict.outcome is not RecoveryOutcome.RECOVERED:
+    """Whether it becomes ours to spend, or to exit, for the first time in this wallet."""
+    if verdict.outcome not in (RecoveryOutcome.RECOVERED, RecoveryOutcome.EXITED):
         return False
     return verdict.deed is Deed.STORE_SPENDABLE or (verdict.deed is Deed.RELEASE and not facts.was_spendable)
 

@@ -1,7 +1,7 @@
 """One wallet's exits on a devnet chain: everything is real but for the Ark server, which is never asked."""
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.ark.wallet_keys import WalletKeys
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.bip32 import Seed, parse_mnemonic
+from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import Tx, Txid, TxOut
 from barkd_py.bitcoin.units import FeeRate, Network
 from barkd_py.chain.source import ChainSource
@@ -21,6 +22,7 @@ from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.exits.states import Claimable, ExitState, ExitStatus, Processing
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import NamedLocks
+from barkd_py.wallet.mailbox.receipts import KeptMail
 from barkd_py.wallet.movements import Movement
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.onchain import OnchainTables
@@ -29,6 +31,11 @@ from tests.fakes.chains import Clock, bitcoind_source, esplora_source
 from tests.fakes.node_rpc import NodeRpc
 from tests.wallet.exits.coins import Mint
 from tests.wallet.exits.gates import GatedChain
+
+
+async def _addresses_of(public_keys: Sequence[PublicKey]) -> Mapping[PublicKey, str]:
+    return dict.fromkeys(public_keys, "ark1")
+
 
 SEED = parse_mnemonic("legal winner thank year wave sausage worth useful legal winner thank yellow")
 
@@ -67,7 +74,15 @@ class World:
         return world
 
     def _make_exits(self) -> None:
-        self.exits = Exits(self.store, self.chain, self.onchain, self.keychain, NamedLocks(), Network.REGTEST)
+        self.exits = Exits(
+            self.store,
+            self.chain,
+            self.onchain,
+            self.keychain,
+            NamedLocks(),
+            Network.REGTEST,
+            late_income=KeptMail(self.store, _addresses_of).on_chain,
+        )
 
     async def restart(self) -> None:
         """As after a kill: what is in memory is gone."""
