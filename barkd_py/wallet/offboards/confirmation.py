@@ -80,16 +80,16 @@ class OffboardConfirmation:
             if error.kind is BroadcastErrorKind.MISSING_OR_SPENT:
                 conflict = await find_conflict(self._chain, state.tx)
                 if conflict is not None:
-                    return self._conflicted(action_id, state, conflict)
+                    return await self._conflicted(action_id, state, conflict)
         if self._now() - state.since <= self._lost_tx_grace_secs:
             return Park(state, POLL_SECS)
-        if await self._have_all_left(state.vtxo_ids):
+        if await self.have_all_left(state.vtxo_ids):
             return undo(action_id, state, OffboardInputsLeft(state.txid))
         lost = OffboardTxLost(state.txid)
         log.error("offboard %s: %s", action_id, lost)
         return Park(replace(state, trouble=str(lost)), POLL_SECS, lost)
 
-    async def _have_all_left(self, vtxo_ids: Sequence[VtxoId]) -> bool:
+    async def have_all_left(self, vtxo_ids: Sequence[VtxoId]) -> bool:
         """Whether claims of ours of all of them are deep in the chain. Raises ChainError, StoreError."""
         claims: set[Txid] = set()
         async with self._store.read() as tx:
@@ -108,13 +108,14 @@ class OffboardConfirmation:
                 return False
         return True
 
-    def _conflicted(self, action_id: str, state: Confirming, conflict: Conflict) -> Outcome[State]:
+    async def _conflicted(self, action_id: str, state: Confirming, conflict: Conflict) -> Outcome[State]:
         """What spends it may be an earlier transaction of this very offboard, which pays as well.
 
         Else our forfeits spend a connector that will never be, and the VTXOs are ours again: to be exited.
         """
         for tx in state.earlier:
             if tx.txid == conflict.txid:
+                tx = await self._chain.get_tx(tx.txid) or tx
                 return Park(replace(state, tx=tx), POLL_SECS, writes=write_tx(action_id, tx))
         error = OffboardDoubleSpent(state.txid, conflict.txid)
         log.error("offboard %s: %s (%d confirmations)", action_id, error, conflict.confirmations)

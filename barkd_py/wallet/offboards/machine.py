@@ -25,7 +25,7 @@ from barkd_py.wallet.actions.server_books import are_spendable
 from barkd_py.wallet.arkoor.package import cosign_package, is_refused
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.offboards.confirmation import POLL_SECS, OffboardConfirmation
-from barkd_py.wallet.offboards.errors import InvalidOffboardTx, UnsignedOffboardTx
+from barkd_py.wallet.offboards.errors import InvalidOffboardTx, OffboardInputsLeft, UnsignedOffboardTx
 from barkd_py.wallet.offboards.states import (
     FORMAT,
     Broadcasting,
@@ -38,7 +38,7 @@ from barkd_py.wallet.offboards.states import (
     State,
 )
 from barkd_py.wallet.offboards.writes import undo, write_begun, write_registered, write_split, write_tx
-from barkd_py.wallet.store import Store
+from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.store.actions import ActionKind
 from barkd_py.wallet.vtxo_states import StateKind
 from barkd_py.wallet.vtxos.registration import Registration
@@ -146,6 +146,8 @@ class OffboardMachine:
 
     async def _register(self, action_id: str, state: Registering) -> Outcome[State]:
         async with self._store.read() as tx:
+            if await _is_any_exited(tx, state.vtxo_ids):
+                return undo(action_id, state, _inputs_exited())
             vtxos = await tx.vtxos.bodies((*state.vtxo_ids, *state.change_ids))
         await self._server.register_vtxo_transactions(vtxos)
         self._registration.note_registered(vtxo.id for vtxo in vtxos)
@@ -157,13 +159,15 @@ class OffboardMachine:
     async def _prepare(self, action_id: str, state: Preparing) -> Outcome[State]:
         for tx in state.earlier:
             if await self._is_seen(tx.txid):
-                return Next(self._confirming(state, tx), write_tx(action_id, tx))
+                return await self._adopt(action_id, state, tx)
+        if state.earlier and await self._confirmation.have_all_left(state.vtxo_ids):
+            return undo(action_id, state, OffboardInputsLeft(state.earlier[-1].txid))
         payment = state.payment
         async with self._store.read() as read:
             stored = await read.vtxos.get_many(state.vtxo_ids)
             inputs = await read.vtxos.bodies(state.vtxo_ids)
         if not state.earlier and any(vtxo.state.kind is StateKind.EXITED for vtxo in stored):
-            return undo(action_id, state, Unworkable("inputs of the offboard are on the chain"))
+            return undo(action_id, state, _inputs_exited())
         known = {vtxo.id for vtxo in stored if vtxo.registered}
         message = offboard_request_message(
             net_amount_sat=payment.net_amount_sat,
@@ -195,31 +199,53 @@ class OffboardMachine:
     # --- Prepared
 
     async def _finish(self, action_id: str, state: Prepared) -> Outcome[State]:
+        try:
+            signed = await self._forfeit(state)
+        except ServerRejected as error:
+            return await self._session_lost(action_id, state, error)
+        except OutsideError:
+            ended = await self._ended_without_server(action_id, state)
+            if ended is None:
+                raise
+            return ended
+        broadcasting = Broadcasting(state.payment, state.vtxo_ids, signed, state.earlier)
+        return Next(broadcasting, write_tx(action_id, signed))
+
+    async def _forfeit(self, state: Prepared) -> Tx:
+        """Give the forfeits for the transaction, signed. Raises ServerError, UnsignedOffboardTx."""
         async with self._store.read() as tx:
             inputs = await tx.vtxos.bodies(state.vtxo_ids)
         keys = await self._keychain.secrets_for([vtxo.user_pubkey for vtxo in inputs])
         forfeits = OffboardForfeits(tuple(inputs), state.tx)
         answers = await asyncio.to_thread(forfeits.sign, keys, state.pub_nonces)
-        try:
-            signed = await self._server.finish_offboard(
-                state.tx.txid,
-                [answer.pub_nonce for answer in answers],
-                [answer.partial_sig for answer in answers],
-            )
-        except ServerRejected as error:
-            return await self._session_lost(action_id, state, error)
+        signed = await self._server.finish_offboard(
+            state.tx.txid,
+            [answer.pub_nonce for answer in answers],
+            [answer.partial_sig for answer in answers],
+        )
         if signed.txid != state.tx.txid:
             raise UnsignedOffboardTx(f"the server finished offboard tx {signed.txid}, not {state.tx.txid}")
         if not all(tx_in.witness or tx_in.script_sig for tx_in in signed.inputs):
             raise UnsignedOffboardTx(f"offboard tx {signed.txid} is not signed")
-        broadcasting = Broadcasting(state.payment, state.vtxo_ids, signed, state.earlier)
-        return Next(broadcasting, write_tx(action_id, signed))
+        return signed
+
+    async def _ended_without_server(self, action_id: str, state: Prepared) -> Outcome[State] | None:
+        """Who took the forfeits, or perhaps did, may never answer any more."""
+        txs = (*state.earlier, state.tx)
+        if (paid := await self._find_confirmed(txs)) is not None:
+            return await self._adopt(action_id, state, paid)
+        if not await self._confirmation.have_all_left(state.vtxo_ids):
+            return None
+        for tx in txs:
+            if await self._is_seen(tx.txid):
+                return await self._adopt(action_id, state, tx)
+        return undo(action_id, state, OffboardInputsLeft(state.tx.txid))
 
     async def _session_lost(self, action_id: str, state: Prepared, error: ServerRejected) -> Outcome[State]:
         """The server has forgotten the session, perhaps because it has finished it. Not a failure."""
         log.warning("offboard %s: %s", action_id, chain_text(error))
         if await self._is_seen(state.tx.txid):
-            return Next(self._confirming(state, state.tx), write_tx(action_id, state.tx))
+            return await self._adopt(action_id, state, state.tx)
         again = Preparing(state.payment, state.vtxo_ids, (*state.earlier, state.tx))
         # The first time at once: it may have been a restart, and somebody waits.
         return Park(again, POLL_SECS) if state.earlier else Next(again)
@@ -245,14 +271,32 @@ class OffboardMachine:
         txs = () if isinstance(state, Splitting | Registering) else state.earlier
         if isinstance(state, Prepared | Broadcasting | Confirming):
             txs = (*txs, state.tx)
-        statuses = [await self._chain.tx_status(tx.txid) for tx in txs]
-        return any(isinstance(status, Confirmed) for status in statuses)
+        return await self._find_confirmed(txs) is not None
+
+    async def _find_confirmed(self, txs: Sequence[Tx]) -> Tx | None:
+        for tx in txs:
+            if isinstance(await self._chain.tx_status(tx.txid), Confirmed):
+                return tx
+        return None
 
     async def _is_seen(self, txid: Txid) -> bool:
         return not isinstance(await self._chain.tx_status(txid), NotFound)
 
+    async def _adopt(self, action_id: str, state: Preparing | Prepared, tx: Tx) -> Outcome[State]:
+        """It is out, though we have it unsigned: signed, it can be offered again should it get lost."""
+        signed = await self._chain.get_tx(tx.txid) or tx
+        return Next(self._confirming(state, signed), write_tx(action_id, signed))
+
     def _confirming(self, state: Preparing | Prepared | Broadcasting, tx: Tx) -> Confirming:
         return Confirming(state.payment, state.vtxo_ids, tx, self._now(), state.earlier)
+
+
+async def _is_any_exited(tx: Transaction, vtxo_ids: Sequence[VtxoId]) -> bool:
+    return any(vtxo.state.kind is StateKind.EXITED for vtxo in await tx.vtxos.get_many(vtxo_ids))
+
+
+def _inputs_exited() -> Unworkable:
+    return Unworkable("inputs of the offboard are on the chain")
 
 
 def _verify_proposal(tx: Tx, payment: Payment, nb_inputs: int) -> None:
