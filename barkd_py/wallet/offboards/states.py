@@ -10,8 +10,8 @@
 The server proposes a transaction, and we sign a forfeit of each VTXO that is worth nothing without that very
 transaction. Before the first forfeit has left us, everything can be undone. From then on the server may let
 the transaction out whenever it likes: the inputs stay locked until it is confirmed, until a transaction that
-it conflicts with is, until the server itself proves that it never took the forfeits, or until all of them have
-left by exits of ours.
+it conflicts with is, until the server itself proves that it never took the forfeits, or until all of them
+have left by exits of ours.
 
 What is paid is fixed at the start, and no repetition changes it: the server answers an equal request with the
 same session, and forgets a session after half a minute.
