@@ -349,7 +349,10 @@ class ArkServer:
 
     async def offboard_fee_rate(self) -> FeeRate:
         response = await self._connection.call(methods.GET_OFFBOARD_FEE_RATE, core_pb2.Empty())
-        return FeeRate(response.sat_vkb // 4)  # the server compares with exactly this integer
+        sat_per_kwu = response.sat_vkb // 4  # the server compares with exactly this integer
+        if sat_per_kwu == 0:
+            raise ConversionError("invalid offboard fee rate")  # no node relays what it would make
+        return FeeRate(sat_per_kwu)
 
     async def prepare_offboard(
         self, request: api.OffboardRequest, inputs: Sequence[api.RoundInput]

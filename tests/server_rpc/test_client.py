@@ -478,6 +478,15 @@ async def test_the_offboard_rate_is_divided_down_as_the_server_does() -> None:
         assert await client.offboard_fee_rate() == FeeRate(1750)
 
 
+@pytest.mark.parametrize("sat_vkb", [0, 3])
+async def test_an_offboard_for_nothing_is_not_begun(sat_vkb: int) -> None:
+    """The server would prepare it, take the forfeits, and then find out that nobody relays it."""
+    answer = pb.OffboardFeeRateResponse(sat_vkb=sat_vkb)
+    async with connected_to(StrictServer({"GetOffboardFeeRate": always(answer)})) as client:
+        with pytest.raises(ConversionError, match="invalid offboard fee rate"):
+            await client.offboard_fee_rate()
+
+
 async def test_a_prepared_offboard_has_a_nonce_per_input() -> None:
     tx = VTXOS[0].exit_transactions()[0]
     answer = pb.PrepareOffboardResponse(offboard_tx=tx.serialize(), forfeit_cosign_nonces=[OTHER_NONCE])
