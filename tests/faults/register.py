@@ -9,11 +9,15 @@ from typing import NamedTuple
 
 
 class Line(NamedTuple):
-    """tests: names of files below tests/ and of functions in them. open: what is not shown, if anything."""
+    """tests: names of files below tests/ and of functions in them. open: what is not shown, if anything.
+
+    not_ours: why the line is about nothing that we do, if it is not.
+    """
 
     rule: str
     tests: tuple[str, ...]
     open: str = ""
+    not_ours: str = ""
 
 
 LINES_PER_SHEET = {

@@ -170,6 +170,21 @@ async def test_rows_follow_the_table(
     assert history == [(state, since)] + ([(expected, clock.now)] if expected else [])
 
 
+async def test_states_of_one_moment_keep_their_order(held_store: Store) -> None:
+    vtxo = make_vtxo(1)
+    holder = ActionHolder(ACTION_ID)
+    async with held_store.transaction() as tx:  # all its times are one
+        await tx.vtxos.insert([NewVtxo(vtxo, Spendable())])
+        for _ in range(3):
+            await tx.vtxos.lock([vtxo.id], holder)
+            await tx.vtxos.release([vtxo.id], holder)
+        await tx.vtxos.mark_spent([vtxo.id])
+    async with held_store.read() as tx:
+        history = await tx.vtxos.history(vtxo.id)
+    assert len({entry.since for entry in history}) == 1
+    assert [entry.state for entry in history] == [Spendable(), Locked(holder)] * 3 + [Spendable(), Spent()]
+
+
 async def test_a_batch_is_all_or_nothing_even_if_the_transaction_goes_on(held_store: Store) -> None:
     free = await insert(held_store, make_vtxo(1), make_vtxo(2))
     (spent,) = await insert(held_store, make_vtxo(3), state=Spent())

@@ -1,0 +1,34 @@
+"""The listener of the Ark server."""
+
+import asyncio
+import struct
+
+from barkd_py.devnet.ark_server.server import ArkServer
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_PING, _GOAWAY, _SETTINGS, _ACK = 6, 7, 4, 1
+_PINGS = 30
+
+
+def _frame(kind: int, payload: bytes = b"") -> bytes:
+    """Of HTTP/2, for the connection as a whole. Source: RFC 9113 §4.1."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, 0, 0) + payload
+
+
+async def test_clients_that_ping_are_borne(server: ArkServer) -> None:
+    """Wallets ping every 20 seconds, also without a call; gRPC hangs up on that by default."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    pings = (_frame(_PING, struct.pack(">Q", number)) for number in range(_PINGS))
+    writer.write(_PREFACE + _frame(_SETTINGS) + b"".join(pings))
+    answered: list[int] = []
+    async with asyncio.timeout(60):
+        while len(answered) < _PINGS:
+            head = await reader.readexactly(9)
+            payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
+            kind, flags = head[3], head[4]
+            assert kind != _GOAWAY, payload
+            if kind == _PING and flags & _ACK:
+                answered.append(int.from_bytes(payload, "big"))
+    assert answered == list(range(_PINGS))
+    writer.close()
+    await writer.wait_closed()
