@@ -15,8 +15,10 @@ from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.tx import BlockHash, OutPoint, Tx, Txid, TxIn, TxOut
 from barkd_py.bitcoin.units import BlockRef
 from barkd_py.chain.source import Confirmed, Mempool, NotFound, TxStatus
-from barkd_py.wallet.rounds.states import Issued
+from barkd_py.errors import ServerUnavailable
+from barkd_py.wallet.rounds.states import Issued, Output, Round
 from barkd_py.wallet.rounds.swap import SwapLimits, Swapper, _verify_before_forfeiting
+from barkd_py.wallet.store import Store
 from tests.ark.test_rounds import (
     FINISHED,
     LOCKED,
@@ -29,7 +31,8 @@ from tests.ark.test_rounds import (
     signed_by_both,
     signed_leaf,
 )
-from tests.ark.worked_examples import UNLOCK_HASH
+from tests.ark.worked_examples import UNLOCK_HASH, USER
+from tests.wallet.samples import insert, vtxo_of_depth
 
 FUNDING = Tx(2, (TxIn(OutPoint(Txid(bytes([8] * 32)), 1)),), (TxOut(10_000, b"\x51"),))
 TIP_HEIGHT = 200
@@ -119,3 +122,45 @@ def test_a_leaf_of_a_tree_at_another_output_is_not() -> None:
 def test_a_leaf_without_its_signature_is_not() -> None:
     with pytest.raises(TransitionInvalid, match="missing signature"):
         _verify_before_forfeiting(LOCKED, issued())
+
+
+class ForfeitServer:
+    """Cosigns nothing. asked_to_forfeit: whether it was asked for the nonces to do it."""
+
+    def __init__(self) -> None:
+        self.asked_to_forfeit = False
+
+    async def register_vtxo_transactions(self, _: object) -> None:
+        pass
+
+    async def request_forfeit_nonces(self, *_: object) -> None:
+        self.asked_to_forfeit = True
+        raise ServerUnavailable("that is far enough")
+
+
+class Keys:
+    async def secrets_for(self, pubkeys: object) -> tuple[()]:
+        return ()
+
+
+@pytest.mark.parametrize(("beside_sat", "can_exit"), [(330, True), (329, False)])
+async def test_a_leaf_that_nodes_would_not_relay_is_not(
+    sqlite_store: Store, beside_sat: int, can_exit: bool
+) -> None:
+    """All of it is rightly signed; it is what hangs beside it in the tree that would keep it there."""
+    ours = replace(leaf(OUTPUT), cosign_pubkey=None)
+    beside = replace(OTHERS[0], amount_sat=beside_sat, unlock_hash=sha256(b"beside"))
+    vtxo, funding = honest_tree_with(replace(SPEC, leaves=(*OTHERS, ours, beside, beside)))
+    state = replace(issued(funding), vtxos=(signed_by_both(vtxo),))
+    inputs = await insert(sqlite_store, vtxo_of_depth(1))
+    round_ = Round(inputs, (Output(OUTPUT.amount_sat, USER),), state)
+    server = ForfeitServer()
+    asked: Any = server
+    chain: Any = Chain(Confirmed(block(TIP_HEIGHT)))
+    keys: Any = Keys()
+    swapper = Swapper(sqlite_store, asked, chain, keys, SwapLimits(0, 12))
+    with pytest.raises(
+        ServerUnavailable if can_exit else RoundRejected, match=r"far enough|not relay the exit"
+    ):
+        await swapper.prepare(round_, state)
+    assert server.asked_to_forfeit is can_exit
