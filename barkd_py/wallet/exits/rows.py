@@ -94,7 +94,7 @@ async def apply_consequences(
             # Upstream leaves it pending for ever.
             spent = ", ".join(map(str, state.spent_inputs))
             update = MovementUpdate(
-                effective_balance_sat=None if _is_htlc_of_ours(vtxo) else 0,
+                effective_balance_sat=None if _is_gone(vtxo) else 0,
                 metadata={"error": f"an output on the way to the VTXO was taken: {spent}"},
             )
             await tx.movements.finish_with_update(row.movement_id, MovementStatus.FAILED, update)
@@ -122,8 +122,11 @@ async def forget_exits(tx: Transaction, vtxo_ids: Sequence[VtxoId]) -> None:
         await tx.exits.save(replace(row, movement_id=None))
 
 
-def _is_htlc_of_ours(vtxo: WalletVtxo | None) -> bool:
-    """Whether the exit's movement is the only one that says that its money is gone: that of the Lightning
-    payment has left it to the exit to bring it back.
+def _is_gone(vtxo: WalletVtxo | None) -> bool:
+    """Whether it is in no balance though it was swept, so that the exit's movement has to say so: it was on
+    the chain before a reorganisation; or it is the HTLC of a Lightning payment whose movement has left it to
+    the exit to bring the money back.
     """
-    return vtxo is not None and vtxo.policy_kind.startswith(_HTLC_SEND)
+    return vtxo is not None and (
+        vtxo.state.kind is StateKind.EXITED or vtxo.policy_kind.startswith(_HTLC_SEND)
+    )

@@ -59,6 +59,7 @@ from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import EXITS, NamedLocks
 from barkd_py.wallet.store import Store
 from barkd_py.wallet.store.unreadable import PassedOver
+from barkd_py.wallet.vtxo_states import Exited
 
 
 class Exits:
@@ -149,8 +150,10 @@ class Exits:
             if not is_cancelable(found.state):
                 raise CannotCancelExit(vtxo_id, found.state.type)
             async with self._store.read() as tx:
-                vtxo = await tx.vtxos.body(vtxo_id)
-            last = vtxo.point.txid
+                vtxo = await tx.vtxos.get(vtxo_id)
+            last = vtxo_id.outpoint.txid
+            if isinstance(vtxo.state, Exited):  # it was in a block, which a reorganisation took back
+                raise ExitTxAlreadyBroadcast(vtxo_id, last)
             try:
                 status = await self._chain.tx_status(last)
             except ChainError as error:

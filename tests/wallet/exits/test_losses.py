@@ -7,8 +7,10 @@ from barkd_py.ark.policy import ServerHtlcSendPolicy
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.hashes import sha256
 from barkd_py.bitcoin.tx import Tx, TxOut
+from barkd_py.errors import ChainUnavailable
 from barkd_py.wallet.balance import BalanceReader
-from barkd_py.wallet.exits.states import Claimable, Claimed, VtxoSwept
+from barkd_py.wallet.exits.errors import ExitTxAlreadyBroadcast
+from barkd_py.wallet.exits.states import AwaitingDelta, Claimable, Claimed, Processing, VtxoSwept
 from barkd_py.wallet.movements import MovementStatus
 from barkd_py.wallet.vtxo_states import Locked
 from tests.wallet.exits.coins import EXIT_DELTA, PREIMAGE, SERVER
@@ -131,3 +133,43 @@ async def test_a_payment_whose_htlc_was_swept_is_gone_from_both(world: World, tr
         assert isinstance(await world.state(vtxo_id), VtxoSwept)
     assert await history_sat(world) == -100_000
     assert await balance_sat(world) == 0
+
+
+def refuse_packages(name: str, when: str) -> None:
+    if name == "broadcast_package":
+        raise ChainUnavailable("no answer")
+
+
+@pytest.mark.parametrize("is_called_off", [False, True])
+async def test_what_a_reorganisation_takes_back_and_the_server_sweeps_is_gone_from_both(
+    world: World, is_called_off: bool
+) -> None:
+    """It was on the chain, so it is no VTXO any more; nor is its exit called off, for none could follow."""
+    world.mint.expiry_height = world.node.index.tip_height + 3
+    vtxo = await world.mint.board(100_000)
+    await world.hold(vtxo)
+    await world.fund(50_000)
+    await world.exits.start([vtxo.id])
+    await world.exits.tick()
+    await world.mine()
+    await world.exits.tick()
+    assert isinstance(await world.state(vtxo.id), AwaitingDelta)
+    assert (await history_sat(world), await balance_sat(world)) == (-100_000, 100_000)
+    await world.node.reorg(1)
+    world.evict(*world.mempool)
+    if is_called_off:
+        world.chain.gate = refuse_packages
+        await world.exits.tick()
+        assert isinstance(await world.state(vtxo.id), Processing)
+        with pytest.raises(ExitTxAlreadyBroadcast):
+            await world.exits.cancel(vtxo.id)
+        world.chain.gate = None
+        await world.until_claimable(vtxo.id)
+        return
+    await world.node.mine_exactly([await sweep(world, vtxo)])
+    await world.mine(8)
+    await world.exits.tick()
+    await world.mine()  # it has to be seen twice
+    await world.exits.tick()
+    assert isinstance(await world.state(vtxo.id), VtxoSwept)
+    assert (await history_sat(world), await balance_sat(world)) == (-100_000, 0)
