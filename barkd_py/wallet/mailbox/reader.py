@@ -20,9 +20,9 @@ and most of them were spent long ago, which only the recovery asks.
 Source: sheet 02 §5.4-5.5, trap 6; sheet 09 §1.6-1.7.
 """
 
+import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -35,7 +35,14 @@ from barkd_py.bitcoin.encode import DecodeError
 from barkd_py.bitcoin.keys import PublicKey
 from barkd_py.bitcoin.tx import Txid
 from barkd_py.chain.source import ChainSource
-from barkd_py.errors import BarkdError, KnownError, StateConflict, chain_text
+from barkd_py.errors import (
+    BarkdError,
+    KnownError,
+    ServerRejected,
+    ServerUnavailable,
+    StateConflict,
+    chain_text,
+)
 from barkd_py.server_rpc.api import (
     ArkoorDelivery,
     ArkServerApi,
@@ -46,7 +53,6 @@ from barkd_py.server_rpc.api import (
     RoundParticipationCompleted,
     UnknownMessage,
 )
-from barkd_py.server_rpc.errors import ConnectFailed
 from barkd_py.wallet.addresses import Addresses
 from barkd_py.wallet.keychain import Keychain
 from barkd_py.wallet.locks import MAILBOX_PROCESSING, MAILBOX_TIMEOUT_SECONDS, NamedLocks
@@ -54,16 +60,23 @@ from barkd_py.wallet.mailbox.pages import MAX_AHEAD_SECONDS, MailboxReader, chec
 from barkd_py.wallet.mailbox.receipts import note_receipt
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.vtxo_states import Locked, NewVtxo, Spendable
-from barkd_py.wallet.vtxos.anchors import AnchorLook, AnchorMissing, Anchors, AnchorUnfit
+from barkd_py.wallet.vtxos.anchors import AnchorLook, AnchorMissing, Anchors, AnchorUnfit, VainLookups
 from barkd_py.wallet.vtxos.registration import Registration
 
 log = logging.getLogger(__name__)
 
 SUBSCRIBE_AUTHORIZATION_SECONDS = 10
 # A payment whose anchor the chain source does not know may be one that it will know soon. After this many
-# readings it no longer blocks the messages behind it, and is left for the recovery to ask again: anybody can
-# post a VTXO with an anchor that he has made up.
+# readings in a row that end there, payments of that kind no longer block the messages behind them: they go to
+# the server, and the recovery asks again. A server can make up as many as it likes.
 MAX_ANCHOR_MISSES = 3
+# If the server does not say whether it takes them, they block a while longer: nobody else may have what is in
+# them. Nor can that be stored here, for nobody has seen any proof that it is money.
+MAX_STOPS = 10
+HAND_IN_SECS = 15.0
+"""For the server to take the signatures of one message: whoever wants the mailbox waits meanwhile."""
+MAX_VAIN_LOOKUPS = 8
+"""How often the chain source is asked for what is no money, for one message: nobody but a liar names more."""
 MAX_DELIVERED_VTXOS = 1_000
 """In one message. A payment has as many as it has inputs, or somewhat more."""
 
@@ -80,8 +93,8 @@ class Overtaken(StateConflict):
 @dataclass(frozen=True, slots=True)
 class _Backed:
     """accepted: proven to hang off something on the chain. swept: those of them that were taken after their
-    expiry. unfit: of which that is not so now. unknown: whose anchor nobody knows. The recovery asks again
-    for the last two.
+    expiry. unfit: of which that is not so now. unknown: whose anchor nobody knows, or that were not asked for
+    after so many others. The recovery asks again for the last two.
     """
 
     accepted: list[Vtxo] = field(default_factory=list)
@@ -90,8 +103,24 @@ class _Backed:
     unknown: list[Vtxo] = field(default_factory=list)
 
 
+class SignaturesNotTaken(ServerUnavailable):
+    """The server did not say whether it takes the signatures of a payment; the cause says why."""
+
+    def __init__(self) -> None:
+        super().__init__("the server has not taken a payment whose anchor is not found")
+
+
+@dataclass(frozen=True, slots=True)
+class _HandedIn:
+    """What the server refused, and what it said nothing of, because of an error."""
+
+    refused: list[Vtxo] = field(default_factory=list)
+    untold: list[Vtxo] = field(default_factory=list)
+    error: Exception | None = None
+
+
 class Mailbox:
-    """Reads and processes the regular mailbox. now: Unix seconds.
+    """Reads and processes the regular mailbox. now: Unix seconds. hand_in_secs: how long the server has.
 
     The handlers of rounds and Lightning are set when those parts exist; they get the unlock hash or payment
     hash (32 bytes), and raise only for trouble with the world.
@@ -109,6 +138,8 @@ class Mailbox:
         *,
         gap_limit: int,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        hand_in_secs: float = HAND_IN_SECS,
     ) -> None:
         self._store = store
         self._server = server
@@ -120,7 +151,9 @@ class Mailbox:
         self._gap_limit = gap_limit
         self._anchors = Anchors(chain)
         self._reader = MailboxReader(server, keychain.mailbox_key, now=now)
-        self._anchor_misses: Counter[VtxoId] = Counter()
+        self._hand_in_secs = hand_in_secs
+        self._vain_lookups = VainLookups(monotonic)
+        self._stops = 0  # readings in a row that have ended at an anchor that nobody knows
         self._dealt_with_ahead: set[int] = set()
         self.is_blocked: Callable[[], Awaitable[bool]] | None = None
         self.on_round_completed: Handle | None = None
@@ -141,6 +174,7 @@ class Mailbox:
                     async for messages in pages:
                         for message in messages:
                             await self._process_once(message)
+                self._stops = 0
             return await self.checkpoint()
 
     async def _start(self) -> int:
@@ -247,7 +281,7 @@ class Mailbox:
             elif vtxo.expiry_height <= tip.height:
                 log.warning("received VTXO %s has expired: it must be refreshed", vtxo.id)
         await self._register(accepted)
-        held = await self._hand_in(unfit)
+        held = await self._keep(backed)
         addresses = await self.received_on(accepted)
         async with self._store.transaction() as tx:
             new = await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in accepted)
@@ -307,10 +341,13 @@ class Mailbox:
         look = AnchorLook(self._chain)
         backed = _Backed()
         missing: set[Txid] = set()
+        in_vain = 0
         for vtxo in vtxos:
-            if vtxo.anchor_point.txid in missing:
+            is_enough = in_vain >= MAX_VAIN_LOOKUPS or self._vain_lookups.are_enough
+            if is_enough or vtxo.anchor_point.txid in missing:
                 backed.unknown.append(vtxo)
                 continue
+            before = self._anchors.asked + look.asked
             try:
                 await self._anchors.validate([vtxo])
                 is_swept = await look.check(vtxo)
@@ -326,46 +363,86 @@ class Mailbox:
                 backed.accepted.append(vtxo)
                 if is_swept:
                     backed.swept.add(vtxo.id)
-        self._miss(backed.unknown)
+                continue
+            asked = self._anchors.asked + look.asked - before
+            in_vain += asked
+            self._vain_lookups.note(asked)
+        if backed.unknown:
+            self._miss(backed.unknown)
         return backed
 
     def _miss(self, unknown: Sequence[Vtxo]) -> None:
-        """Raises AnchorMissing until all of them were missed often enough."""
-        self._anchor_misses.update([vtxo.id for vtxo in unknown])
-        for vtxo in unknown:
-            if self._anchor_misses[vtxo.id] < MAX_ANCHOR_MISSES:
-                raise AnchorMissing(vtxo.anchor_point.txid)
-        for vtxo in unknown:
-            del self._anchor_misses[vtxo.id]
-            log.error("VTXO %s: its anchor is still not found; leaving it to recovery", vtxo.id)
+        """Raises AnchorMissing until that has ended enough readings."""
+        if self._stops < MAX_ANCHOR_MISSES - 1:
+            self._stops += 1
+            raise AnchorMissing(unknown[0].anchor_point.txid)
+        log.error(
+            "the anchors of %d VTXOs are still not found, of %s for one; leaving them to recovery",
+            len(unknown),
+            unknown[0].id,
+        )
 
-    async def _hand_in(self, unfit: Sequence[Vtxo]) -> list[Vtxo]:
-        """The recovery has what is unfit from the server. Returns those that the server may not have: they
-        are kept here, or nothing would remember them once the message is acknowledged.
+    async def _keep(self, backed: _Backed) -> list[Vtxo]:
+        """The recovery has from the server what is no money now. Returns those that the server may not have,
+        and that are proven: they are kept here, or nothing would remember them once the message is
+        acknowledged.
+
+        Raises SignaturesNotTaken for what is not proven, until that has ended enough readings.
         """
-        held: list[Vtxo] = []
-        for number, vtxo in enumerate(unfit):
-            try:
-                await self._server.register_vtxo_transactions([vtxo])
-            except ConnectFailed as error:  # it would be tried anew for each of them
-                log.warning("registering VTXOs failed, keeping them: %s", chain_text(error))
-                held += unfit[number:]
-                break
-            except BarkdError as error:
-                log.warning("registering VTXO %s failed, keeping it: %s", vtxo.id, chain_text(error))
-                held.append(vtxo)
-        return held
+        handed_in = await self._hand_in([*backed.unfit, *backed.unknown])
+        unknown = {vtxo.id for vtxo in backed.unknown}
+        if self._stops < MAX_STOPS and any(vtxo.id in unknown for vtxo in handed_in.untold):
+            self._stops += 1
+            raise SignaturesNotTaken from handed_in.error
+        return [vtxo for vtxo in (*handed_in.refused, *handed_in.untold) if vtxo.id not in unknown]
+
+    async def _hand_in(self, vtxos: Sequence[Vtxo]) -> _HandedIn:
+        """All at once, and if that is refused one by one. A server that is away, or slow, is not waited for
+        once more for each of them.
+        """
+        if not vtxos:
+            return _HandedIn()
+        refused: list[Vtxo] = []
+        waiting = list(vtxos)
+        try:
+            async with asyncio.timeout(self._hand_in_secs):
+                if await self._is_taken(waiting):
+                    return _HandedIn()
+                if len(waiting) == 1:
+                    return _HandedIn(refused=waiting)
+                while waiting:
+                    if not await self._is_taken(waiting[:1]):
+                        refused.append(waiting[0])
+                    del waiting[0]
+        except (BarkdError, TimeoutError) as error:
+            log.warning("registering %d VTXOs failed: %s", len(waiting), _reason(error))
+            return _HandedIn(refused, waiting, error)
+        return _HandedIn(refused)
+
+    async def _is_taken(self, vtxos: Sequence[Vtxo]) -> bool:
+        """Whether the server takes them. Raises ServerError, ProtocolViolation if it does not say."""
+        try:
+            await self._server.register_vtxo_transactions(vtxos)
+        except ServerRejected as error:
+            log.warning("the server refuses %d VTXOs: %s", len(vtxos), chain_text(error))
+            return False
+        return True
 
     async def _register(self, vtxos: Sequence[Vtxo]) -> None:
         """Best effort; the catch-up tries again."""
         if not vtxos:
             return
         try:
-            await self._server.register_vtxo_transactions(vtxos)
+            async with asyncio.timeout(self._hand_in_secs):
+                await self._server.register_vtxo_transactions(vtxos)
             self._registration.note_registered(vtxo.id for vtxo in vtxos)
-        except BarkdError as error:
-            log.warning("registering received VTXOs failed: %s", chain_text(error))
+        except (BarkdError, TimeoutError) as error:
+            log.warning("registering received VTXOs failed: %s", _reason(error))
 
     async def received_on(self, vtxos: Sequence[Vtxo]) -> Mapping[PublicKey, str]:
         """Our addresses that they came in on, by key."""
         return await self._addresses.of_keys(list({vtxo.user_pubkey: None for vtxo in vtxos}))
+
+
+def _reason(error: Exception) -> str:
+    return "it takes too long" if isinstance(error, TimeoutError) else chain_text(error)

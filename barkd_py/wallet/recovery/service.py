@@ -23,6 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from itertools import zip_longest
 from typing import assert_never
 
 from barkd_py.ark.vtxo import VtxoId
@@ -48,6 +49,9 @@ BATCH = 100
 MAX_RETRIES = 3
 # A wallet hears of far fewer; a server that goes on and on must not fill the disk.
 MAX_ENTRIES = 500_000
+# So many that stay unknown end one asking, or whoever makes up VTXOs keeps server and chain source busy with
+# them. The next one goes on from there.
+MAX_UNKNOWN_PER_RETRY = 200
 FIRST_RETRY_SECS = 60.0
 LAST_RETRY_SECS = 3600.0
 # Who asks for a sync waits so long for coins. Esplora finds them in seconds; for a node nobody waits.
@@ -140,7 +144,8 @@ class Recovery:
         # Blocks that came, and how many of them the last retry came after.
         self._blocks = 0
         self._retried_after = 0
-        self._asked: frozenset[VtxoId] = frozenset()
+        self._asked: dict[VtxoId, None] = {}  # in this order
+        self._seen: set[VtxoId] = set()  # since HTLCs were adopted last
         self._retry_pause_secs = FIRST_RETRY_SECS
 
     # --- from outside
@@ -187,7 +192,7 @@ class Recovery:
 
     async def _retry_if_due(self) -> None:
         async with self._store.read() as tx:
-            is_new = not self._asked.issuperset(await tx.recovery.pending_ids())
+            is_new = not self._asked.keys() >= set(await tx.recovery.pending_ids())
         is_due = self._retried_after != self._blocks or self._monotonic() >= self._retry_at
         if is_new or is_due:
             await self.retry()
@@ -202,7 +207,8 @@ class Recovery:
             await self._deal_with(batch, None)
 
     async def retry(self) -> None:
-        """Ask again for everything that was not known. Raises BarkdError if nobody answers.
+        """Ask again for everything that was not known, as far as that is not too much at once. Raises
+        BarkdError if nobody answers.
 
         Who did not know the anchors of VTXOs did not know of coins either: they are looked for again, by
         themselves. Not for late payments, for which a recovery has never asked: anybody can make those.
@@ -211,23 +217,50 @@ class Recovery:
             blocks = self._blocks
             async with self._store.read() as tx:
                 before = await tx.recovery.pending_ids()
-                met = await tx.recovery.outcomes(before)
-            for batch in _batches([Sighting(vtxo_id) for vtxo_id in before]):
-                await self._deal_with(batch, None)
-            await self._adopt_htlcs()
+            was_all = await self._ask_for(self._in_turn(before))
             async with self._store.read() as tx:
                 left = await tx.recovery.pending_ids()
             changed = left != before
-            self._asked = frozenset(left)
-            self._reasons += not met.keys() <= set(left)
+            if was_all or self._seen >= set(left):  # or only a part of a payment's HTLCs may be known
+                self._seen.clear()
+                await self._adopt_htlcs()
             if await self._are_coins_owed():
                 self._look_for_coins()
             longer = min(self._retry_pause_secs * 2, LAST_RETRY_SECS)
-            self._retry_pause_secs = FIRST_RETRY_SECS if changed else longer
+            self._retry_pause_secs = FIRST_RETRY_SECS if changed or not was_all else longer
             self._retry_at = self._monotonic() + self._retry_pause_secs
             self._retried_after = blocks
         if changed:
             self._wake_registration()
+
+    def _in_turn(self, vtxo_ids: Sequence[VtxoId]) -> list[VtxoId]:
+        """New ones and old ones by turns, and of those first what was not asked for the longest time."""
+        wanted = set(vtxo_ids)
+        self._asked = {vtxo_id: None for vtxo_id in self._asked if vtxo_id in wanted}
+        new = [vtxo_id for vtxo_id in vtxo_ids if vtxo_id not in self._asked]
+        pairs = zip_longest(new, list(self._asked))
+        return [vtxo_id for pair in pairs for vtxo_id in pair if vtxo_id is not None]
+
+    async def _ask_for(self, vtxo_ids: Sequence[VtxoId]) -> bool:
+        """Whether it was for all of them, or too many of them stay unknown."""
+        unknown = 0
+        for start in range(0, len(vtxo_ids), BATCH):
+            if unknown >= MAX_UNKNOWN_PER_RETRY:
+                return False
+            batch = vtxo_ids[start : start + BATCH]
+            async with self._store.read() as tx:
+                # Without a run they are what the server has refused: nobody has denied coins.
+                met = set() if await tx.recovery.run() is None else set(await tx.recovery.outcomes(batch))
+            await self._deal_with([Sighting(vtxo_id) for vtxo_id in batch], None)
+            for vtxo_id in batch:
+                self._asked.pop(vtxo_id, None)
+                self._asked[vtxo_id] = None
+            self._seen.update(batch)
+            async with self._store.read() as tx:
+                left = await tx.recovery.pending(batch)
+            self._reasons += not met <= left
+            unknown += len(left)
+        return True
 
     async def is_mailbox_blocked(self) -> bool:
         """Whether the regular mailbox must be left alone for now."""

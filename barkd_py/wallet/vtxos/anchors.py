@@ -12,7 +12,8 @@ Whatever is unfit may be fit later, after a block or a reorganisation, or when a
 a `ChainError`, after which one asks again. Source: sheet 01 §16.11.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 from barkd_py.ark.validation import validate
 from barkd_py.ark.vtxo import Vtxo
@@ -23,6 +24,8 @@ from barkd_py.errors import ChainError
 MAX_KEPT = 256
 MAX_KEPT_BYTES = 4_000_000
 """Of all together; strangers choose which transactions they say that their payments hang off."""
+
+MAX_VAIN_LOOKUPS_PER_MINUTE = 64
 
 
 class AnchorUnfit(ChainError):
@@ -54,10 +57,14 @@ class AnchorSpent(AnchorUnfit):
 
 
 class AnchorLook:
-    """One look at what VTXOs hang off. They share it, so everything is asked for once."""
+    """One look at what VTXOs hang off. They share it, so everything is asked for once.
+
+    asked: how often the chain source was.
+    """
 
     def __init__(self, chain: ChainSource) -> None:
         self._chain = chain
+        self.asked = 0
         self._confirmed: dict[Txid, bool] = {}
         self._spent: dict[OutPoint, bool] = {}
 
@@ -90,21 +97,50 @@ class AnchorLook:
 
     async def _is_confirmed(self, txid: Txid) -> bool:
         if txid not in self._confirmed:
+            self.asked += 1
             self._confirmed[txid] = isinstance(await self._chain.tx_status(txid), Confirmed)
         return self._confirmed[txid]
 
     async def _is_spent(self, outpoint: OutPoint) -> bool:
         """Of a confirmed transaction."""
         if outpoint not in self._spent:
+            self.asked += 1
             self._spent[outpoint] = await self._chain.is_spent_confirmed(outpoint)
         return self._spent[outpoint]
 
 
+class VainLookups:
+    """How often the chain source was asked of late for what is no money.
+
+    Whoever writes to us says what it is asked for, and it may be somebody's who bears only so much, of whom
+    our exits need an answer. monotonic: seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._began_at = monotonic()
+        self._count = 0
+
+    def note(self, count: int) -> None:
+        self._forget()
+        self._count += count
+
+    @property
+    def are_enough(self) -> bool:
+        self._forget()
+        return self._count >= MAX_VAIN_LOOKUPS_PER_MINUTE
+
+    def _forget(self) -> None:
+        if self._monotonic() >= self._began_at + 60:
+            self._began_at, self._count = self._monotonic(), 0
+
+
 class Anchors:
-    """The anchor transactions of this wallet's VTXOs."""
+    """The anchor transactions of this wallet's VTXOs. asked: how often the chain source was asked for one."""
 
     def __init__(self, chain: ChainSource) -> None:
         self._chain = chain
+        self.asked = 0
         self._kept: dict[Txid, Tx] = {}
         self._kept_bytes = 0
 
@@ -126,6 +162,7 @@ class Anchors:
     async def _get(self, txid: Txid) -> Tx:
         found = self._kept.get(txid)
         if found is None:
+            self.asked += 1
             found = await self._chain.get_tx(txid)
             if found is None:
                 raise AnchorMissing(txid)

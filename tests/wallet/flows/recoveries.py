@@ -1,5 +1,7 @@
 """Recoveries of a wallet that see another server, or another chain, than the wallet does."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from barkd_py.wallet.recovery.evidence import Evidence
@@ -16,6 +18,7 @@ def recovery_with(
     *,
     rescan_onchain: Effect | None = None,
     max_xpub_pages: int = MAX_PAGES,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Recovery:
     evidence = Evidence(wallet.store, server, chain or wallet.chain, wallet.keychain, gap_limit=20)
     return Recovery(
@@ -32,4 +35,5 @@ def recovery_with(
         take_back=wallet.lightning.adopt,
         wake_registration=lambda: None,
         max_xpub_pages=max_xpub_pages,
+        monotonic=monotonic,
     )

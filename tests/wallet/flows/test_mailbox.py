@@ -39,11 +39,18 @@ from barkd_py.wallet.mailbox.pages import (
     MailboxReader,
     checkpoint_at,
 )
-from barkd_py.wallet.mailbox.reader import MAX_ANCHOR_MISSES, Mailbox
+from barkd_py.wallet.mailbox.reader import (
+    HAND_IN_SECS,
+    MAX_ANCHOR_MISSES,
+    MAX_STOPS,
+    MAX_VAIN_LOOKUPS,
+    Mailbox,
+    SignaturesNotTaken,
+)
 from barkd_py.wallet.mailbox.receipts import SWEPT
 from barkd_py.wallet.movements import ARKOOR_RECEIVE, MovementStatus
 from barkd_py.wallet.vtxo_states import Locked
-from barkd_py.wallet.vtxos.anchors import AnchorMissing
+from barkd_py.wallet.vtxos.anchors import MAX_VAIN_LOOKUPS_PER_MINUTE, AnchorMissing
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import BOB, Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, When, opener
@@ -55,7 +62,8 @@ from tests.wallet.samples import user_vtxos
 class MailboxServer:
     """Serves messages that the test wrote; everything else goes to the real server.
 
-    row_limit: of a page. Like captaind it cuts the last group there.
+    row_limit: of a page. Like captaind it cuts the last group there. refused: signatures that it does not
+    take. hangs_after: how many attempts to hand some in are answered.
     """
 
     def __init__(self, real: object, *groups: tuple[int, MailboxContent], row_limit: int = 100) -> None:
@@ -67,6 +75,8 @@ class MailboxServer:
         self.attempts: list[int] = []
         self.registered: list[VtxoId] = []
         self.registration_trouble: BarkdError | None = None
+        self.refused: set[VtxoId] = set()
+        self.hangs_after: int | None = None
 
     async def info(self) -> ArkInfo:
         info: ArkInfo = self.announced or await self._real.info()  # type: ignore[attr-defined]
@@ -74,6 +84,10 @@ class MailboxServer:
 
     async def register_vtxo_transactions(self, vtxos: Sequence[Vtxo]) -> None:
         self.attempts.append(len(vtxos))
+        if self.hangs_after is not None and len(self.attempts) > self.hangs_after:
+            await asyncio.Event().wait()
+        if self.refused & {vtxo.id for vtxo in vtxos}:
+            raise ServerRejected("one of them is no good")
         if self.registration_trouble is not None:
             raise self.registration_trouble
         self.registered += [vtxo.id for vtxo in vtxos]
@@ -133,6 +147,8 @@ def mailbox(
     chain: object = None,
     gap_limit: int = 20,
     now: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+    hand_in_secs: float = HAND_IN_SECS,
 ) -> Mailbox:
     return Mailbox(
         wallet.store,
@@ -144,6 +160,8 @@ def mailbox(
         wallet.locks,
         gap_limit=gap_limit,
         now=now,
+        monotonic=monotonic,
+        hand_in_secs=hand_in_secs,
     )
 
 
@@ -671,6 +689,52 @@ async def test_what_a_server_that_is_away_cannot_have_is_kept_after_one_attempt(
     assert await bob.spendable_sat() == 7_000
 
 
+@pytest.mark.parametrize("hangs_after", [0, 1], ids=["at once", "one by one"])
+async def test_a_slow_server_is_not_waited_for_once_for_each(
+    alice: Owner, bob: Owner, hangs_after: int
+) -> None:
+    """An answer may take ten minutes. What it refuses together is handed in one by one."""
+    await pay(alice, bob, 1_000, 2_000, 4_000)
+    blobs = await delivered(bob)
+    vtxos = [Vtxo.decode(blob) for blob in blobs]
+    chain = Chain(bob.wallet.chain)
+    chain.unconfirmed.add(vtxos[0].anchor_point.txid)
+    server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery(blobs)))
+    server.refused, server.hangs_after = {vtxos[0].id}, hangs_after
+    box = mailbox(bob.wallet, server, chain, hand_in_secs=0.01)
+    assert await asyncio.wait_for(box.sync(), 60) == 7
+    assert server.attempts == [3, 1][: hangs_after + 1]
+    kept = await bob.wallet.list_vtxos(include_all=True)
+    assert {(each.id, each.state) for each in kept} == {(vtxo.id, Locked(None)) for vtxo in vtxos}
+    await bob.wallet.recovery.retry()
+    assert await bob.spendable_sat() == 7_000
+
+
+async def test_what_a_server_refuses_does_not_spoil_what_is_handed_in_with_it(
+    alice: Owner, bob: Owner
+) -> None:
+    await pay(alice, bob, 1_000, 2_000, 4_000)
+    blobs = await delivered(bob)
+    first, refused, last = (Vtxo.decode(blob) for blob in blobs)
+    chain = Chain(bob.wallet.chain)
+    chain.unconfirmed.add(refused.anchor_point.txid)
+    server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery(blobs)))
+    server.refused = {refused.id}
+    assert await mailbox(bob.wallet, server, chain).sync() == 7
+    assert server.registered == [first.id, last.id]
+    assert [each.id for each in await bob.wallet.list_vtxos(include_all=True)] == [refused.id]
+    await bob.wallet.recovery.retry()
+    assert await bob.spendable_sat() == 7_000
+
+
+async def test_a_payment_does_not_wait_for_a_server_that_is_slow_to_take_it(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000)
+    server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery(await delivered(bob))))
+    server.hangs_after = 0
+    assert await asyncio.wait_for(mailbox(bob.wallet, server, hand_in_secs=0.01).sync(), 60) == 7
+    assert await bob.spendable_sat() == 1_000
+
+
 @pytest.mark.parametrize("is_released_by", ["recovery", "retry"])
 async def test_what_is_held_and_met_by_a_recovery_is_in_the_history(
     alice: Owner, bob: Owner, is_released_by: str
@@ -762,18 +826,181 @@ async def test_anchors_that_a_payer_has_made_up_block_no_longer_for_being_many(
 ) -> None:
     await pay(alice, bob, 1_000, 2_000, 3_000)
     chain = Chain(bob.wallet.chain)
-    made_up = []
-    for number, blob in enumerate(await delivered(bob)):
-        vtxo = Vtxo.decode(blob)
-        anchor_point = OutPoint(Txid(bytes([number]) * 32), 0)
-        made_up.append(dataclasses.replace(vtxo, anchor_point=anchor_point))
-    message = ArkoorDelivery(tuple(vtxo.encode() for vtxo in made_up))
+    blobs = await delivered(bob)
+    message = ArkoorDelivery(
+        tuple(made_up(Vtxo.decode(blob), number).encode() for number, blob in enumerate(blobs))
+    )
     server = MailboxServer(bob.wallet.server, (7, message), (8, UnknownMessage()))
     box = mailbox(bob.wallet, server, chain)
     for _ in range(MAX_ANCHOR_MISSES - 1):
         with pytest.raises(AnchorMissing):
             await box.sync()
     assert await box.sync() == 8
+
+
+def made_up(vtxo: Vtxo, number: int) -> Vtxo:
+    """It hangs off a transaction that is nowhere."""
+    anchor_point = OutPoint(Txid(number.to_bytes(32, "big")), 0)
+    return dataclasses.replace(vtxo, anchor_point=anchor_point).with_computed_point()
+
+
+async def reads_on(box: Mailbox) -> int:
+    """How often the reading was stopped before it came to its end."""
+    for stops in range(100):
+        try:
+            await box.sync()
+        except AnchorMissing:
+            continue
+        return stops
+    raise AssertionError("it never comes to its end")
+
+
+async def test_a_thousand_made_up_anchors_are_not_all_asked_for(alice: Owner, bob: Owner) -> None:
+    """Nor is any of them forgotten, and what comes behind them is received."""
+    await pay(alice, bob, 1_000)
+    paid = Vtxo.decode((await delivered(bob))[0])
+    flood = [made_up(paid, number) for number in range(1_000)]
+    server = MailboxServer(bob.wallet.server, row_limit=2_000)
+    server.groups = [
+        (7, ArkoorDelivery(tuple(vtxo.encode() for vtxo in flood))),
+        (8, ArkoorDelivery((paid.encode(),))),
+    ]
+    chain = Chain(bob.wallet.chain)
+    chain.unknown = {vtxo.anchor_point.txid for vtxo in flood}
+    server.refused = {vtxo.id for vtxo in flood[1:]}
+    box = mailbox(bob.wallet, server, chain)
+    assert await reads_on(box) == MAX_ANCHOR_MISSES - 1
+    assert await box.checkpoint() == 8
+    assert sum(txid in chain.unknown for txid in chain.fetched) == MAX_VAIN_LOOKUPS * MAX_ANCHOR_MISSES
+    assert server.registered[0] == flood[0].id
+    assert await bob.spendable_sat() == 1_000
+    assert len(await bob.wallet.list_vtxos(include_all=True)) == 1
+    async with bob.wallet.store.read() as tx:
+        assert set(await tx.recovery.pending_ids()) == {vtxo.id for vtxo in flood}
+
+
+async def test_transactions_that_prove_nothing_are_not_all_asked_for(alice: Owner, bob: Owner) -> None:
+    """Everybody can name a thousand that are on the chain."""
+    await pay(alice, bob, 1_000)
+    paid = Vtxo.decode((await delivered(bob))[0])
+    anchor = await bob.wallet.chain.get_tx(paid.anchor_point.txid)
+
+    class Full(Chain):
+        async def get_tx(self, txid: Txid) -> Tx | None:
+            self.fetched.append(txid)
+            return anchor  # is none of theirs
+
+    flood = tuple(made_up(paid, number).encode() for number in range(100))
+    chain = Full(bob.wallet.chain)
+    box = mailbox(bob.wallet, MailboxServer(bob.wallet.server, (7, ArkoorDelivery(flood))), chain)
+    await reads_on(box)
+    assert len(chain.fetched) == MAX_VAIN_LOOKUPS * MAX_ANCHOR_MISSES
+
+
+async def test_many_messages_with_made_up_anchors_delay_payments_no_longer_than_one(
+    alice: Owner, bob: Owner
+) -> None:
+    await pay(alice, bob, 1_000)
+    paid = Vtxo.decode((await delivered(bob))[0])
+    flood = [made_up(paid, number) for number in range(20)]
+    server = MailboxServer(bob.wallet.server, row_limit=100)
+    server.groups = [(7 + number, ArkoorDelivery((vtxo.encode(),))) for number, vtxo in enumerate(flood)]
+    server.groups.append((99, ArkoorDelivery((paid.encode(),))))
+    chain = Chain(bob.wallet.chain)
+    chain.unknown = {vtxo.anchor_point.txid for vtxo in flood}
+    assert await reads_on(mailbox(bob.wallet, server, chain)) == MAX_ANCHOR_MISSES - 1
+    assert await bob.spendable_sat() == 1_000
+
+
+async def test_a_message_that_is_another_one_at_each_reading_blocks_no_longer(
+    alice: Owner, bob: Owner
+) -> None:
+    await pay(alice, bob, 1_000)
+    paid = Vtxo.decode((await delivered(bob))[0])
+    number = 0
+
+    class Fickle(MailboxServer):
+        async def read_mailbox(self, *asked: Any) -> MailboxPage:
+            nonlocal number
+            number += 1
+            vtxo = made_up(paid, number)
+            chain.unknown.add(vtxo.anchor_point.txid)
+            self.groups[0] = (7, ArkoorDelivery((vtxo.encode(),)))
+            return await super().read_mailbox(*asked)
+
+    chain = Chain(bob.wallet.chain)
+    server = Fickle(bob.wallet.server, (7, UnknownMessage()), (8, ArkoorDelivery((paid.encode(),))))
+    assert await reads_on(mailbox(bob.wallet, server, chain)) == MAX_ANCHOR_MISSES - 1
+    assert await bob.spendable_sat() == 1_000
+
+
+async def test_the_chain_source_is_asked_in_vain_so_often_in_a_minute_and_no_more(
+    alice: Owner, bob: Owner
+) -> None:
+    """However many messages a server sends. A payment of that minute is late, but it is not lost."""
+    await pay(alice, bob, 1_000, 2_000)
+    paid, later = (Vtxo.decode(blob) for blob in await delivered(bob))
+    flood = [made_up(paid, number) for number in range(MAX_VAIN_LOOKUPS_PER_MINUTE + 20)]
+    server = MailboxServer(bob.wallet.server, row_limit=200)
+    server.groups = [(7 + number, ArkoorDelivery((vtxo.encode(),))) for number, vtxo in enumerate(flood)]
+    server.groups.append((998, ArkoorDelivery((paid.encode(),))))
+    chain = Chain(bob.wallet.chain)
+    chain.unknown = {vtxo.anchor_point.txid for vtxo in flood}
+    server.refused = {vtxo.id for vtxo in flood}
+    seconds = 0.0
+    box = mailbox(bob.wallet, server, chain, monotonic=lambda: seconds)
+    await reads_on(box)
+    assert await box.checkpoint() == 998
+    assert len(chain.fetched) == MAX_VAIN_LOOKUPS_PER_MINUTE
+    assert server.registered == [paid.id]
+    assert await bob.spendable_sat() == 0
+    await bob.wallet.recovery.retry()
+    assert await bob.spendable_sat() == 1_000
+    seconds = 60.0
+    server.groups.append((999, ArkoorDelivery((later.encode(),))))
+    assert await box.sync() == 999
+    assert await bob.spendable_sat() == 3_000
+    assert len(await bob.wallet.list_movements()) == 2
+
+
+async def test_nothing_is_forgotten_of_which_the_server_has_no_signatures(alice: Owner, bob: Owner) -> None:
+    """They may be nowhere but in the message: whoever paid need not have handed them in."""
+    await pay(alice, bob, 1_000)
+    paid = Vtxo.decode((await delivered(bob))[0])
+    chain = Chain(bob.wallet.chain)
+    chain.unknown.add(paid.anchor_point.txid)
+    server = MailboxServer(bob.wallet.server, (7, ArkoorDelivery((paid.encode(),))))
+    server.registration_trouble = ServerUnavailable("busy")
+    box = mailbox(bob.wallet, server, chain)
+    for _ in range(MAX_ANCHOR_MISSES - 1):
+        with pytest.raises(AnchorMissing):
+            await box.sync()
+    for _ in range(2):
+        with pytest.raises(SignaturesNotTaken):
+            await box.sync()
+        assert await box.checkpoint() == 0
+    server.registration_trouble = None
+    assert await box.sync() == 7
+    assert server.registered == [paid.id]
+    await bob.wallet.recovery.retry()
+    assert await bob.spendable_sat() == 1_000
+
+
+async def test_a_server_that_never_takes_signatures_does_not_end_all_mail(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000, 2_000)
+    stuck, behind = (Vtxo.decode(blob) for blob in await delivered(bob))
+    stuck = made_up(stuck, 1)
+    chain = Chain(bob.wallet.chain)
+    chain.unknown.add(stuck.anchor_point.txid)
+    server = MailboxServer(bob.wallet.server)
+    server.groups = [(7, ArkoorDelivery((stuck.encode(),))), (8, ArkoorDelivery((behind.encode(),)))]
+    server.registration_trouble = ServerUnavailable("busy")
+    box = mailbox(bob.wallet, server, chain)
+    for _ in range(MAX_STOPS):
+        with pytest.raises((AnchorMissing, SignaturesNotTaken)):
+            await box.sync()
+    assert await box.sync() == 8
+    assert await bob.spendable_sat() == 2_000
 
 
 async def test_a_payment_of_too_many_vtxos_is_dropped_unread(
