@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from barkd_py.ark.deadlines import exit_start_height
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.address import parse_address
 from barkd_py.bitcoin.tx import Txid
@@ -17,6 +18,7 @@ from barkd_py.wallet.vtxo_states import StateKind
 from tests.wallet.flows.conftest import Net, Owner
 from tests.wallet.flows.liar import Lost, between_offboards
 from tests.wallet.flows.offboards import assert_settled, onchain_sat, target_of
+from tests.wallet.flows.test_exits import exit_ids
 
 
 @pytest.fixture
@@ -139,7 +141,12 @@ async def test_it_is_over_too_where_the_server_keeps_its_transaction(
         liars.server.answers["finish_offboard"] = be_silent
     with pytest.raises(ServerError):
         await carol.wallet.offboards.offboard_all(await target_of(bob))
-    await carol.wallet.exits.start([held.id])
+    height = exit_start_height(held, carol.wallet.config.vtxo_exit_margin)
+    await net.mine(height - 2 - net.devnet.node.index.tip_height)
+    await mine(net, carol)
+    assert await exit_ids(carol.wallet) == []
+    await mine(net, carol)
+    assert await exit_ids(carol.wallet) == [held.id]  # nobody has asked for it
     await until_claimable(net, carol, [held.id])
     await claim_all(carol, [held.id])
     for _ in range(FINAL_CONFIRMATIONS):
