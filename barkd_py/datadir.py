@@ -215,6 +215,13 @@ class Datadir:
         """Whether `undo_change` removes everything: a deletion has come to no end. Raises DatadirError."""
         return self.is_changing() and self._read_change()[0] == _DELETION
 
+    def is_own_name(self, file: Path) -> bool:
+        """Whether this program would take a file of that name for one that it has made."""
+        own = {*_EXPECTED_WITHOUT_WALLET, MNEMONIC_FILE, CREATION_FILE, DATABASE_FILE}
+        names = own | {f"{DATABASE_FILE}{part}" for part in ("-wal", "-shm", "-journal")}
+        is_own = file.name in names or file.name.startswith(_MOVED_PREFIX)
+        return is_own and file.parent.resolve() == self.path.resolve()
+
     def contains(self, file: Path) -> bool:
         return file.resolve().is_relative_to(self.path.resolve())
 
@@ -255,7 +262,9 @@ class Datadir:
     def scratch(self) -> Iterator[Path]:
         """A directory inside, for its owner alone, for what is no wallet yet. The process lock is held."""
         try:
-            made = tempfile.TemporaryDirectory(_SCRATCH_SUFFIX, _SCRATCH_PREFIX, self.path)
+            made = tempfile.TemporaryDirectory(
+                _SCRATCH_SUFFIX, _SCRATCH_PREFIX, self.path, ignore_cleanup_errors=True
+            )
         except OSError as error:
             raise DatadirError(f"failed to write to {self.path}") from FileFailure(error)
         with made as path:

@@ -7,23 +7,29 @@ config.toml holds; so it is readable by its owner alone.
 
 An old backup is a trap: what was received since is not in it. It is refused, loudly, if
 
-* a newer backup was made: backups are numbered. They are counted in the wallet's database, so that machines
-  that share one count together; and a file beside the data directory, or in it if there is no writing beside
-  it, has the last number too, since a SQLite file is lost with what a backup is made for;
+* a newer backup was made, or was about to be there when its making was killed: backups are numbered. They
+  are counted in the wallet's database, so that machines that share one count together; and a file beside the
+  data directory, or in it if there is no writing beside it, has the last number too, since a SQLite file is
+  lost with what a backup is made for. A higher number is of a later state: two that are made at once wait for
+  each other, or one of them fails;
 * the server or the chain say that the wallet has moved on (`wallet.recovery.freshness`), or cannot be asked.
 
 Whoever has nothing newer puts it back all the same (`accept_stale`). In any case the wallet runs a recovery
 before it does anything else, and so finds what it can of the time in between.
 """
 
+import asyncio
 import errno
+import fcntl
 import json
 import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -45,7 +51,7 @@ from barkd_py.datadir import (
 from barkd_py.errors import BarkdError, KnownError, chain_text
 from barkd_py.wallet.recovery.freshness import Staleness
 from barkd_py.wallet.store import Store, engine, snapshot
-from barkd_py.wallet.store.backups import BackupNumber
+from barkd_py.wallet.store.backups import BackupNumber, announced
 from barkd_py.wallet.wallet import Wallet
 
 log = logging.getLogger(__name__)
@@ -54,6 +60,9 @@ FORMAT = "1"
 
 _UNSYNCED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES})
 """What a directory answers that cannot be synced, on some network file systems, or may not be read."""
+
+_PATIENCE_SECS = 600.0
+"""How long a backup waits for another one; copying takes a while if the disk is slow."""
 
 # What is written into a backup, by name.
 _FORMAT, _MADE_AT, _NUMBER = "format", "made_at", "number"
@@ -90,7 +99,7 @@ class NotNoted(BackupError):
     def __init__(self, target: Path) -> None:
         super().__init__(
             f"the backup {target} is made, and whole, but could not be noted as the newest one: an older one "
-            "would not be refused by its number"
+            "may not be refused by its number"
         )
 
 
@@ -165,35 +174,65 @@ class BackupNumbers:
 
     def last(self, fingerprint: str) -> BackupNumber | None:
         """None: it knows of none. Raises DatadirError."""
-        return _highest(_numbers_in(path).get(fingerprint) for path in (self.beside, self.inside))
+        return _highest(_last_in(path, fingerprint) for path in (self.beside, self.inside))
 
     def last_readable(self, fingerprint: str) -> BackupNumber | None:
         """As `last`, without what cannot be read; for a new backup, which the database counts as well."""
         numbers = []
         for path in (self.beside, self.inside):
             try:
-                numbers.append(_numbers_in(path).get(fingerprint))
+                numbers.append(_last_in(path, fingerprint))
             except DatadirError as error:
                 log.warning("%s; making a backup without its numbers", chain_text(error))
         return _highest(numbers)
 
+    def announce(self, fingerprint: str, coming: BackupNumber) -> None:
+        """That this one is about to be there (`store.backups`). Raises DatadirError."""
+        self._change(lambda known: known.update({announced(fingerprint, coming.number): coming}))
+
+    def withdraw(self, fingerprint: str, number: int) -> None:
+        """It is not there after all. Raises DatadirError."""
+        for path in (self.inside, self.beside):
+            if path.exists() and announced(fingerprint, number) in _numbers_in(path):
+                _change_in(path, lambda known: known.pop(announced(fingerprint, number)))
+
     def note(self, fingerprint: str, newest: BackupNumber) -> None:
-        """Raises DatadirError."""
+        """That this one is there. Raises DatadirError.
+
+        A number that is lower than the one that is noted changes nothing: its backup was overtaken.
+        """
+
+        def note(known: dict[str, BackupNumber]) -> None:
+            known[fingerprint] = _highest((known.get(fingerprint), newest)) or newest
+            for name in [name for name in known if name.startswith(announced(fingerprint))]:
+                if known[name].number <= newest.number:
+                    del known[name]
+
+        self._change(note)
+
+    def _change(self, change: Callable[[dict[str, BackupNumber]], object]) -> None:
         try:
-            _note_in(self.beside, fingerprint, newest)
+            _change_in(self.beside, change)
         except DatadirError as error:
             log.debug("%s; noting it in the data directory", chain_text(error))
-            _note_in(self.inside, fingerprint, newest)
+            _change_in(self.inside, change)
 
 
 def _highest(numbers: Iterable[BackupNumber | None]) -> BackupNumber | None:
     return max((each for each in numbers if each is not None), key=lambda each: each.number, default=None)
 
 
-def _note_in(path: Path, fingerprint: str, newest: BackupNumber) -> None:
-    """A number that is lower than the one that is there changes nothing: its backup was overtaken."""
+def _last_in(path: Path, fingerprint: str) -> BackupNumber | None:
+    return _highest(
+        number
+        for name, number in _numbers_in(path).items()
+        if name == fingerprint or name.startswith(announced(fingerprint))
+    )
+
+
+def _change_in(path: Path, change: Callable[[dict[str, BackupNumber]], object]) -> None:
     known = dict(_numbers_in(path))
-    known[fingerprint] = _highest((known.get(fingerprint), newest)) or newest
+    change(known)
     facts = {name: {"number": each.number, "made_at": each.made_at} for name, each in known.items()}
     write_private(path, json.dumps(facts, indent=2).encode() + b"\n")
 
@@ -208,6 +247,89 @@ def _numbers_in(path: Path) -> Mapping[str, BackupNumber]:
         raise DatadirError(f"failed to read {path}") from BarkdError(str(error))
 
 
+@dataclass(frozen=True, slots=True)
+class _Notes:
+    """Where the number of one backup is noted: on this machine, and in a database that counts."""
+
+    numbers: BackupNumbers
+    database: str | None
+    fingerprint: str
+
+    async def announce(self, coming: BackupNumber) -> None:
+        """Where that fails, the noting will too, and says so."""
+        failures = await self._each(
+            lambda: self.numbers.announce(self.fingerprint, coming),
+            lambda database: snapshot.announce(database, self.fingerprint, coming),
+        )
+        for failure in failures:
+            log.debug("%s", chain_text(failure))
+
+    async def withdraw(self, number: int) -> None:
+        """Where that fails, older backups are refused."""
+        failures = await self._each(
+            lambda: self.numbers.withdraw(self.fingerprint, number),
+            lambda database: snapshot.withdraw(database, self.fingerprint, number),
+        )
+        for failure in failures:
+            log.warning("%s; backups before number %d may be refused", chain_text(failure), number)
+
+    async def note(self, made: BackupNumber) -> list[KnownError]:
+        return await self._each(
+            lambda: self.numbers.note(self.fingerprint, made),
+            lambda database: snapshot.note(database, self.fingerprint, made),
+        )
+
+    async def _each(
+        self, here: Callable[[], None], there: Callable[[str], Awaitable[None]]
+    ) -> list[KnownError]:
+        """What went wrong; one place does not keep the other from being written to."""
+        failures: list[KnownError] = []
+        try:
+            here()
+        except KnownError as error:
+            failures.append(error)
+        if self.database is not None:
+            try:
+                await there(self.database)
+            except KnownError as error:
+                failures.append(error)
+        return failures
+
+
+@asynccontextmanager
+async def _one_at_a_time(datadir: Datadir) -> AsyncIterator[None]:
+    """Those who make backups of a data directory wait for each other. Raises BackupError."""
+    try:
+        directory = os.open(datadir.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BackupError(f"failed to open {datadir.path}") from BarkdError(str(error))
+    try:
+        await _lock(directory, datadir.path)
+        yield
+    finally:
+        os.close(directory)
+
+
+async def _lock(directory: int, path: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECS
+    is_told = False
+    while True:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise BackupError(f"another backup of {path} has been under way for too long") from None
+            if not is_told:
+                log.info("waiting until another backup of %s is made", path)
+                is_told = True
+            await asyncio.sleep(0.1)
+        except OSError as error:  # some network file systems lock no directories
+            log.warning("%s cannot be locked: make no other backup meanwhile: %s", path, os_error_text(error))
+            return
+        else:
+            return
+
+
 # --- making one
 
 
@@ -216,53 +338,80 @@ async def make(
 ) -> Backup:
     """Write a backup of the wallet in a data directory. The daemon may be running.
 
-    Its number is noted last: a backup that fails, or is killed, must not make the one before it stale.
-    Raises KnownError; then there is no file, and an existing one is as it was. Raises NotNoted; it is there.
+    Its number is announced before it gets its name, and noted after that: whenever it is killed, no older one
+    passes for the newest, unless it is surely that.
+    Raises KnownError; then there is no file, an existing one is as it was, and the one before it is still the
+    newest. Raises NotNoted; it is there.
     """
-    _require_absent(target)
     words = datadir.read_mnemonic()
     fingerprint = _keys(parse_mnemonic(words)).fingerprint
-    database = database_url or str(datadir.database)
-    numbers = BackupNumbers(datadir)
-    made_at = now.isoformat(timespec="seconds")
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        noted = numbers.last_readable(fingerprint)
-        above = 0 if noted is None else noted.number
-        number = await snapshot.count(database, fingerprint, above=above, made_at=made_at)
-        await snapshot.take(database, unfinished)
-        facts = {
-            _FORMAT: FORMAT,
-            _MADE_AT: made_at,
-            _NUMBER: str(above + 1 if number is None else number),
-            _CONFIG: _read_config(datadir),
-            **await _identity(unfinished),
-        }
-        if facts[_FINGERPRINT] != fingerprint:
-            raise BackupError("the database belongs to another mnemonic than the one in the data directory")
-        if with_mnemonic:
-            facts[_MNEMONIC] = words
-        snapshot.describe(unfinished, facts)
-        backup = Backup.read(unfinished)
-        _publish(unfinished, target)
-    except OSError as error:
-        raise BackupError(f"failed to write {target}") from BarkdError(str(error))
-    finally:
-        unfinished.unlink(missing_ok=True)
-    made = BackupNumber(backup.number, made_at)
-    failures: list[KnownError] = []
-    try:
-        numbers.note(fingerprint, made)
-    except KnownError as error:
-        failures.append(error)
-    if number is not None:
+    async with _one_at_a_time(datadir):
         try:
-            await snapshot.note(database, fingerprint, made)
-        except KnownError as error:
-            failures.append(error)
-    if failures:
-        raise NotNoted(target) from BarkdError("; ".join(map(chain_text, failures)))
-    return backup
+            _check_target(target, datadir)
+            # In a directory of its own: what SQLite puts beside a file goes with it, whatever happens.
+            with tempfile.TemporaryDirectory(
+                ".tmp", f".{target.name}.", target.parent, ignore_cleanup_errors=True
+            ) as scratch:
+                unfinished = Path(scratch) / "backup"
+                backup, is_counted = await _write(
+                    unfinished, datadir, database_url, fingerprint, now, words if with_mnemonic else None
+                )
+                database = database_url or str(datadir.database)
+                notes = _Notes(BackupNumbers(datadir), database if is_counted else None, fingerprint)
+                try:
+                    await notes.announce(_coming(backup, target))
+                    _publish(unfinished, target)
+                except (OSError, asyncio.CancelledError):
+                    await notes.withdraw(backup.number)
+                    raise
+        except (OSError, sqlite3.Error) as error:
+            raise BackupError(f"failed to write {target}") from BarkdError(str(error))
+        if failures := await notes.note(BackupNumber(backup.number, backup.made_at)):
+            raise NotNoted(target) from BarkdError("; ".join(map(chain_text, failures)))
+        return backup
+
+
+async def _write(
+    unfinished: Path,
+    datadir: Datadir,
+    database_url: str | None,
+    fingerprint: str,
+    now: datetime,
+    words: str | None,
+) -> tuple[Backup, bool]:
+    """All of a backup but its name; and whether the wallet's database has counted it.
+
+    words: to be taken along. Raises KnownError, OSError, sqlite3.Error.
+    """
+    database = database_url or str(datadir.database)
+    noted = BackupNumbers(datadir).last_readable(fingerprint)
+    above = 0 if noted is None else noted.number
+    made_at = now.isoformat(timespec="seconds")
+    number = await snapshot.count(database, fingerprint, above=above, made_at=made_at)
+    await snapshot.take(database, unfinished)
+    if number is not None:
+        await snapshot.check_counted_last(database, fingerprint, number)
+    facts = {
+        _FORMAT: FORMAT,
+        _MADE_AT: made_at,
+        _NUMBER: str(above + 1 if number is None else number),
+        _CONFIG: _read_config(datadir),
+        **await _identity(unfinished),
+    }
+    if facts[_FINGERPRINT] != fingerprint:
+        raise BackupError("the database belongs to another mnemonic than the one in the data directory")
+    if words is not None:
+        facts[_MNEMONIC] = words
+    snapshot.describe(unfinished, facts)
+    return Backup.read(unfinished), number is not None
+
+
+def _coming(backup: Backup, target: Path) -> BackupNumber:
+    """What is said of it if nothing is heard of it any more."""
+    where = os.fsencode(target.absolute()).decode("utf-8", "replace")
+    return BackupNumber(
+        backup.number, f"{backup.made_at}, and was about to be at {where} when it was interrupted: look there"
+    )
 
 
 def _publish(unfinished: Path, target: Path) -> None:
@@ -289,11 +438,17 @@ def _publish(unfinished: Path, target: Path) -> None:
         )
 
 
-def _require_absent(target: Path) -> None:
-    """Nothing of that name, nor what SQLite would take for a part of it. Raises BackupError, LeftBeside."""
-    if target.exists():
+def _check_target(target: Path, datadir: Datadir) -> None:
+    """Nothing of that name, nor what SQLite would take for a part of it, nor it for a part of something.
+
+    Raises BackupError, LeftBeside, OSError.
+    """
+    if os.path.lexists(target):
         raise BackupError(f"{target} exists already")
     engine.require_alone(target)
+    is_number_file = target.parent.resolve() / target.name == BackupNumbers(datadir).beside
+    if is_number_file or datadir.is_own_name(target) or engine.is_part_of_database(target):
+        raise BackupError(f"{target} would be taken for something else: choose another name")
 
 
 def _read_config(datadir: Datadir) -> str:
@@ -366,12 +521,21 @@ async def restore(
         seed = _seed(datadir, backup, ask_mnemonic)
         with datadir.scratch() as scratch:
             prepared = scratch / "db.sqlite"
-            await snapshot.to_database_file(source, prepared)
-            newest = await _newest(backup, datadir, database_url)
-            restored = await _check_fresh(
-                backup, prepared, seed, datadir, newest, accept_stale=accept_stale, environment=environment
-            )
-            await snapshot.let_it_recover(prepared, newest)
+            try:
+                await snapshot.to_database_file(source, prepared)
+                newest = await _newest(backup, datadir, database_url)
+                restored = await _check_fresh(
+                    backup,
+                    prepared,
+                    seed,
+                    datadir,
+                    newest,
+                    accept_stale=accept_stale,
+                    environment=environment,
+                )
+                await snapshot.let_it_recover(prepared, newest)
+            except (OSError, sqlite3.Error) as error:
+                raise BackupError(f"failed to write to {datadir.path}") from BarkdError(str(error))
             aside = await _put_back(prepared, datadir, database_url, backup, seed, now)
             return replace(restored, aside=aside)
 

@@ -82,10 +82,22 @@ class LeftBeside(StoreError):
         )
 
 
+_PARTS = ("-wal", "-shm", "-journal")
+"""What SQLite puts beside a database: its log, the index of that, its journal."""
+
+
+def is_part_of_database(file: Path) -> bool:
+    """Whether SQLite would take a file of that name for its own, and overwrite it."""
+    return any(
+        file.name.endswith(part) and file.with_name(file.name.removesuffix(part)).exists()
+        for part in _PARTS
+        if file.name != part
+    )
+
+
 def require_alone(database: Path) -> None:
     """Before a file gets the name of a database that is not there. Raises LeftBeside."""
-    # Its log, the index of that, its journal.
-    files = [database.with_name(f"{database.name}{ending}") for ending in ("-wal", "-shm", "-journal")]
+    files = [database.with_name(f"{database.name}{part}") for part in _PARTS]
     left = [file for file in files if file.exists()]
     if left and not database.exists():
         raise LeftBeside(database, left)

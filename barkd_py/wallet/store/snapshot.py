@@ -50,6 +50,13 @@ class SchemaDiffers(StoreError):
         )
 
 
+class Overtaken(StoreError):
+    """Its number would say that it is older than another one, and what is in it might be newer."""
+
+    def __init__(self) -> None:
+        super().__init__("another backup of the wallet was begun elsewhere at the same moment; make it again")
+
+
 class DatabaseNotEmpty(StoreError):
     def __init__(self) -> None:
         super().__init__("the database holds a wallet already")
@@ -71,6 +78,25 @@ async def count(database: str, fingerprint: str, *, above: int, made_at: str) ->
         return await backups.count(fingerprint, above=highest, made_at=made_at)
 
     return await _counting(database, next_number)
+
+
+async def check_counted_last(database: str, fingerprint: str, number: int) -> None:
+    """Nobody has taken a number since: what was copied meanwhile is older than all with a higher one.
+
+    Raises Overtaken, NoDatabase, StoreError.
+    """
+    if await _counting(database, lambda backups: backups.taken(fingerprint)) != number:
+        raise Overtaken
+
+
+async def announce(database: str, fingerprint: str, coming: BackupNumber) -> None:
+    """A backup is about to be where it belongs. Raises NoDatabase, StoreError."""
+    await _counting(database, lambda backups: backups.announce(fingerprint, coming))
+
+
+async def withdraw(database: str, fingerprint: str, number: int) -> None:
+    """What was announced comes to nothing. Raises NoDatabase, StoreError."""
+    await _counting(database, lambda backups: backups.withdraw(fingerprint, number))
 
 
 async def note(database: str, fingerprint: str, made: BackupNumber) -> None:
@@ -128,6 +154,11 @@ async def take(database: str, target: Path) -> None:
         await _take_rows(database, target)
 
 
+def _uri(file: Path, mode: str) -> str:
+    """Of a file whose name may have anything in it."""
+    return f"{file.resolve().as_uri()}?mode={mode}"
+
+
 def _make_private(file: Path) -> None:
     """A new file, empty, for its owner alone."""
     os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600))
@@ -139,7 +170,7 @@ def _take_sqlite(source: Path, target: Path) -> None:
     try:
         # Writable, though nothing is written: readers of a WAL keep their place in it.
         with (
-            closing(sqlite3.connect(f"file:{source.resolve()}?mode=rw", uri=True, timeout=30)) as live,
+            closing(sqlite3.connect(_uri(source, "rw"), uri=True, timeout=30)) as live,
             closing(sqlite3.connect(target)) as copy,
         ):
             live.backup(copy)
@@ -205,7 +236,7 @@ def make_whole(file: Path) -> None:
 def read_description(snapshot: Path) -> Mapping[str, str]:
     """What describes a backup. The file is checked as a whole. Raises NotABackup."""
     try:
-        with closing(sqlite3.connect(f"file:{snapshot.resolve()}?mode=ro", uri=True)) as copy:
+        with closing(sqlite3.connect(_uri(snapshot, "ro"), uri=True)) as copy:
             (verdict,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise NotABackup("its integrity check fails")
@@ -226,7 +257,7 @@ def holds_wallet(file: Path) -> bool:
     if not file.exists():
         return False
     try:
-        with closing(sqlite3.connect(f"file:{file.resolve()}?mode=rw", uri=True, timeout=30)) as database:
+        with closing(sqlite3.connect(_uri(file, "rw"), uri=True, timeout=30)) as database:
             if _has_table(database, "properties"):
                 return database.execute("SELECT 1 FROM properties").fetchone() is not None
             return database.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
@@ -247,14 +278,14 @@ def _without_description(snapshot: Path, target: Path) -> None:
     _make_private(target)
     try:
         with (
-            closing(sqlite3.connect(f"file:{snapshot.resolve()}?mode=ro", uri=True)) as backup,
+            closing(sqlite3.connect(_uri(snapshot, "ro"), uri=True)) as backup,
             closing(sqlite3.connect(target)) as copy,
         ):
             backup.backup(copy)
             copy.execute("DROP TABLE backup")
             copy.commit()
-    except sqlite3.Error as error:
-        raise NotABackup(str(error)) from None
+    except sqlite3.Error as error:  # the backup was looked through before: it is rather the disk
+        raise StoreError(f"the backup cannot be copied to {target.parent}: {error}") from None
 
 
 async def let_it_recover(file: Path, newest: BackupNumber) -> None:

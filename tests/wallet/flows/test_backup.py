@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -272,9 +272,14 @@ async def test_a_backup_that_comes_to_nothing_leaves_the_one_before_it_the_newes
         with pytest.raises((BackupError, KeyboardInterrupt)):
             await home.backup("second")
     second = home.net.directory / "second"
-    # What is killed when it has its name is there, and is newer; no older one was made stale by it yet.
     assert second.exists() is (failure == "a kill" and where == "on its way to the disk")
-    assert (await home.put_back(first, "back-1")).warnings == ()
+    if failure == "a kill" and where != "while it is written":  # nobody can tell whether it is there
+        with pytest.raises(
+            StaleBackup, match=r"number 2 was made at 2026.*, and was about to be at .*/second"
+        ):
+            await home.put_back(first, "back-1")
+    else:
+        assert (await home.put_back(first, "back-1")).warnings == ()
     if second.exists():
         assert (await home.put_back(second, "back-2")).warnings == ()
     third = await home.backup("third")
@@ -297,7 +302,7 @@ async def test_a_backup_goes_where_files_cannot_be_linked(
         on_a_stick.setattr(os, "link", refuse)
         file = await home.backup("file")
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        monkeypatch.setattr(backup, "_require_absent", lambda _: None)  # it came a moment later
+        monkeypatch.setattr(backup, "_check_target", lambda *_: None)  # it came a moment later
         whole = file.read_bytes()
         with pytest.raises(BackupError, match="failed to write"):
             await home.backup("file")
@@ -540,6 +545,355 @@ async def test_no_backup_is_written_where_sqlite_would_add_a_log_to_it(home: Hom
 
 
 # --- what a kill leaves
+
+
+STORE, HERE = "barkd_py.wallet.store.backups:BackupRepository", "barkd_py.daemon.backup:BackupNumbers"
+
+
+@pytest.mark.parametrize("lost", ["nothing", "the data directory", "what is beside it"])
+@pytest.mark.parametrize(
+    ("when", "where", "is_there", "is_newest"),
+    [
+        ("before", f"{HERE}.announce", False, True),
+        ("before", f"{STORE}.announce", False, False),
+        ("before", "barkd_py.daemon.backup:_publish", False, False),
+        ("after", "barkd_py.daemon.backup:os.link", True, False),
+        ("after", "barkd_py.daemon.backup:_publish", True, False),
+        ("after", f"{HERE}.note", True, False),
+        ("before", f"{STORE}.note", True, False),
+    ],
+)
+async def test_whenever_a_backup_is_killed_the_older_one_passes_only_if_it_is_the_newest(
+    home: Home, when: str, where: str, is_there: bool, is_newest: bool, lost: str
+) -> None:
+    if lost == "what is beside it" and where == f"{STORE}.announce":
+        is_newest = True  # the file was told first, and is lost now
+    first = await home.backup("first")
+    second = home.net.directory / "second"
+    killed("backup", home.datadir, second, when=when, where=where)
+    assert second.exists() is is_there
+    if is_there:
+        assert Backup.read(second).number == 2
+    datadir = home.datadir
+    if lost == "what is beside it":  # the wallet moves, and its database knows
+        BackupNumbers(datadir).beside.unlink()
+        url = f"sqlite:///{home.net.directory}/elsewhere.sqlite"
+    else:
+        for path in datadir.path.glob("db.sqlite*" if lost == "nothing" else "*"):
+            path.unlink()
+        datadir, url = home.make_datadir("home"), None
+    said = r"it is number 1, and number 2 was made at 2026-11-22T12"
+    if where.endswith("announce") or where.endswith("_publish") or where.endswith("link"):
+        said += r".*, and was about to be at .*/second when it was interrupted: look there\. Money"
+    with nullcontext() if is_newest else pytest.raises(StaleBackup, match=said):
+        assert (await put_there(first, datadir, url)).warnings == ()
+    if is_there:
+        assert (await put_there(second, datadir, url)).warnings == ()
+
+
+async def put_there(file: Path, datadir: Datadir, url: str | None) -> Restored:
+    return await restore(
+        file, datadir, url, ask_mnemonic=lambda: ALICE.words, accept_stale=False, now=NOW, environment={}
+    )
+
+
+async def test_who_is_killed_is_forgotten_when_there_is_a_newer_one(home: Home) -> None:
+    await home.backup("first")
+    killed("backup", home.datadir, home.net.directory / "second", when="before", where=f"{HERE}.note")
+    third = await home.backup("third")
+    assert Backup.read(third).number == 3
+    numbers = json.loads(BackupNumbers(home.datadir).beside.read_text())
+    assert {name: each["number"] for name, each in numbers.items()} == {"53bdf6b1": 3}
+    with closing(sqlite3.connect(home.datadir.database)) as database:
+        rows = database.execute("SELECT fingerprint, number FROM last_backup ORDER BY 1").fetchall()
+    assert rows == [("53bdf6b1", 3), ("53bdf6b1 taken", 3)]
+    assert (await home.put_back(third)).warnings == ()
+
+
+async def test_what_fails_takes_back_its_own_announcement_only(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await home.backup("first")
+    killed("backup", home.datadir, home.net.directory / "second", when="before", where=f"{HERE}.note")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(backup, "_publish", fail)
+        with pytest.raises(BackupError):
+            await home.backup("third")
+    with pytest.raises(StaleBackup, match="and number 2 was made"):
+        await home.put_back(first)
+
+
+# --- several at once
+
+
+async def test_backups_that_are_made_at_once_are_made_one_after_the_other(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, copying = snapshot.take, []
+
+    async def take(database: str, target: Path) -> None:
+        copying.append("begins")
+        await asyncio.sleep(0)
+        await real(database, target)
+        await asyncio.sleep(0.05)
+        copying.append("ends")
+
+    monkeypatch.setattr(snapshot, "take", take)
+    files = await asyncio.gather(*(home.backup(f"file-{index}") for index in range(3)))
+    assert copying == ["begins", "ends"] * 3
+    assert sorted(Backup.read(file).number for file in files) == [1, 2, 3]
+
+
+_BACKUPS = """
+import asyncio, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from barkd_py.daemon import backup
+from barkd_py.datadir import Datadir
+
+name, datadir, directory = sys.argv[1:]
+real = backup.write_private
+
+def slowly(path, data):  # what was read before gets old
+    time.sleep(0.05)
+    real(path, data)
+
+backup.write_private = slowly
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(5):
+    made = asyncio.run(
+        backup.make(
+            Datadir(Path(datadir)), None, Path(directory, f"{name}-{number}"), with_mnemonic=False,
+            now=datetime.now(UTC),
+        )
+    )
+    assert backup.BackupNumbers(Datadir(Path(datadir))).last(made.fingerprint).number >= made.number
+"""
+
+
+async def test_two_processes_at_once_leave_the_highest_number_noted(home: Home) -> None:
+    """With a wallet of another fingerprint, whose number is in the same file and must stay."""
+    BackupNumbers(home.datadir).note("00000000", BackupNumber(5, "then"))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _BACKUPS, name, str(home.datadir.path), str(home.net.directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for name in ("one", "other")
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    files = [path for name in ("one", "other") for path in home.net.directory.glob(f"{name}-?")]
+    numbers = {Backup.read(file).number: file for file in files}
+    assert sorted(numbers) == list(range(1, 11))
+    noted = json.loads(BackupNumbers(home.datadir).beside.read_text())
+    assert {name: each["number"] for name, each in noted.items()} == {"53bdf6b1": 10, "00000000": 5}
+    assert sorted(file.stat().st_mtime_ns for file in files) == [
+        numbers[number].stat().st_mtime_ns for number in range(1, 11)
+    ]
+
+
+async def test_a_backup_is_not_made_if_one_with_a_higher_number_may_hold_less(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of another machine that shares the database: its copy was made first."""
+    real = snapshot.take
+
+    async def take(database: str, target: Path) -> None:
+        await snapshot.count(database, "53bdf6b1", above=0, made_at="meanwhile")
+        await real(database, target)
+
+    with monkeypatch.context() as shared:
+        shared.setattr(snapshot, "take", take)
+        with pytest.raises(snapshot.Overtaken):
+            await home.backup("file")
+    assert not (home.net.directory / "file").exists()
+    assert Backup.read(await home.backup("file")).number == 3
+
+
+# --- places and names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "db.sqlite-wal",
+        "db.sqlite-journal",
+        ".creation",
+        "barkd.lock",
+        "db.sqlite.moved-2026-11-22",
+        "backups",
+    ],
+)
+async def test_no_backup_is_made_under_a_name_that_means_something_else(home: Home, name: str) -> None:
+    link = home.net.directory / "link"
+    link.symlink_to(home.datadir.path)
+    for directory in (home.datadir.path, link):
+        with pytest.raises(BackupError, match="would be taken for something else"):
+            await home.backup(str(directory / name))
+        assert not (directory / name).exists()
+
+
+@pytest.mark.parametrize("name", ["home/db.sqlite", "home/mnemonic", "link", "dangling", "home.backups"])
+async def test_a_backup_replaces_nothing(home: Home, name: str) -> None:
+    (home.net.directory / "link").symlink_to(home.datadir.database)
+    (home.net.directory / "dangling").symlink_to(home.net.directory / "nowhere")
+    before = home.datadir.database.read_bytes()
+    with pytest.raises(BackupError, match=r"exists already|would be taken for something else"):
+        await home.backup(name)
+    assert home.datadir.database.read_bytes() == before
+    assert home.datadir.read_mnemonic() == ALICE.words
+    assert not (home.net.directory / "nowhere").exists()
+    assert not BackupNumbers(home.datadir).beside.exists()
+
+
+async def test_a_file_may_have_any_name(home: Home) -> None:
+    for name in ("a#b", "a?mode=ro", "100%41", ":memory:", "a b'\"\n"):
+        file = await home.backup(name)
+        assert (await home.put_back(file, f"back in {name}")).warnings == ()
+        assert await Backend().holds_wallet(home.net.directory / f"back in {name}")
+    assert not [path.name for path in home.net.directory.iterdir() if path.name in ("a", ".a", "100A")]
+
+
+async def test_a_place_where_nothing_can_be_written_is_said(home: Home) -> None:
+    (home.net.directory / "file").touch()
+    for place, why in (("nowhere/deep", "No such file or directory"), ("file/deep", "Not a directory")):
+        with pytest.raises(BackupError, match="failed to write") as raised:
+            await home.backup(place)
+        assert why in chain_text(raised.value)
+
+
+_FULL_DISK = """
+import asyncio, resource, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from barkd_py.daemon import backup
+from barkd_py.datadir import Datadir
+from barkd_py.errors import KnownError, chain_text
+
+what, datadir, file, limit = sys.argv[1:]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+facts = {"now": datetime(2026, 11, 22, 12, tzinfo=UTC)}
+if what == "backup":
+    work = backup.make(Datadir(Path(datadir)), None, Path(file), with_mnemonic=False, **facts)
+else:
+    work = backup.restore(
+        Path(file), Datadir(Path(datadir)), None, ask_mnemonic=lambda: "abandon " * 11 + "about",
+        accept_stale=True, **facts
+    )
+try:
+    asyncio.run(work)
+except KnownError as error:
+    print(chain_text(error))
+"""
+
+
+async def test_a_disk_that_is_full_leaves_nothing_but_an_error(home: Home) -> None:
+    """Wherever it gets full."""
+    first = await home.backup("first")
+    size = first.stat().st_size
+    place = home.net.directory / "place"
+    place.mkdir()
+    before = (home.net.directory / "home.backups").read_bytes()
+    said = set()
+    for limit in (100, size // 2, size - 4096, size - 1):
+        said.add(_on_a_full_disk("backup", home.datadir.path, place / "second", limit).split(":")[0])
+        assert list(place.iterdir()) == []
+    assert said == {
+        "the backup cannot be counted",
+        "the database cannot be copied",
+        f"failed to write {place / 'second'}",
+    }
+    assert (home.net.directory / "home.backups").read_bytes() == before
+    assert (await home.put_back(first)).warnings == ()
+
+
+def _on_a_full_disk(what: str, datadir: Path, file: Path, limit: int) -> str:
+    """What a backup or a restore says where no file can become larger than so much."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL_DISK, what, str(datadir), str(file), str(limit)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+async def test_a_restore_to_a_disk_that_is_full_does_not_blame_the_backup(home: Home) -> None:
+    file = await home.backup("file")
+    back = home.net.directory / "back"
+    for limit in (100, file.stat().st_size // 2):
+        said = _on_a_full_disk("restore", back, file, limit)
+        assert said.startswith(f"the backup cannot be copied to {back}/.restore-")
+        assert not back.exists()
+    await home.put_back(file)
+
+
+async def test_no_moment_shows_a_backup_to_others(home: Home) -> None:
+    """Whatever is written for it, under any name, is for its owner alone from its first byte on."""
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCHED, str(home.datadir.path), str(home.net.directory / "place")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    opened = [line.split(" ", 1) for line in done.stdout.splitlines()]
+    assert any("/place/" in path for _, path in opened)
+    assert [(mode, path) for mode, path in opened if int(mode, 8) & 0o077] == []
+
+
+_WATCHED = """
+import asyncio, os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from barkd_py.daemon import backup
+from barkd_py.datadir import Datadir
+
+os.umask(0)
+datadir, place = sys.argv[1], Path(sys.argv[2])
+place.mkdir()
+
+def look(frame, event, arg):
+    frame.f_trace_lines = False
+    for directory, _, names in os.walk(place):
+        if directory != str(place) and os.stat(directory).st_mode & 0o077 == 0:
+            print("700", directory)
+            continue
+        for name in names:
+            try:
+                mode = os.stat(os.path.join(directory, name)).st_mode & 0o777
+            except OSError:
+                continue
+            print(f"{mode:o}", os.path.join(directory, name))
+    return look
+
+sys.settrace(look)
+asyncio.run(
+    backup.make(
+        Datadir(Path(datadir)), None, place / "file", with_mnemonic=True,
+        now=datetime(2026, 11, 22, 12, tzinfo=UTC)
+    )
+)
+"""
 
 
 _KILLED_AT = """
