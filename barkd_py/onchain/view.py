@@ -113,6 +113,7 @@ class BdkView:
         self,
         recipients: Sequence[TxOut],
         fee_rate: FeeRate,
+        change_script: bytes,
         *,
         tip_height: int,
         unspendable: Iterable[OutPoint] = (),
@@ -128,7 +129,7 @@ class BdkView:
         for recipient in recipients:
             script = bdk.Script(recipient.script_pubkey)
             builder = builder.add_recipient(script, bdk.Amount.from_sat(recipient.value_sat))
-        return self._finish(builder)
+        return self._finish(builder.drain_to(bdk.Script(change_script)))
 
     def build_drain(
         self,
@@ -141,10 +142,6 @@ class BdkView:
         """Every coin to one output. Raises TxBuildFailed."""
         builder = self._builder(fee_rate, tip_height, unspendable)
         return self._finish(builder.drain_wallet().drain_to(bdk.Script(script_pubkey)))
-
-    def change_script(self) -> bytes:
-        """The lowest revealed address that is unused; reveals one if there is none."""
-        return bytes(self._wallet.next_unused_address(KEYCHAIN).address.script_pubkey().to_bytes())
 
     def build_child(
         self, anchor: tuple[OutPoint, TxOut], plan: ChildPlan, change_script: bytes, *, tip_height: int

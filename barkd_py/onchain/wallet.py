@@ -16,7 +16,7 @@ Source: sheet 06 §7.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import bdkpython as bdk
@@ -85,6 +85,7 @@ class OnchainWallet:
         self._view_backlog: list[OnchainChange] = []
         self._snapshot: _Snapshot | None = None
         self._confirmed_coins = ConfirmedCoins()
+        self._change: dict[int, Txid | None] = {}  # indexes for change alone; the transaction each is in
         self._lock = asyncio.Lock()
         self._syncing = asyncio.Lock()
         self._scanning = asyncio.Lock()
@@ -209,8 +210,31 @@ class OnchainWallet:
         """Reveal a new address; it is stored before it is returned."""
         async with self._lock:
             index = self._keychain.revealed_count
+            self._change.pop(index, None)
             await self._apply(OnchainChange(wallet=replace(self._state.wallet, last_revealed=index)))
             return self._keychain.address(index)
+
+    def _change_script(self, view: BdkView) -> bytes:
+        """Of an address that was shown to nobody, lest somebody take our change for a payment to it.
+
+        One whose transaction never was, or was replaced, is used again: a search by address ends at a gap.
+        """
+        free = (index for index, txid in self._change.items() if txid is None or not self._is_alive(txid))
+        index = min(free, default=self._keychain.revealed_count)
+        self._change[index] = None
+        view.reveal(index)
+        return self._keychain.script(index)
+
+    def _is_alive(self, txid: Txid) -> bool:
+        row = self._state.transactions.get(txid)
+        return row is not None and (row.confirmation is not None or row.last_seen is not None)
+
+    def _note_change(self, rows: Iterable[TransactionRow]) -> None:
+        for row in rows if self._change else ():
+            for output in row.tx.outputs:
+                index = self._keychain.index_of(output.script_pubkey)
+                if index in self._change:
+                    self._change[index] = Txid(row.txid)
 
     def _revealed_by_build(self) -> WalletRow | None:
         """The wallet row to store after a build, if that needed a new address for its change."""
@@ -246,18 +270,25 @@ class OnchainWallet:
 
     def _build_payment(self, view: BdkView, recipients: Sequence[TxOut], fee_rate: FeeRate) -> SignedTx:
         coins = view.utxos()
+        change_script = self._change_script(view)
         unconfirmed = self._unconfirmed()
         forbidden = truc_coins(coins, unconfirmed)
         untrusted = untrusted_coins(coins, unconfirmed, self._our_outputs())
         if untrusted - forbidden:
             try:
                 return view.build_tx(
-                    recipients, fee_rate, tip_height=self.tip_height, unspendable=forbidden | untrusted
+                    recipients,
+                    fee_rate,
+                    change_script,
+                    tip_height=self.tip_height,
+                    unspendable=forbidden | untrusted,
                 )
             except TxBuildFailed as error:
                 if not isinstance(error.__cause__, OnchainInsufficientFunds):
                     raise
-        return view.build_tx(recipients, fee_rate, tip_height=self.tip_height, unspendable=forbidden)
+        return view.build_tx(
+            recipients, fee_rate, change_script, tip_height=self.tip_height, unspendable=forbidden
+        )
 
     def _truc_coins(self, view: BdkView) -> frozenset[OutPoint]:
         return truc_coins(view.utxos(), self._unconfirmed())
@@ -327,7 +358,7 @@ class OnchainWallet:
             fee_rate=fee_rate,
             replaces=replaces,
         )
-        return view.build_child(anchor, plan, view.change_script(), tip_height=self.tip_height)
+        return view.build_child(anchor, plan, self._change_script(view), tip_height=self.tip_height)
 
     def _is_mature(self, coin: OnchainUtxo) -> bool:
         """Whether the confirmed coin can be spent in the next block: block rewards have to wait."""
@@ -474,6 +505,7 @@ class OnchainWallet:
         before, self._state = self._state, self._state.apply(change)
         if change.wallet is not None and change.wallet.last_revealed is not None:
             self._keychain.found(change.wallet.last_revealed)
+        self._note_change(change.transactions)
         if _needs_rebuild(before, self._state, change):
             self._view = None
             self._view_backlog.clear()

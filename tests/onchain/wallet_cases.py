@@ -229,6 +229,42 @@ async def test_payment_keeps_the_order_of_recipients_and_ends_with_change(
     assert 0 <= built.fee_sat - RATE.fee_wu(built.tx.weight_wu) <= 3
 
 
+async def test_change_goes_to_no_address_that_was_shown(
+    wallet: OnchainWallet, node: Node, reopen: Reopen
+) -> None:
+    """Whoever was given one, to be paid by, would take our change for the payment."""
+    shown = [await new_script(wallet)]
+    for _ in range(2):
+        await deposit(wallet, node, 50_000)
+    shown.append(await new_script(wallet))
+    change: list[bytes] = []
+    for _ in range(2):
+        built = await wallet.build_tx([TxOut(9_000, STRANGER)], RATE)
+        child = await wallet.fund_child(await exit_parent(node), RATE)
+        change += [built.tx.outputs[-1].script_pubkey, child.tx.outputs[0].script_pubkey]
+        shown.append(await new_script(wallet))
+        await wallet.evict(child.tx.txid)
+        wallet = await reopen()
+    assert all(wallet.is_mine(script) for script in change)
+    assert not set(change) & set(shown)
+    assert len(set(shown)) == 4
+
+
+async def test_change_that_never_was_leaves_its_address_to_the_next(
+    wallet: OnchainWallet, node: Node
+) -> None:
+    """Otherwise each child that is replaced would use an address up, and a search ends at a gap of many."""
+    await deposit(wallet, node, 100_000)
+    parent = await exit_parent(node)
+    built = await wallet.build_tx([TxOut(9_000, STRANGER)], RATE)
+    children = [await wallet.fund_child(parent, RATE)]
+    for sat_per_kwu in (2_500, 5_000):
+        rate = FeeRate(sat_per_kwu)
+        children.append(await wallet.fund_child(parent, rate, replaced_txid=children[-1].tx.txid))
+    scripts = {child.tx.outputs[0].script_pubkey for child in children}
+    assert scripts == {built.tx.outputs[-1].script_pubkey}
+
+
 async def test_built_transaction_comes_with_its_final_psbt(wallet: OnchainWallet, node: Node) -> None:
     await deposit(wallet, node, 100_000)
     built = await wallet.build_tx([TxOut(9_000, STRANGER)], RATE)

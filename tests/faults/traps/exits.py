@@ -109,8 +109,10 @@ TRAPS = {
     ),
     "06 §10.16": Line(
         "change goes to no address that was shown",
-        (),
-        open="the lowest address that nobody has paid to takes the change, though it may have been shown",
+        (
+            _CHILDREN + "test_change_goes_to_no_address_that_was_shown",
+            _CHILDREN + "test_change_that_never_was_leaves_its_address_to_the_next",
+        ),
     ),
     "06 §10.17": Line(
         "a cookie is read again",
