@@ -238,6 +238,7 @@ REGISTER: dict[str, Line] = {
             _ROUND_LIES + "test_nothing_is_forfeited_for_a_tree_that_was_taken",
             _WALLET + "test_what_the_chain_does_not_prove_is_not_imported",
             _MAILBOX + "test_an_anchor_that_stays_unknown_blocks_for_a_while_only",
+            _MAILBOX + "test_nothing_is_forgotten_of_which_the_server_has_no_signatures",
         ),
     ),
     # --- 02: keys, addresses, mailboxes, recovery
@@ -279,6 +280,8 @@ REGISTER: dict[str, Line] = {
         "checkpoints grow, pages end",
         (
             _MAILBOX + "test_checkpoints_that_go_back_are_not_believed",
+            _MAILBOX + "test_a_thousand_made_up_anchors_are_not_all_asked_for",
+            _MAILBOX + "test_a_message_that_is_another_one_at_each_reading_blocks_no_longer",
             _RECOVERY + "test_a_mailbox_that_goes_back_or_never_ends_is_left",
         ),
     ),

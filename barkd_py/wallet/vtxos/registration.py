@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 
 from barkd_py.ark.mailbox import MailboxAuthorization
-from barkd_py.ark.vtxo import VtxoId
+from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.errors import BarkdError, KnownError, chain_text
 from barkd_py.server_rpc.api import MAX_RECOVERY_IDS_PER_POST, ArkServerApi
 from barkd_py.server_rpc.errors import ConnectFailed
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 CHUNK = MAX_RECOVERY_IDS_PER_POST
 AUTHORIZATION_SECONDS = 60
+CATCH_UP_SECS = 60.0
+"""Of one catching up: others wait for it, and a server may take ten minutes for each answer."""
 
 LeaveOut = Callable[[Transaction], Awaitable[Collection[VtxoId]]]
 """The VTXOs that the server cannot know yet."""
@@ -45,12 +47,16 @@ class Registration:
         leave_out: LeaveOut,
         *,
         now: Callable[[], float] = time.time,
+        catch_up_secs: float = CATCH_UP_SECS,
     ) -> None:
         self._store = store
         self._server = server
         self._keychain = keychain
         self._leave_out = leave_out
         self._now = now
+        self._catch_up_secs = catch_up_secs
+        self._deadline = 0.0
+        self._tried: set[VtxoId] = set()  # since the last catching up that came to its end
         self._chains_known: set[VtxoId] = set()
         self._passed_over = PassedOver("registration")
         self._running = asyncio.Lock()
@@ -103,6 +109,8 @@ class Registration:
     async def catch_up(self) -> None:
         """Post and register whatever is not; what fails is logged and tried at the next call.
 
+        Nobody waits long for a slow server: the next call goes on with the others.
+
         Raises ConnectFailed: then there is no point in going on.
         """
         async with self._running:
@@ -110,8 +118,17 @@ class Registration:
                 waiting = await tx.vtxos.unregistered()
                 left_out = await self._leave_out(tx)
             ids = [vtxo_id for vtxo_id in waiting if vtxo_id not in left_out]
-            for chunk in _chunks(ids):
-                await self._catch_up_chunk(chunk)
+            ids.sort(key=self._tried.__contains__)
+            self._deadline = asyncio.get_running_loop().time() + self._catch_up_secs
+            try:
+                for chunk in _chunks(ids):
+                    self._tried.update(chunk)
+                    await self._catch_up_chunk(chunk)
+            except TimeoutError:
+                log.warning("the server takes too long to note VTXOs: going on later")
+                if not self._tried.issuperset(ids):
+                    return
+            self._tried.clear()
 
     async def _catch_up_chunk(self, ids: Sequence[VtxoId]) -> None:
         posted = await self._post(ids)
@@ -146,7 +163,12 @@ class Registration:
         key = self._keychain.recovery_mailbox_key
         expiry = int(self._now()) + AUTHORIZATION_SECONDS
         authorization = MailboxAuthorization.sign(key, expiry=expiry).encode()
-        await self._server.post_recovery_vtxo_ids(key.public_key, authorization, ids)
+        async with asyncio.timeout_at(self._deadline):
+            await self._server.post_recovery_vtxo_ids(key.public_key, authorization, ids)
+
+    async def _register_together(self, vtxos: Sequence[Vtxo]) -> None:
+        async with asyncio.timeout_at(self._deadline):
+            await self._server.register_vtxo_transactions(vtxos)
 
     async def _register(self, ids: Sequence[VtxoId]) -> set[VtxoId]:
         """Those whose chain the server has now."""
@@ -161,7 +183,7 @@ class Registration:
         if not vtxos:
             return registered
         try:
-            await self._server.register_vtxo_transactions(vtxos)
+            await self._register_together(vtxos)
             return registered | {vtxo.id for vtxo in vtxos}
         except ConnectFailed:
             raise
@@ -171,7 +193,7 @@ class Registration:
                 return registered
         for vtxo in vtxos:
             try:
-                await self._server.register_vtxo_transactions([vtxo])
+                await self._register_together([vtxo])
                 registered.add(vtxo.id)
             except BarkdError as error:
                 log.warning("registering VTXO %s failed: %s", vtxo.id, chain_text(error))

@@ -50,7 +50,9 @@ from barkd_py.wallet.mailbox.reader import (
 from barkd_py.wallet.mailbox.receipts import SWEPT
 from barkd_py.wallet.movements import ARKOOR_RECEIVE, MovementStatus
 from barkd_py.wallet.vtxo_states import Locked
+from barkd_py.wallet.vtxos import registration
 from barkd_py.wallet.vtxos.anchors import MAX_VAIN_LOOKUPS_PER_MINUTE, AnchorMissing
+from barkd_py.wallet.vtxos.registration import Registration
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import BOB, Net, Owner
 from tests.wallet.flows.crashes import Crash, CrashingStore, When, opener
@@ -1082,3 +1084,57 @@ async def test_one_id_that_the_server_refuses_does_not_spoil_the_others(
     assert {vtxo.id for vtxo in await bob.wallet.list_vtxos(include_all=True) if not vtxo.registered} == {
         refused
     }
+
+
+class Sluggish:
+    """The real server, which never answers when it is to note some VTXOs."""
+
+    def __init__(self, server: Any, never: set[VtxoId]) -> None:
+        self._server = server
+        self.never = never
+        self.attempts = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    async def post_recovery_vtxo_ids(
+        self, key: PublicKey, authorization: bytes, ids: Sequence[VtxoId]
+    ) -> None:
+        self.attempts += 1
+        if self.never & set(ids):
+            await asyncio.Event().wait()
+        await self._server.post_recovery_vtxo_ids(key, authorization, ids)
+
+
+async def test_a_server_that_is_slow_to_note_some_notes_the_others(
+    alice: Owner, bob: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And everything else that a daemon does in turn is not kept waiting for hours."""
+    monkeypatch.setattr(registration, "CHUNK", 1)
+    await pay(alice, bob, 1_000, 2_000, 3_000)
+    await bob.wallet.registration.close()
+    await bob.wallet.sync_mailbox()
+    slow = {vtxo.id for vtxo in await bob.wallet.list_vtxos(include_all=True) if vtxo.amount_sat < 3_000}
+    server = Sluggish(bob.wallet.server, slow)
+
+    async def nothing(_: object) -> tuple[VtxoId, ...]:
+        return ()
+
+    asked: Any = server
+    catching_up = Registration(bob.wallet.store, asked, bob.wallet.keychain, nothing, catch_up_secs=1.0)
+
+    async def noted() -> set[int]:
+        return {vtxo.amount_sat for vtxo in await bob.wallet.list_vtxos(include_all=True) if vtxo.registered}
+
+    for _ in range(20):
+        before = server.attempts
+        await asyncio.wait_for(catching_up.catch_up(), 60)
+        assert server.attempts - before <= 3
+        if await noted():
+            break
+    assert await noted() == {3_000}
+    server.never = set()
+    for _ in range(20):
+        await catching_up.catch_up()
+    assert await noted() == {1_000, 2_000, 3_000}
+    await catching_up.close()
