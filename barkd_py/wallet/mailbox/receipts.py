@@ -4,11 +4,13 @@ A VTXO that had expired, and was swept, before it got here is kept, for the serv
 income: nobody pays with it, and nobody but the server can make it money. Source: sheet 02 §5.5.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from barkd_py.ark.policy import PubkeyPolicy
 from barkd_py.ark.vtxo import Vtxo, VtxoId
 from barkd_py.bitcoin.keys import PublicKey
+from barkd_py.errors import BarkdError, chain_text
 from barkd_py.wallet.movements import (
     ARKOOR_RECEIVE,
     MovementDestination,
@@ -19,6 +21,8 @@ from barkd_py.wallet.movements import (
 )
 from barkd_py.wallet.store import Store, Transaction
 from barkd_py.wallet.vtxo_states import Locked, StateKind, WalletVtxo
+
+log = logging.getLogger(__name__)
 
 SWEPT = (
     "it had expired, and what it comes from was spent on the chain, before it was received: "
@@ -41,7 +45,11 @@ class KeptMail:
         """What is to be written together with the exit of VTXOs: the income of those that are kept."""
         async with self._store.read() as tx:
             kept = await _kept(tx, vtxo_ids)
-        addresses = await self._addresses_of(list({vtxo.user_pubkey: None for vtxo in kept}))
+        try:
+            addresses = await self._addresses_of(list({vtxo.user_pubkey: None for vtxo in kept}))
+        except BarkdError as error:  # an exit waits for nothing but the chain
+            log.warning("what payments came in on is not known: %s", chain_text(error))
+            addresses = {}
 
         async def write(tx: Transaction) -> None:
             for vtxo in await _kept(tx, [vtxo.id for vtxo in kept]):
@@ -101,13 +109,14 @@ def _update(
 def _received_on(
     vtxos: Sequence[Vtxo | WalletVtxo], addresses: Mapping[PublicKey, str]
 ) -> tuple[MovementDestination, ...]:
-    """Our addresses, each with the sum that came in on it."""
+    """Our addresses, each with the sum that came in on it, as far as they are known."""
     sums: dict[PublicKey, int] = {}
     for vtxo in vtxos:
         sums[vtxo.user_pubkey] = sums.get(vtxo.user_pubkey, 0) + vtxo.amount_sat
     return tuple(
         MovementDestination(PaymentMethod(PaymentMethodKind.ARK, addresses[key]), amount_sat)
         for key, amount_sat in sums.items()
+        if key in addresses
     )
 
 

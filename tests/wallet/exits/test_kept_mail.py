@@ -3,12 +3,19 @@
 What somebody owns is what the history tells, whatever becomes of such an exit.
 """
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 
 from barkd_py.ark.vtxo import Vtxo, VtxoId
+from barkd_py.bitcoin.keys import PublicKey
+from barkd_py.bitcoin.units import Network
+from barkd_py.errors import ServerUnavailable
 from barkd_py.wallet.balance import BalanceReader
+from barkd_py.wallet.exits.service import Exits
 from barkd_py.wallet.exits.states import Claimable, Claimed, ExitFilter
-from barkd_py.wallet.mailbox.receipts import note_receipt
+from barkd_py.wallet.locks import NamedLocks
+from barkd_py.wallet.mailbox.receipts import KeptMail, note_receipt
 from barkd_py.wallet.movements import ARKOOR_RECEIVE, EXIT_START, Movement, MovementStatus
 from barkd_py.wallet.store.recovery import RecoveryEntry, RecoveryOutcome
 from barkd_py.wallet.vtxo_states import Locked
@@ -96,6 +103,28 @@ async def test_what_was_released_while_its_exit_goes_on_does_not_come_again(worl
     await claim(world, vtxo.id)
     assert len(await receipts(world)) == 1
     assert await history_sat(world) == await balance_sat(world) == 0
+
+
+async def test_it_comes_though_nobody_can_say_on_which_address(world: World) -> None:
+    """For that the server would have to be asked."""
+
+    async def addresses_of(public_keys: Sequence[PublicKey]) -> Mapping[PublicKey, str]:
+        raise ServerUnavailable("gone")
+
+    vtxo = await kept(world)
+    world.exits = Exits(
+        world.store,
+        world.chain,
+        world.onchain,
+        world.keychain,
+        NamedLocks(),
+        Network.REGTEST,
+        late_income=KeptMail(world.store, addresses_of).on_chain,
+    )
+    await world.exits.start([vtxo.id])
+    await claim(world, vtxo.id)
+    (receipt,) = await receipts(world)
+    assert (receipt.effective_balance_sat, receipt.received_on) == (AMOUNT_SAT, ())
 
 
 @pytest.mark.parametrize("was", ["spendable", "brought by a recovery"])
