@@ -27,7 +27,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
-from barkd_py.errors import BarkdError
+from barkd_py.errors import BarkdError, chain_text
 
 log = logging.getLogger(__name__)
 
@@ -278,7 +278,10 @@ class Datadir:
         for entry in self._entries():
             if _SCRATCH.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
                 log.warning("removing %s, which a killed restore has left", entry)
-                _remove(entry)
+                try:
+                    _remove(entry)
+                except DatadirError as error:  # another user's, say; it is in nobody's way
+                    log.warning("%s", chain_text(error))
 
     def remove_locks_unless_used(self) -> None:
         """Remove the files of the locks, which the caller holds, if there is nothing else."""

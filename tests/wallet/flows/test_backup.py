@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from barkd_py.config import write_config
-from barkd_py.daemon import backup
+from barkd_py.daemon import backup, leftovers
 from barkd_py.daemon.backend import Backend
 from barkd_py.daemon.backup import (
     Backup,
@@ -404,6 +404,15 @@ async def test_machines_that_share_a_database_count_their_backups_together(
     with pytest.raises(StaleBackup, match="it is number 3, and number 4 was made"):
         await _restore(files[1], home.make_datadir("new"), url)
     await _restore(files[2], home.make_datadir("new"), url)
+    # So it does of one that is about to be there.
+    for number in (5, 6):
+        await snapshot.announce(url, "53bdf6b1", BackupNumber(number, f"at {number}"))
+    assert await snapshot.last_number(url, "53bdf6b1") == BackupNumber(6, "at 6")
+    await snapshot.withdraw(url, "53bdf6b1", 6)
+    assert await snapshot.last_number(url, "53bdf6b1") == BackupNumber(5, "at 5")
+    await snapshot.note(url, "53bdf6b1", BackupNumber(7, "at 7"))
+    await snapshot.withdraw(url, "53bdf6b1", 7)  # nobody has announced it
+    assert await snapshot.last_number(url, "53bdf6b1") == BackupNumber(7, "at 7")
 
 
 async def _restore(file: Path, datadir: Datadir, url: str) -> Restored:
@@ -977,6 +986,23 @@ async def test_what_a_killed_restore_works_with_is_removed_and_nothing_else(home
         assert (datadir.path / name).exists()
     assert (elsewhere / "deep").exists()
     assert (datadir.path / ".restore-abcdefgh.scratch").is_symlink()
+
+
+async def test_what_cannot_be_removed_is_in_nobodys_way(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when root has made a restore."""
+    left = home.datadir.path / ".restore-12345678.scratch"
+    left.mkdir()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as others:
+        others.setattr(shutil, "rmtree", refuse)
+        await leftovers.settle(home.datadir, Backend())
+    assert f"removing {left}" in caplog.text
+    assert "Permission denied (os error 13)" in caplog.text
 
 
 async def test_what_a_restore_works_with_is_left_alone_as_long_as_it_works(
