@@ -226,7 +226,7 @@ class Mailbox:
                 await self._receive(vtxos, message.checkpoint)
                 return  # acknowledged together with what it brought
             case RoundParticipationCompleted(unlock_hash):
-                await self._hand_over(self.on_round_completed, unlock_hash, "round")
+                await self._round_completed(unlock_hash)
             case IncomingLightningPayment(payment_hash, _):
                 await self._hand_over_always(self.on_incoming_lightning, payment_hash, "Lightning receive")
             case LightningSendFinished(payment_hash, preimage, _):
@@ -248,6 +248,16 @@ class Mailbox:
             log.warning("mailbox message about a %s without a valid hash", what)
         elif handler is not None:
             await handler(hash32)
+
+    async def _round_completed(self, unlock_hash: bytes) -> None:
+        """What the server refuses for good to say must not end all mail; the rounds ask it too."""
+        try:
+            await self._hand_over(self.on_round_completed, unlock_hash, "round")
+        except ServerRejected as error:
+            if self._stops < MAX_STOPS:
+                self._stops += 1
+                raise
+            log.error("passing over a round that was completed: %s", chain_text(error))
 
     async def _hand_over_always(self, handler: Handle | None, hash32: bytes, what: str) -> None:
         """As `_hand_over`, for messages that are hints: the message is acknowledged whatever happens."""
@@ -343,6 +353,7 @@ class Mailbox:
         missing: set[Txid] = set()
         in_vain = 0
         for vtxo in vtxos:
+            await asyncio.sleep(0)  # proving takes a while, and there may be a thousand
             is_enough = in_vain >= MAX_VAIN_LOOKUPS or self._vain_lookups.are_enough
             if is_enough or vtxo.anchor_point.txid in missing:
                 backed.unknown.append(vtxo)

@@ -51,7 +51,7 @@ from barkd_py.wallet.mailbox.receipts import SWEPT
 from barkd_py.wallet.movements import ARKOOR_RECEIVE, MovementStatus
 from barkd_py.wallet.vtxo_states import Locked
 from barkd_py.wallet.vtxos import registration
-from barkd_py.wallet.vtxos.anchors import MAX_VAIN_LOOKUPS_PER_MINUTE, AnchorMissing
+from barkd_py.wallet.vtxos.anchors import MAX_VAIN_LOOKUPS_PER_MINUTE, AnchorMissing, Anchors
 from barkd_py.wallet.vtxos.registration import Registration
 from barkd_py.wallet.wallet import Wallet
 from tests.wallet.flows.conftest import BOB, Net, Owner
@@ -363,6 +363,26 @@ async def test_a_round_that_cannot_be_looked_at_now_waits_and_blocks_what_follow
     box.on_round_completed = works
     assert await box.sync() == 4
     assert seen == [bytes(32)] * 2
+
+
+async def test_a_round_of_which_the_server_never_tells_ends_no_mail(
+    alice: Owner, bob: Owner
+) -> None:
+    await pay(alice, bob, 1_000)
+    paid = ArkoorDelivery(await delivered(bob))
+    server = MailboxServer(bob.wallet.server, (3, RoundParticipationCompleted(bytes(32))), (4, paid))
+    box = mailbox(bob.wallet, server)
+
+    async def refused(unlock_hash: bytes) -> None:
+        raise ServerRejected("no")
+
+    box.on_round_completed = refused
+    for _ in range(MAX_STOPS):
+        with pytest.raises(ServerRejected):
+            await box.sync()
+        assert await box.checkpoint() == 0
+    assert await box.sync() == 4
+    assert await bob.spendable_sat() == 1_000
 
 
 async def test_hints_about_lightning_are_acknowledged_whatever_comes_of_them(bob: Owner) -> None:
@@ -897,6 +917,39 @@ async def test_transactions_that_prove_nothing_are_not_all_asked_for(alice: Owne
     box = mailbox(bob.wallet, MailboxServer(bob.wallet.server, (7, ArkoorDelivery(flood))), chain)
     await reads_on(box)
     assert len(chain.fetched) == MAX_VAIN_LOOKUPS * MAX_ANCHOR_MISSES
+
+
+async def test_others_get_a_turn_while_a_large_message_is_looked_at(
+    alice: Owner, bob: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proofs take a while, and their anchor is known, so nothing is waited for."""
+    await pay(alice, bob, 1_000)
+    paid = Vtxo.decode((await delivered(bob))[0])
+    others = [
+        dataclasses.replace(paid, amount_sat=paid.amount_sat + more).with_computed_point()
+        for more in range(100)
+    ]
+    delivery = ArkoorDelivery(tuple(vtxo.encode() for vtxo in others))
+    server = MailboxServer(bob.wallet.server, (7, delivery), row_limit=200)
+    turns = 0
+    seen: list[int] = []
+    validate = Anchors.validate
+
+    async def noted(anchors: Anchors, vtxos: Sequence[Vtxo]) -> None:
+        seen.append(turns)
+        await validate(anchors, vtxos)
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Anchors, "validate", noted)
+    other = asyncio.create_task(take_turns())
+    assert await mailbox(bob.wallet, server).sync() == 7
+    other.cancel()
+    assert len(set(seen)) == len(seen) == 100
 
 
 async def test_many_messages_with_made_up_anchors_delay_payments_no_longer_than_one(
