@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from barkd_py.wallet.vtxo_states import WalletVtxo
 from tests.fakes.wallet import UNREACHABLE, onchain_address
 from tests.support import raw_http
 from tests.support.api_server import RunningApi
@@ -365,3 +366,22 @@ async def test_a_sign_that_is_no_letter_may_be_in_a_lightning_address(api: Runni
 async def test_a_method_that_http_does_not_know(api: RunningApi) -> None:
     answer = await raw_http.request(api.port, "FOO", "/api/v1/wallet")
     assert (answer.status, answer.text) == (400, "Invalid HTTP request received.")
+
+
+# --- offboards
+
+
+async def test_an_offboard_without_an_address_takes_a_new_one_whatever_comes_of_it(
+    api: RunningApi, a_vtxo: WalletVtxo
+) -> None:
+    async def offboard(path: str, **body: object) -> int:
+        return (await api.http.post(f"/api/v1/wallet/offboard/{path}", json=body)).status_code
+
+    assert await offboard("vtxos", vtxos=[]) == 400  # before it comes to addresses
+    assert await offboard("all") == 500  # there is nothing
+    api.wallet.add_vtxo(a_vtxo)
+    assert await offboard("vtxos", vtxos=[str(a_vtxo.id)], address=ADDRESS) == 200
+    assert await offboard("vtxos", vtxos=[str(a_vtxo.id)]) == 200
+    assert await offboard("all", address=None) == 200
+    paid_to = [target.address for target, _ in api.wallet.offboards.sent]
+    assert paid_to == [ADDRESS, onchain_address(2), onchain_address(3)]

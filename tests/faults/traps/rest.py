@@ -81,7 +81,7 @@ TRAPS = {
     ),
     "07 §13.17": Line(
         "an offboard without an address takes one, whatever comes of it",
-        (_LIFE, "api/test_without_onchain_wallet.py::test_it_is_missed_before_the_request_is_looked_at"),
+        (_OTHERS + "test_an_offboard_without_an_address_takes_a_new_one_whatever_comes_of_it",),
     ),
     "07 §13.18": Line(
         "an offboard that goes on is no failure",
