@@ -365,9 +365,7 @@ async def test_a_round_that_cannot_be_looked_at_now_waits_and_blocks_what_follow
     assert seen == [bytes(32)] * 2
 
 
-async def test_a_round_of_which_the_server_never_tells_ends_no_mail(
-    alice: Owner, bob: Owner
-) -> None:
+async def test_a_round_of_which_the_server_never_tells_ends_no_mail(alice: Owner, bob: Owner) -> None:
     await pay(alice, bob, 1_000)
     paid = ArkoorDelivery(await delivered(bob))
     server = MailboxServer(bob.wallet.server, (3, RoundParticipationCompleted(bytes(32))), (4, paid))
