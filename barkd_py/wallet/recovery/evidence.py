@@ -33,6 +33,7 @@ from barkd_py.wallet.recovery.judgement import (
     needs_proof,
 )
 from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.exits import LIVE_KINDS
 from barkd_py.wallet.store.unreadable import PassedOver
 from barkd_py.wallet.vtxo_states import Locked, Spent, StateKind, WalletVtxo
 from barkd_py.wallet.vtxos.anchors import AnchorLook, AnchorUnfit
@@ -88,6 +89,7 @@ class Evidence:
                 if _history_matters(row)
                 and any(entry.state.kind is StateKind.SPENDABLE for entry in await tx.vtxos.history(vtxo_id))
             }
+            exits = await tx.exits.find_many(list(rows))
         for error in unreadable:
             self._unreadable.note(error.vtxo_id, error)
         bodies = {vtxo.id: vtxo for vtxo in readable}
@@ -98,6 +100,7 @@ class Evidence:
                 is_unreadable=vtxo_id in lost,
                 state=None if (row := rows.get(vtxo_id)) is None else row.state,
                 was_spendable=vtxo_id in spendable_once,
+                is_exiting=vtxo_id in exits and exits[vtxo_id].kind in LIVE_KINDS,
             )
             for vtxo_id, sighting in seen.items()
         }

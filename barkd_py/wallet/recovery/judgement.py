@@ -8,9 +8,11 @@ asked again. And nothing is believed to be money that is not proven against its 
     here \\ server     spendable           spent            unclaimed   unregistered, HTLC   no answer
     not stored        proven: store it    store as spent   its round   leave it             store, held back
     spendable         leave it            hold back        leave it    leave it             leave it
-    held back         proven: release     keep, or spent   keep        keep                 keep
+    held back         proven: release     keep, or spent*  keep        keep                 keep
     spent, on word    proven: store it    leave it         leave it    leave it             leave it
     spent, exited, in use by something: leave it
+
+    * spent if it was never spendable here, and no exit of it is under way.
 
 An HTLC that the server calls spendable is held back as well, and asked back: a Lightning payment was under
 way. One of a payment to us is nothing without its preimage, which follows from no words.
@@ -75,6 +77,7 @@ class Facts:
     is_unreadable: it is stored, but its body cannot be read any more; the one here is somebody else's.
     is_ours: its key follows from the seed. is_of_our_server: it is cosigned by the pinned server.
     state: here; None if it is not stored. was_spendable: in this wallet, at some time.
+    is_exiting: an exit of it is under way, so the chain will tell whose it is.
     status: the server's word; None without a usable one. proof: only as far as it matters.
     """
 
@@ -85,6 +88,7 @@ class Facts:
     is_of_our_server: bool = False
     state: VtxoState | None = None
     was_spendable: bool = False
+    is_exiting: bool = False
     status: VtxoSpendState | None = None
     proof: Proof | None = None
 
@@ -169,7 +173,7 @@ def _held_here(facts: Facts) -> Verdict:
     match facts.status:
         case VtxoSpendState.SPENDABLE:
             return _spendable(facts, Deed.RELEASE)
-        case VtxoSpendState.SPENT if not facts.was_spendable:
+        case VtxoSpendState.SPENT if not facts.was_spendable and not facts.is_exiting:
             return _left("it was spent", Deed.MARK_SPENT)
         case VtxoSpendState.SPENT:
             return _held("the server calls it spent, though this wallet has not spent it")

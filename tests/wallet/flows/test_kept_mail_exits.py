@@ -3,12 +3,13 @@
 import pytest
 
 from barkd_py.ark.vtxo import Vtxo
+from barkd_py.devnet.ark_server.states import SpendState
 from barkd_py.errors import ServerUnavailable
 from barkd_py.server_rpc.api import ArkoorDelivery
 from barkd_py.wallet.movements import ARKOOR_RECEIVE, EXIT_START, MovementStatus
 from barkd_py.wallet.vtxo_states import Locked, StateKind
 from tests.wallet.flows.conftest import Net, Owner
-from tests.wallet.flows.test_exits import exit_all
+from tests.wallet.flows.test_exits import RATE, exit_all
 from tests.wallet.flows.test_mailbox import Chain, MailboxServer, delivered, mailbox, pay
 
 
@@ -59,5 +60,21 @@ async def test_a_payment_that_is_found_on_the_chain_has_come(
     await net.devnet.node.mine_exactly(vtxo.exit_transactions())
     await bob.wallet.chain.fetch_tip()
     await bob.wallet.recovery.retry()
+    assert await exit_all(net, bob) == (vtxo.id,)
+    await assert_came_and_left(bob, vtxo, address)
+
+
+async def test_a_server_that_calls_a_kept_payment_spent_stops_no_exit(
+    net: Net, alice: Owner, bob: Owner
+) -> None:
+    """Nobody here has spent it: what the chain says counts."""
+    vtxo, address = await receive_too_early(alice, bob, is_held=True)
+    for _ in range(3):
+        await bob.fund_onchain(30_000)
+    await bob.wallet.exits.start_all()
+    await bob.wallet.exits.progress(RATE)
+    await net.devnet.ark_server.set_vtxo_state(vtxo.id, SpendState.SPENT)
+    await bob.wallet.recovery.retry()
+    assert (await bob.wallet.get_vtxo(vtxo.id)).state == Locked(None)
     assert await exit_all(net, bob) == (vtxo.id,)
     await assert_came_and_left(bob, vtxo, address)

@@ -111,15 +111,15 @@ def test_what_is_spendable_here_is_never_given_up_for_a_word(
     assert deed(judge(facts)) == expected
 
 
-@pytest.mark.parametrize("was_spendable", [False, True])
-def test_what_is_held_back_waits_for_an_answer(was_spendable: bool) -> None:
-    held = replace(OURS, state=Locked(None), was_spendable=was_spendable)
+@pytest.mark.parametrize(("was_spendable", "is_exiting"), [(False, False), (True, False), (False, True)])
+def test_what_is_held_back_waits_for_an_answer(was_spendable: bool, is_exiting: bool) -> None:
+    held = replace(OURS, state=Locked(None), was_spendable=was_spendable, is_exiting=is_exiting)
     released = judge(replace(held, status=VtxoSpendState.SPENDABLE))
     assert deed(released) == (RecoveryOutcome.RECOVERED, Deed.RELEASE, False)
     for status in (VtxoSpendState.UNCLAIMED, VtxoSpendState.UNREGISTERED, None):
         assert deed(judge(replace(held, status=status))) == (RecoveryOutcome.LOCKED, Deed.NOTHING, True)
     spent = judge(replace(held, status=VtxoSpendState.SPENT))
-    if was_spendable:  # its chain is the only thing that a lying server cannot take
+    if was_spendable or is_exiting:  # its chain is the only thing that a lying server cannot take
         assert deed(spent) == (RecoveryOutcome.LOCKED, Deed.NOTHING, True)
     else:
         assert deed(spent) == (RecoveryOutcome.SKIPPED, Deed.MARK_SPENT, False)
