@@ -11,6 +11,11 @@ from barkd_py.bitcoin.units import Network
 STOP_GAP = 50
 """So many addresses in a row that were never used end a search for old ones."""
 
+CHANGE_GAP = 20
+"""Change goes no further than so many addresses past the last paid one: other wallets search no further.
+Source: BIP-44.
+"""
+
 LOOKAHEAD = STOP_GAP
 """Scripts past the last revealed one that are recognised, so that reading blocks finds as many."""
 

@@ -143,6 +143,10 @@ class BdkView:
         builder = self._builder(fee_rate, tip_height, unspendable)
         return self._finish(builder.drain_wallet().drain_to(bdk.Script(script_pubkey)))
 
+    def lowest_unused_script(self) -> bytes:
+        """Of the lowest revealed address that is unused; reveals one if there is none."""
+        return bytes(self._wallet.next_unused_address(KEYCHAIN).address.script_pubkey().to_bytes())
+
     def build_child(
         self, anchor: tuple[OutPoint, TxOut], plan: ChildPlan, change_script: bytes, *, tip_height: int
     ) -> SignedTx:

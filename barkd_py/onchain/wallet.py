@@ -30,7 +30,7 @@ from barkd_py.onchain.coin_selection import truc_coins, untrusted_coins
 from barkd_py.onchain.confirmed_coins import ConfirmedCoins
 from barkd_py.onchain.cpfp import fee_anchor_of, plan_child
 from barkd_py.onchain.errors import OnchainInsufficientFunds, OnchainStoreMismatch, TxBuildFailed
-from barkd_py.onchain.keychain import STOP_GAP, Keychain, wallet_descriptor
+from barkd_py.onchain.keychain import CHANGE_GAP, STOP_GAP, Keychain, wallet_descriptor
 from barkd_py.onchain.store import (
     BlockRow,
     OnchainChange,
@@ -215,15 +215,28 @@ class OnchainWallet:
             return self._keychain.address(index)
 
     def _change_script(self, view: BdkView) -> bytes:
-        """Of an address that was shown to nobody, lest somebody take our change for a payment to it.
+        """Of an address that was shown to nobody, lest somebody take our change for a payment to it; but of
+        the lowest unused one, if the next new one is so far ahead that a search might end before it.
 
-        One whose transaction never was, or was replaced, is used again: a search by address ends at a gap.
+        One whose transaction never was, or was replaced, is used again.
         """
         free = (index for index, txid in self._change.items() if txid is None or not self._is_alive(txid))
         index = min(free, default=self._keychain.revealed_count)
+        if index - self._last_paid_index() > CHANGE_GAP:
+            return view.lowest_unused_script()
         self._change[index] = None
         view.reveal(index)
         return self._keychain.script(index)
+
+    def _last_paid_index(self) -> int:
+        """The highest address that a search finds paid, whatever becomes of what is not confirmed; or -1."""
+        paid = (
+            self._keychain.index_of(output.script_pubkey)
+            for row in self._state.transactions.values()
+            if row.confirmation is not None
+            for output in row.tx.outputs
+        )
+        return max((index for index in paid if index is not None), default=-1)
 
     def _is_alive(self, txid: Txid) -> bool:
         row = self._state.transactions.get(txid)

@@ -265,6 +265,23 @@ async def test_change_that_never_was_leaves_its_address_to_the_next(
     assert scripts == {built.tx.outputs[-1].script_pubkey}
 
 
+async def test_change_is_found_by_who_has_only_the_words(
+    wallet: OnchainWallet, node: Node, source: ChainSource, seed: Seed
+) -> None:
+    """However many addresses were given out that nobody has paid to: a search ends at a gap."""
+    await deposit(wallet, node, 100_000)
+    for _ in range(60):
+        await wallet.next_address()
+    built = await wallet.build_tx([TxOut(9_000, STRANGER)], RATE)
+    await wallet.record(built.tx)
+    await source.broadcast(built.tx)
+    await node.mine()
+    await wallet.sync()
+    twin = await OnchainWallet.create(MemoryOnchainStore(), source, seed, Network.REGTEST, birthday_height=1)
+    assert await twin.balance() == await wallet.balance()
+    assert (await twin.balance()).confirmed_sat == 91_000 - built.fee_sat
+
+
 async def test_built_transaction_comes_with_its_final_psbt(wallet: OnchainWallet, node: Node) -> None:
     await deposit(wallet, node, 100_000)
     built = await wallet.build_tx([TxOut(9_000, STRANGER)], RATE)

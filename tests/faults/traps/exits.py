@@ -112,6 +112,7 @@ TRAPS = {
         (
             _CHILDREN + "test_change_goes_to_no_address_that_was_shown",
             _CHILDREN + "test_change_that_never_was_leaves_its_address_to_the_next",
+            _CHILDREN + "test_change_is_found_by_who_has_only_the_words",
         ),
     ),
     "06 §10.17": Line(
