@@ -36,8 +36,10 @@ BACKUPS_FILE: Final = "backups"
 CONFIG_FILE: Final = "config.toml"
 CREATION_FILE: Final = ".creation"
 _CONFIG_EXISTED: Final = "config.toml existed"
+_CREATION: Final = "creation"
 _DELETION: Final = "deletion"
 DATABASE_FILE: Final = "db.sqlite"
+_BESIDE_DATABASE: Final = ("-wal", "-shm", "-journal")
 DEBUG_LOG_FILE: Final = "debug.log"
 MNEMONIC_FILE: Final = "mnemonic"
 PROCESS_LOCK_FILE: Final = "barkd.lock"
@@ -45,7 +47,8 @@ WALLET_LOCK_FILE: Final = "LOCK"
 _LOCK_SUFFIX: Final = ".lock"
 _SCRATCH_PREFIX: Final = ".restore-"
 _SCRATCH_SUFFIX: Final = ".scratch"
-_SCRATCH: Final = re.compile(r"\.restore-[a-z0-9_]{8}\.scratch")
+# Earlier ones had no suffix; a date is somebody's own.
+_SCRATCH: Final = re.compile(r"\.restore-([a-z0-9_]{8}\.scratch|(?![0-9_]{8}$)[a-z0-9_]{8})")
 
 _MOVED_PREFIX: Final = f"{DATABASE_FILE}.moved-"
 _SURVIVE_DELETE: Final = frozenset({PROCESS_LOCK_FILE, AUTH_TOKEN_FILE, BACKUPS_FILE})
@@ -180,7 +183,7 @@ class Datadir:
         where the wallet's rows will be, by a name; empty for the directory's own. backup: which one is put
         back, by a name; empty if none is.
         """
-        self._begin_change(_CONFIG_EXISTED if config_existed else "", database, backup)
+        self._begin_change(_CONFIG_EXISTED if config_existed else _CREATION, database, backup)
 
     def begin_deletion(self, *, database: str) -> None:
         """Note that what is in the directory will soon be no wallet any more."""
@@ -215,21 +218,25 @@ class Datadir:
         """Whether `undo_change` removes everything: a deletion has come to no end. Raises DatadirError."""
         return self.is_changing() and self._read_change()[0] == _DELETION
 
+    def may_be_deletion(self) -> bool:
+        """Whether the note does not say what was begun, as those of earlier versions. Raises DatadirError."""
+        return not self._read_change()[0]
+
     def is_own_name(self, file: Path) -> bool:
         """Whether this program would take a file of that name for one that it has made."""
         own = {*_EXPECTED_WITHOUT_WALLET, MNEMONIC_FILE, CREATION_FILE, DATABASE_FILE}
-        names = own | {f"{DATABASE_FILE}{part}" for part in ("-wal", "-shm", "-journal")}
+        names = own | {f"{DATABASE_FILE}{part}" for part in _BESIDE_DATABASE}
         is_own = file.name in names or file.name.startswith(_MOVED_PREFIX)
         return is_own and file.parent.resolve() == self.path.resolve()
 
     def contains(self, file: Path) -> bool:
         return file.resolve().is_relative_to(self.path.resolve())
 
-    def undo_change(self) -> None:
+    def undo_change(self, *, database_file: Path | None = None) -> None:
         """Remove what belongs to no wallet. A deletion is completed: it was to remove everything.
 
         Of a creation, or of a restore, goes only what it may have made: a backup that somebody has put here
-        may be all that there is.
+        may be all that there is. database_file: what was to hold the wallet's rows, and holds none.
         """
         before, database, _ = self._read_change()
         if before == _DELETION:
@@ -239,7 +246,10 @@ class Datadir:
         if before != _CONFIG_EXISTED:
             made.append(CONFIG_FILE)
         if not database:
-            made += [f"{DATABASE_FILE}{ending}" for ending in ("", "-wal", "-shm", "-journal")]
+            made += [f"{DATABASE_FILE}{ending}" for ending in ("", *_BESIDE_DATABASE)]
+        if database_file is not None:
+            for part in (*_BESIDE_DATABASE, ""):
+                _remove(database_file.with_name(f"{database_file.name}{part}"))
         for entry in self._entries():
             if entry.name in made or any(_is_temporary(entry.name, of) for of in made):
                 _remove(entry)

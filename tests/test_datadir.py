@@ -162,6 +162,24 @@ def test_a_wipe_that_is_killed_leaves_no_wallet(datadir: Datadir, monkeypatch: p
     assert len(removed) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "is_scratch"),
+    [
+        (".restore-a1b2c3_d.scratch", True),
+        (".restore-a1b2c3_d", True),  # as earlier versions named it
+        (".restore-20261122", False),
+        (".restore-22_11_26", False),
+        (".restore-monday", False),
+        (".restore-a1b2c3_d.old", False),
+    ],
+)
+def test_what_a_killed_restore_worked_with_goes(datadir: Datadir, name: str, is_scratch: bool) -> None:
+    (datadir.path / name).mkdir()
+    (datadir.path / name / "db.sqlite").touch()
+    datadir.remove_scratch()
+    assert (datadir.path / name / "db.sqlite").exists() is not is_scratch
+
+
 # --- locks
 
 

@@ -25,6 +25,9 @@ class _NoWallets:
     def database_name(self, *_: object) -> Never:
         raise NotImplementedError
 
+    def empty_file(self, *_: object) -> Never:
+        raise NotImplementedError
+
     async def erase(self, *_: object) -> Never:
         raise NotImplementedError
 

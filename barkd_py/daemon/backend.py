@@ -67,6 +67,16 @@ class Backend:
             return ""
         return name_of(self._url)
 
+    def empty_file(self, datadir: Datadir) -> Path | None:
+        if self._url is None or not is_elsewhere(self._url, datadir):
+            return None
+        url = parse_url(self._url)
+        if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+            return None
+        file = Path(url.database or "").resolve()
+        is_ours = file.is_file() and datadir.contains(file) and not snapshot.holds_wallet(file)
+        return file if is_ours else None
+
     async def erase(self, datadir: Path, wallet: WalletApi | None) -> None:
         if self._url is None:
             if wallet is not None:

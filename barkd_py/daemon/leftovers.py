@@ -9,9 +9,11 @@ is of. What a restore works with before that is in a directory of its own, which
 """
 
 import logging
+from pathlib import Path
 
 from barkd_py.daemon.wallet_api import WalletBackend
-from barkd_py.datadir import Datadir, DatadirError
+from barkd_py.datadir import WALLET_LOCK_FILE, Datadir, DatadirError
+from barkd_py.wallet.store.snapshot import NotABackup, read_description
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +38,31 @@ async def settle(datadir: Datadir, backend: WalletBackend) -> None:
     datadir.remove_scratch()
     if not datadir.is_changing():
         return
+    database = datadir.changing_database()
+    is_same_database = database == backend.database_name(datadir)
     if datadir.mnemonic.exists():
-        database = datadir.changing_database()
-        if database != backend.database_name(datadir):
+        if not is_same_database:
             raise ChangedElsewhere(database)
         if await backend.holds_wallet(datadir.path):
             datadir.end_change()
             return
     log.warning("removing what was left in %s when a creation or deletion was killed", datadir.path)
-    datadir.undo_change()
+    if datadir.may_be_deletion() and not _holds_backup(datadir.path):
+        datadir.wipe_wallet()
+    else:
+        # Of another database the caller has no lock.
+        datadir.undo_change(database_file=backend.empty_file(datadir) if is_same_database else None)
+
+
+def _holds_backup(directory: Path) -> bool:
+    return any(_is_backup(file) for file in directory.rglob("*"))
+
+
+def _is_backup(file: Path) -> bool:
+    if file.name == WALLET_LOCK_FILE or not file.is_file():
+        return False  # a look at the lock would drop it
+    try:
+        read_description(file)
+    except NotABackup:
+        return False
+    return True

@@ -514,6 +514,9 @@ class WalletBackend(Protocol):
     def database_name(self, datadir: Datadir) -> str:
         """Where wallets' rows are, without password; empty: in the data directory. Raises StoreError."""
 
+    def empty_file(self, datadir: Datadir) -> Path | None:
+        """The SQLite file that a URL names, if it is in the data directory and is surely nobody's wallet."""
+
     async def erase(self, datadir: Path, wallet: WalletApi | None) -> None:
         """Destroy what of the data directory's own wallet is kept outside of it; of another one nothing.
 

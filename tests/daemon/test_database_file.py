@@ -1,10 +1,11 @@
 """A SQLite file that a URL names, and daemons with different data directories that know it."""
 
 import os
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,18 @@ import pytest
 
 from barkd_py.api.errors import status_of
 from barkd_py.bitcoin.units import Network
-from barkd_py.daemon.backend import lock_database
+from barkd_py.daemon import leftovers
+from barkd_py.daemon.backend import Backend, lock_database
 from barkd_py.daemon.errors import OthersInside
 from barkd_py.daemon.new_wallet import CreateWallet, Esplora
 from barkd_py.daemon.runtime import Runtime
 from barkd_py.datadir import Datadir, DatadirError, DatadirLocked
 from barkd_py.errors import chain_text
+from barkd_py.wallet.store import Store
+from barkd_py.wallet.store.properties import WalletProperties
 from tests.fakes.wallet import FakeBackend
 
+WORDS = "abandon " * 11 + "about"
 REQUEST = CreateWallet(
     Network.REGTEST, ark_server="http://127.0.0.1:3535", chain_source=Esplora("http://127.0.0.1:3000")
 )
@@ -234,7 +239,7 @@ def test_what_removes_a_database_looks_itself_whose_it_is(
     database.write_bytes(b"somebody's wallet")
     with another_daemon(f"sqlite:///{database}", second):
         first.begin_deletion(database="")
-        how = {
+        how: dict[str, Callable[[], object]] = {
             "a wipe": first.wipe_wallet,
             "a forced creation": lambda: first.check_contents(clean=True),
             "a completed deletion": first.undo_change,
@@ -242,6 +247,93 @@ def test_what_removes_a_database_looks_itself_whose_it_is(
         with pytest.raises(DatadirLocked, match=r"running on database .*wallet\.sqlite \(pid"):
             how[remove]()
         assert database.read_bytes() == b"somebody's wallet"
+
+
+async def begin_creation(url: str, datadir: Datadir, *, holds: str = "nothing") -> None:
+    """A kill comes before its end, just before its row, or before its tables."""
+    backend = Backend(url)
+    datadir.begin_creation(config_existed=False, database=backend.database_name(datadir))
+    store = await Store.open(url)
+    if holds == "a wallet":
+        async with store.transaction() as tx:
+            await tx.properties.create(WalletProperties("regtest", "01234567"))
+    await store.close()
+
+
+def file_of(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///"))
+
+
+@pytest.mark.parametrize("words", [True, False])
+@pytest.mark.parametrize("name", ["wallet.sqlite", "two words?timeout=5", "link"])
+async def test_what_a_killed_creation_has_made_in_the_directory_is_in_no_wallets_way(
+    datadirs: tuple[Datadir, Datadir], name: str, words: bool
+) -> None:
+    datadir = datadirs[0]
+    if name == "link":
+        (datadir.path.parent / "link").symlink_to(datadir.path)
+        name = "../link/wallet.sqlite"
+    url = f"sqlite:///{datadir.path}/{name}"
+    await begin_creation(url, datadir)
+    if words:
+        datadir.write_mnemonic(WORDS)
+    assert any(".sqlite" in path.name or " " in path.name for path in datadir.path.iterdir())
+    await leftovers.settle(datadir, Backend(url))
+    assert list(datadir.path.iterdir()) == []
+
+
+async def test_what_sqlite_keeps_beside_it_goes_too(datadirs: tuple[Datadir, Datadir]) -> None:
+    datadir = datadirs[0]
+    url = f"sqlite:///{datadir.path}/wallet.sqlite"
+    await begin_creation(url, datadir)
+    with closing(sqlite3.connect(file_of(url))) as reader:  # keeps them there
+        reader.execute("SELECT * FROM properties").fetchall()
+        assert len(list(datadir.path.iterdir())) > 2
+        await leftovers.settle(datadir, Backend(url))
+        assert list(datadir.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [True, False])
+@pytest.mark.parametrize("holds", ["a wallet", "other tables", "damage"])
+async def test_a_file_stays_that_may_be_somebodys(
+    datadirs: tuple[Datadir, Datadir], holds: str, words: bool
+) -> None:
+    datadir = datadirs[0]
+    url = f"sqlite:///{datadir.path}/wallet.sqlite"
+    await begin_creation(url, datadir, holds=holds)
+    if holds == "other tables":
+        file_of(url).unlink()
+        with closing(sqlite3.connect(file_of(url))) as other:
+            other.execute("CREATE TABLE something (a)")
+    elif holds == "damage":
+        file_of(url).write_bytes(b"no database at all")
+    if words and holds != "damage":
+        datadir.write_mnemonic(WORDS)
+    before = file_of(url).read_bytes()
+    await leftovers.settle(datadir, Backend(url))
+    assert file_of(url).read_bytes() == before
+    assert not datadir.mnemonic.exists()
+
+
+@pytest.mark.parametrize("now", ["another file", "none"])
+async def test_a_file_stays_whose_lock_nobody_has_taken(datadirs: tuple[Datadir, Datadir], now: str) -> None:
+    """The daemon has been started with another database since; somebody else may be using this one."""
+    datadir = datadirs[0]
+    url = f"sqlite:///{datadir.path}/wallet.sqlite"
+    await begin_creation(url, datadir)
+    other = f"sqlite:///{datadir.path}/other.sqlite"
+    await (await Store.open(other)).close()
+    await leftovers.settle(datadir, Backend(other if now == "another file" else None))
+    assert file_of(url).exists()
+    assert file_of(other).exists()
+
+
+async def test_a_file_elsewhere_stays(datadirs: tuple[Datadir, Datadir]) -> None:
+    datadir, elsewhere = datadirs
+    url = f"sqlite:///{elsewhere.path}/wallet.sqlite"
+    await begin_creation(url, datadir)
+    await leftovers.settle(datadir, Backend(url))
+    assert file_of(url).exists()
 
 
 @pytest.mark.parametrize("url", [None, "sqlite://", "postgresql://u@h/db"])

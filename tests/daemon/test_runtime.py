@@ -2,6 +2,10 @@
 
 import asyncio
 import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,6 +234,56 @@ async def test_a_note_that_was_left_beside_a_wallet_does_no_harm(setup: Setup) -
     assert restarted.fingerprint == fingerprint
     assert ".creation" not in setup.files()
     await restarted.close()
+
+
+def old_deletion(setup: Setup) -> None:
+    """As the version left it that did not tell a deletion from a creation: words and rows are gone."""
+    setup.datadir.prepare()
+    (setup.datadir.path / ".creation").write_text("\n\n\n")
+    for name in ("db.sqlite", "db.sqlite.moved-2026-11-01", "config.toml"):
+        (setup.datadir.path / name).touch()
+
+
+async def test_a_deletion_that_an_earlier_version_began_is_completed(setup: Setup) -> None:
+    old_deletion(setup)
+    (setup.datadir.path / "something").mkdir()
+    assert not await setup.runtime.open_existing()
+    assert setup.files() == set()
+    await setup.runtime.create(REQUEST)
+    await setup.runtime.close()
+
+
+@pytest.mark.parametrize("where", ["file", "deep/file"])
+async def test_no_backup_goes_with_what_an_earlier_version_began(setup: Setup, where: str) -> None:
+    old_deletion(setup)
+    file = setup.datadir.path / where
+    file.parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(file)) as backup:
+        backup.execute("CREATE TABLE backup (name, value)")
+        backup.execute("CREATE TABLE properties (fingerprint)")
+        backup.commit()
+    lock = setup.datadir.lock_wallet().acquire()
+    assert not await setup.runtime.open_existing()
+    assert setup.files() == {Path(where).parts[0], "db.sqlite.moved-2026-11-01", "LOCK"}
+    assert file.exists()
+    assert_locked(setup.datadir.path / "LOCK")
+    lock.release()
+
+
+def assert_locked(path: Path) -> None:
+    """By this process, as another one sees it."""
+    look = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    done = subprocess.run([sys.executable, "-c", look, str(path)], capture_output=True, check=False)
+    assert b"BlockingIOError" in done.stderr
+
+
+async def test_a_killed_creation_takes_nothing_that_it_has_not_made(setup: Setup) -> None:
+    setup.datadir.prepare()
+    setup.datadir.begin_creation(config_existed=False, database="")
+    for name in ("db.sqlite", "db.sqlite.moved-2026-11-01", "config.toml"):
+        (setup.datadir.path / name).touch()
+    assert not await setup.runtime.open_existing()
+    assert setup.files() == {"db.sqlite.moved-2026-11-01"}
 
 
 async def test_the_recovery_of_old_words_is_waited_for(setup: Setup) -> None:

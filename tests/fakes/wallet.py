@@ -738,6 +738,9 @@ class FakeBackend:
     def database_name(self, datadir: Datadir) -> str:
         return ""
 
+    def empty_file(self, datadir: Datadir) -> Path | None:
+        return None
+
     async def erase(self, datadir: Path, wallet: WalletApi | None) -> None:
         if self.erase_failure is not None:
             raise self.erase_failure
