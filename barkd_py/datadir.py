@@ -47,8 +47,7 @@ WALLET_LOCK_FILE: Final = "LOCK"
 _LOCK_SUFFIX: Final = ".lock"
 _SCRATCH_PREFIX: Final = ".restore-"
 _SCRATCH_SUFFIX: Final = ".scratch"
-# Earlier ones had no suffix; a date is somebody's own.
-_SCRATCH: Final = re.compile(r"\.restore-([a-z0-9_]{8}\.scratch|(?![0-9_]{8}$)[a-z0-9_]{8})")
+_SCRATCH: Final = re.compile(r"\.restore-[a-z0-9_]{8}\.scratch")
 
 _MOVED_PREFIX: Final = f"{DATABASE_FILE}.moved-"
 _SURVIVE_DELETE: Final = frozenset({PROCESS_LOCK_FILE, AUTH_TOKEN_FILE, BACKUPS_FILE})

@@ -166,9 +166,8 @@ def test_a_wipe_that_is_killed_leaves_no_wallet(datadir: Datadir, monkeypatch: p
     ("name", "is_scratch"),
     [
         (".restore-a1b2c3_d.scratch", True),
-        (".restore-a1b2c3_d", True),  # as earlier versions named it
-        (".restore-20261122", False),
-        (".restore-22_11_26", False),
+        (".restore-a1b2c3_d", False),
+        (".restore-november", False),
         (".restore-monday", False),
         (".restore-a1b2c3_d.old", False),
     ],
