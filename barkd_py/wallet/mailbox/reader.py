@@ -23,6 +23,7 @@ Source: sheet 02 §5.4-5.5, trap 6; sheet 09 §1.6-1.7.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -73,6 +74,9 @@ MAX_ANCHOR_MISSES = 3
 # If the server does not say whether it takes them, they block a while longer: nobody else may have what is in
 # them. Nor can that be stored here, for nobody has seen any proof that it is money.
 MAX_STOPS = 10
+# A message behind such ones, seen for the first time, has some readings of its own. There is an end to that.
+MAX_OWN_STOPS = 3
+MAX_ALL_STOPS = 40
 HAND_IN_SECS = 15.0
 """For the server to take the signatures of one message: whoever wants the mailbox waits meanwhile."""
 MAX_VAIN_LOOKUPS = 8
@@ -154,6 +158,8 @@ class Mailbox:
         self._hand_in_secs = hand_in_secs
         self._vain_lookups = VainLookups(monotonic)
         self._stops = 0  # readings in a row that have ended at an anchor that nobody knows
+        self._untold_at: Counter[int] = Counter()  # of them, ended by SignaturesNotTaken; by checkpoint
+        self._round_stops = 0  # readings in a row that have ended at a round
         self._dealt_with_ahead: set[int] = set()
         self.is_blocked: Callable[[], Awaitable[bool]] | None = None
         self.on_round_completed: Handle | None = None
@@ -174,7 +180,8 @@ class Mailbox:
                     async for messages in pages:
                         for message in messages:
                             await self._process_once(message)
-                self._stops = 0
+                self._stops = self._round_stops = 0
+                self._untold_at.clear()
             return await self.checkpoint()
 
     async def _start(self) -> int:
@@ -254,8 +261,8 @@ class Mailbox:
         try:
             await self._hand_over(self.on_round_completed, unlock_hash, "round")
         except ServerRejected as error:
-            if self._stops < MAX_STOPS:
-                self._stops += 1
+            if self._round_stops < MAX_STOPS:
+                self._round_stops += 1
                 raise
             log.error("passing over a round that was completed: %s", chain_text(error))
 
@@ -291,7 +298,7 @@ class Mailbox:
             elif vtxo.expiry_height <= tip.height:
                 log.warning("received VTXO %s has expired: it must be refreshed", vtxo.id)
         await self._register(accepted)
-        held = await self._keep(backed)
+        held = await self._keep(backed, checkpoint)
         addresses = await self.received_on(accepted)
         async with self._store.transaction() as tx:
             new = await tx.vtxos.insert(NewVtxo(vtxo, Spendable()) for vtxo in accepted)
@@ -393,7 +400,7 @@ class Mailbox:
             unknown[0].id,
         )
 
-    async def _keep(self, backed: _Backed) -> list[Vtxo]:
+    async def _keep(self, backed: _Backed, checkpoint: int) -> list[Vtxo]:
         """The recovery has from the server what is no money now. Returns those that the server may not have,
         and that are proven: they are kept here, or nothing would remember them once the message is
         acknowledged.
@@ -402,8 +409,11 @@ class Mailbox:
         """
         handed_in = await self._hand_in([*backed.unfit, *backed.unknown])
         unknown = {vtxo.id for vtxo in backed.unknown}
-        if self._stops < MAX_STOPS and any(vtxo.id in unknown for vtxo in handed_in.untold):
+        is_new = self._untold_at[checkpoint] < MAX_OWN_STOPS and self._stops < MAX_ALL_STOPS
+        is_waited_for = self._stops < MAX_STOPS or is_new
+        if is_waited_for and any(vtxo.id in unknown for vtxo in handed_in.untold):
             self._stops += 1
+            self._untold_at[checkpoint] += 1
             raise SignaturesNotTaken from handed_in.error
         return [vtxo for vtxo in (*handed_in.refused, *handed_in.untold) if vtxo.id not in unknown]
 

@@ -13,6 +13,7 @@ Source: sheet 02 §5.6; sheet 03 §7.5; sheet 09 §1.9.
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 
 from barkd_py.ark.mailbox import MailboxAuthorization
@@ -56,8 +57,10 @@ class Registration:
         self._now = now
         self._catch_up_secs = catch_up_secs
         self._deadline = 0.0
-        self._tried: set[VtxoId] = set()  # since the last catching up that came to its end
+        self._posted: set[VtxoId] = set()
         self._chains_known: set[VtxoId] = set()
+        # Asked for one by one, since together it failed or took too long; those asked for last come last.
+        self._alone: OrderedDict[VtxoId, None] = OrderedDict()
         self._passed_over = PassedOver("registration")
         self._running = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -109,7 +112,8 @@ class Registration:
     async def catch_up(self) -> None:
         """Post and register whatever is not; what fails is logged and tried at the next call.
 
-        Nobody waits long for a slow server: the next call goes on with the others.
+        Nobody waits long for a slow server: the next call goes on with the others, and what it has noted is
+        not asked for again.
 
         Raises ConnectFailed: then there is no point in going on.
         """
@@ -118,46 +122,60 @@ class Registration:
                 waiting = await tx.vtxos.unregistered()
                 left_out = await self._leave_out(tx)
             ids = [vtxo_id for vtxo_id in waiting if vtxo_id not in left_out]
-            ids.sort(key=self._tried.__contains__)
+            self._posted.intersection_update(ids)
+            still = set(ids)
+            alone = [vtxo_id for vtxo_id in self._alone if vtxo_id in still]
+            self._alone = OrderedDict.fromkeys(alone)
             self._deadline = asyncio.get_running_loop().time() + self._catch_up_secs
             try:
-                for chunk in _chunks(ids):
-                    self._tried.update(chunk)
+                for chunk in _chunks([vtxo_id for vtxo_id in ids if vtxo_id not in self._alone]):
                     await self._catch_up_chunk(chunk)
+                await self._catch_up_alone(alone)
             except TimeoutError:
                 log.warning("the server takes too long to note VTXOs: going on later")
-                if not self._tried.issuperset(ids):
-                    return
-            self._tried.clear()
+                return
+            self._alone.clear()
 
     async def _catch_up_chunk(self, ids: Sequence[VtxoId]) -> None:
-        posted = await self._post(ids)
-        with_chain = await self._register(ids)
-        done = [vtxo_id for vtxo_id in ids if vtxo_id in posted and vtxo_id in with_chain]
+        """Together, and what is left then one by one: one unknown id spoils a post."""
+        try:
+            left = await self._note(ids)
+        except TimeoutError:
+            self._alone.update(dict.fromkeys(ids))
+            raise
+        if len(ids) > 1:
+            self._alone.update(dict.fromkeys(left))
+            await self._catch_up_alone(left)
+
+    async def _catch_up_alone(self, ids: Sequence[VtxoId]) -> None:
+        for vtxo_id in ids:
+            self._alone.move_to_end(vtxo_id)
+            if not await self._note([vtxo_id]):
+                del self._alone[vtxo_id]
+
+    async def _note(self, ids: Sequence[VtxoId]) -> list[VtxoId]:
+        """Mark those that the server has noted; returns the others. Raises ConnectFailed, TimeoutError."""
+        await self._post(ids)
+        await self._register(ids)
+        done = [vtxo_id for vtxo_id in ids if vtxo_id in self._posted and vtxo_id in self._chains_known]
         if done:
             async with self._store.transaction() as tx:
                 await tx.vtxos.mark_registered(done)
+            self._posted.difference_update(done)
             self._chains_known.difference_update(done)
+        return [vtxo_id for vtxo_id in ids if vtxo_id not in done]
 
-    async def _post(self, ids: Sequence[VtxoId]) -> set[VtxoId]:
-        """Those that are in the recovery mailbox now. One unknown id spoils a post, so then one by one."""
+    async def _post(self, ids: Sequence[VtxoId]) -> None:
+        missing = [vtxo_id for vtxo_id in ids if vtxo_id not in self._posted]
+        if not missing:
+            return
         try:
-            await self._post_together(ids)
-            return set(ids)
+            await self._post_together(missing)
+            self._posted.update(missing)
         except ConnectFailed:
             raise
         except BarkdError as error:
-            log.warning("posting %d recovery ids failed: %s", len(ids), chain_text(error))
-            if len(ids) == 1:
-                return set()
-        posted = set()
-        for vtxo_id in ids:
-            try:
-                await self._post_together([vtxo_id])
-                posted.add(vtxo_id)
-            except BarkdError as error:
-                log.warning("posting recovery id %s failed: %s", vtxo_id, chain_text(error))
-        return posted
+            log.warning("posting recovery ids failed: %s: %s", _names(missing), chain_text(error))
 
     async def _post_together(self, ids: Sequence[VtxoId]) -> None:
         key = self._keychain.recovery_mailbox_key
@@ -170,34 +188,28 @@ class Registration:
         async with asyncio.timeout_at(self._deadline):
             await self._server.register_vtxo_transactions(vtxos)
 
-    async def _register(self, ids: Sequence[VtxoId]) -> set[VtxoId]:
-        """Those whose chain the server has now."""
-        registered = set(ids) & self._chains_known
-        missing = [vtxo_id for vtxo_id in ids if vtxo_id not in registered]
+    async def _register(self, ids: Sequence[VtxoId]) -> None:
+        missing = [vtxo_id for vtxo_id in ids if vtxo_id not in self._chains_known]
         if not missing:
-            return registered
+            return
         async with self._store.read() as tx:
             vtxos, unreadable = await tx.vtxos.readable_bodies(missing)
         for error in unreadable:
             self._passed_over.note(error.vtxo_id, error)
         if not vtxos:
-            return registered
+            return
         try:
             await self._register_together(vtxos)
-            return registered | {vtxo.id for vtxo in vtxos}
+            self._chains_known.update(vtxo.id for vtxo in vtxos)
         except ConnectFailed:
             raise
         except BarkdError as error:
-            log.warning("registering %d VTXOs failed: %s", len(vtxos), chain_text(error))
-            if len(vtxos) == 1:
-                return registered
-        for vtxo in vtxos:
-            try:
-                await self._register_together([vtxo])
-                registered.add(vtxo.id)
-            except BarkdError as error:
-                log.warning("registering VTXO %s failed: %s", vtxo.id, chain_text(error))
-        return registered
+            names = _names([vtxo.id for vtxo in vtxos])
+            log.warning("registering VTXOs failed: %s: %s", names, chain_text(error))
+
+
+def _names(ids: Sequence[VtxoId]) -> str:
+    return str(ids[0]) if len(ids) == 1 else f"{len(ids)} together"
 
 
 def _chunks(ids: Sequence[VtxoId]) -> Iterator[Sequence[VtxoId]]:

@@ -41,7 +41,9 @@ from barkd_py.wallet.mailbox.pages import (
 )
 from barkd_py.wallet.mailbox.reader import (
     HAND_IN_SECS,
+    MAX_ALL_STOPS,
     MAX_ANCHOR_MISSES,
+    MAX_OWN_STOPS,
     MAX_STOPS,
     MAX_VAIN_LOOKUPS,
     Mailbox,
@@ -379,6 +381,32 @@ async def test_a_round_of_which_the_server_never_tells_ends_no_mail(alice: Owner
         with pytest.raises(ServerRejected):
             await box.sync()
         assert await box.checkpoint() == 0
+    assert await box.sync() == 4
+    assert await bob.spendable_sat() == 1_000
+
+
+async def test_a_payment_behind_such_a_round_has_readings_of_its_own(alice: Owner, bob: Owner) -> None:
+    await pay(alice, bob, 1_000)
+    paid = Vtxo.decode((await delivered(bob))[0])
+    chain = Chain(bob.wallet.chain)
+    chain.unknown.add(paid.anchor_point.txid)
+    server = MailboxServer(
+        bob.wallet.server, (3, RoundParticipationCompleted(bytes(32))), (4, ArkoorDelivery((paid.encode(),)))
+    )
+    box = mailbox(bob.wallet, server, chain)
+
+    async def refused(unlock_hash: bytes) -> None:
+        raise ServerRejected("no")
+
+    box.on_round_completed = refused
+    for _ in range(MAX_STOPS):
+        with pytest.raises(ServerRejected):
+            await box.sync()
+    for _ in range(MAX_ANCHOR_MISSES - 1):
+        with pytest.raises(AnchorMissing):
+            await box.sync()
+        assert await box.checkpoint() == 3
+    chain.unknown.clear()
     assert await box.sync() == 4
     assert await bob.spendable_sat() == 1_000
 
@@ -1056,6 +1084,62 @@ async def test_a_server_that_never_takes_signatures_does_not_end_all_mail(alice:
     assert await bob.spendable_sat() == 2_000
 
 
+async def test_a_payment_behind_signatures_that_were_never_taken_has_readings_of_its_own(
+    alice: Owner, bob: Owner
+) -> None:
+    """Or it would be forgotten but for its id, at the first glance."""
+    await pay(alice, bob, 1_000)
+    paid = Vtxo.decode((await delivered(bob))[0])
+    stuck = made_up(paid, 1)
+    chain = Chain(bob.wallet.chain)
+    chain.unknown = {stuck.anchor_point.txid, paid.anchor_point.txid}
+    server = MailboxServer(bob.wallet.server)
+    server.groups = [(7, ArkoorDelivery((stuck.encode(),))), (8, ArkoorDelivery((paid.encode(),)))]
+    server.registration_trouble = ServerUnavailable("busy")
+    box = mailbox(bob.wallet, server, chain)
+    for _ in range(MAX_STOPS):
+        with pytest.raises((AnchorMissing, SignaturesNotTaken)):
+            await box.sync()
+        assert await box.checkpoint() == 0
+    for _ in range(MAX_OWN_STOPS):
+        with pytest.raises(SignaturesNotTaken):
+            await box.sync()
+        assert await box.checkpoint() == 7
+    server.registration_trouble = None
+    assert await box.sync() == 8
+    assert server.registered == [paid.id]
+    await bob.wallet.recovery.retry()
+    assert await bob.spendable_sat() == 1_000
+
+
+@pytest.mark.parametrize("step", [0, 1], ids=["the same number", "another number"])
+async def test_a_server_that_takes_no_signatures_and_makes_up_payments_does_not_end_all_mail(
+    alice: Owner, bob: Owner, step: int
+) -> None:
+    await pay(alice, bob, 1_000)
+    paid = Vtxo.decode((await delivered(bob))[0])
+    number = 0
+
+    class Fickle(MailboxServer):
+        async def read_mailbox(self, *asked: Any) -> MailboxPage:
+            nonlocal number
+            number += 1
+            vtxo = made_up(paid, number)
+            chain.unknown.add(vtxo.anchor_point.txid)
+            self.groups[0] = (7 + step * number, ArkoorDelivery((vtxo.encode(),)))
+            return await super().read_mailbox(*asked)
+
+    chain = Chain(bob.wallet.chain)
+    server = Fickle(bob.wallet.server, (7, UnknownMessage()), (998, ArkoorDelivery((paid.encode(),))))
+    server.registration_trouble = ServerUnavailable("busy")
+    box = mailbox(bob.wallet, server, chain)
+    for _ in range([MAX_STOPS, MAX_ALL_STOPS][step]):
+        with pytest.raises((AnchorMissing, SignaturesNotTaken)):
+            await box.sync()
+    assert await box.sync() == 998
+    assert await bob.spendable_sat() == 1_000
+
+
 async def test_a_payment_of_too_many_vtxos_is_dropped_unread(
     bob: Owner, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1188,4 +1272,55 @@ async def test_a_server_that_is_slow_to_note_some_notes_the_others(
     for _ in range(20):
         await catching_up.catch_up()
     assert await noted() == {1_000, 2_000, 3_000}
+    await catching_up.close()
+
+
+class Grudging:
+    """Takes nothing together with a bad VTXO, and hangs after so many answers to one catching up."""
+
+    def __init__(self, bad: VtxoId, *, is_silent: bool) -> None:
+        self.bad = bad
+        self.is_silent = is_silent
+        self.answers_left = 0
+        self.noted: list[VtxoId] = []
+
+    async def _answer(self, ids: Sequence[VtxoId]) -> None:
+        self.answers_left -= 1
+        if self.answers_left < 0 or (self.is_silent and self.bad in ids):
+            await asyncio.Event().wait()
+        if self.bad in ids:
+            raise ServerRejected("one of them is no good")
+        self.noted += ids
+
+    async def post_recovery_vtxo_ids(self, _: PublicKey, __: bytes, ids: Sequence[VtxoId]) -> None:
+        await self._answer(ids)
+
+    async def register_vtxo_transactions(self, vtxos: Sequence[Vtxo]) -> None:
+        await self._answer([vtxo.id for vtxo in vtxos])
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["refuses", "never answers"])
+@pytest.mark.parametrize("answers", [1, 4])
+async def test_one_id_that_a_slow_server_does_not_take_does_not_spoil_the_others(
+    alice: Owner, bob: Owner, answers: int, is_silent: bool
+) -> None:
+    """The others are not all noted in the time of one catching up, but after some."""
+    await pay(alice, bob, 1_000, 2_000, 3_000, 4_000)
+    await bob.wallet.registration.close()
+    await bob.wallet.sync_mailbox()
+    async with bob.wallet.store.read() as tx:
+        bad, *good = await tx.vtxos.unregistered()
+    server = Grudging(bad, is_silent=is_silent)
+
+    async def nothing(_: object) -> tuple[VtxoId, ...]:
+        return ()
+
+    asked: Any = server
+    catching_up = Registration(bob.wallet.store, asked, bob.wallet.keychain, nothing, catch_up_secs=0.01)
+    for _ in range(20):
+        server.answers_left = answers
+        await asyncio.wait_for(catching_up.catch_up(), 60)
+    async with bob.wallet.store.read() as tx:
+        assert await tx.vtxos.unregistered() == (bad,)
+    assert sorted(server.noted) == sorted([*good, *good])  # nothing twice
     await catching_up.close()
