@@ -993,24 +993,32 @@ async def test_many_messages_with_made_up_anchors_delay_payments_no_longer_than_
     assert await bob.spendable_sat() == 1_000
 
 
+class Fickle(MailboxServer):
+    """Makes up another payment at each reading, and has an honest one behind it.
+
+    behind: the number of that. step: how far the made-up one's number goes up each time.
+    """
+
+    def __init__(self, real: object, chain: Chain, paid: Vtxo, *, behind: int, step: int = 0) -> None:
+        super().__init__(real, (7, UnknownMessage()), (behind, ArkoorDelivery((paid.encode(),))))
+        self._chain, self._paid, self._step = chain, paid, step
+        self._number = 0
+
+    async def read_mailbox(self, *asked: Any) -> MailboxPage:
+        self._number += 1
+        vtxo = made_up(self._paid, self._number)
+        self._chain.unknown.add(vtxo.anchor_point.txid)
+        self.groups[0] = (7 + self._step * self._number, ArkoorDelivery((vtxo.encode(),)))
+        return await super().read_mailbox(*asked)
+
+
 async def test_a_message_that_is_another_one_at_each_reading_blocks_no_longer(
     alice: Owner, bob: Owner
 ) -> None:
     await pay(alice, bob, 1_000)
     paid = Vtxo.decode((await delivered(bob))[0])
-    number = 0
-
-    class Fickle(MailboxServer):
-        async def read_mailbox(self, *asked: Any) -> MailboxPage:
-            nonlocal number
-            number += 1
-            vtxo = made_up(paid, number)
-            chain.unknown.add(vtxo.anchor_point.txid)
-            self.groups[0] = (7, ArkoorDelivery((vtxo.encode(),)))
-            return await super().read_mailbox(*asked)
-
     chain = Chain(bob.wallet.chain)
-    server = Fickle(bob.wallet.server, (7, UnknownMessage()), (8, ArkoorDelivery((paid.encode(),))))
+    server = Fickle(bob.wallet.server, chain, paid, behind=8)
     assert await reads_on(mailbox(bob.wallet, server, chain)) == MAX_ANCHOR_MISSES - 1
     assert await bob.spendable_sat() == 1_000
 
@@ -1118,19 +1126,8 @@ async def test_a_server_that_takes_no_signatures_and_makes_up_payments_does_not_
 ) -> None:
     await pay(alice, bob, 1_000)
     paid = Vtxo.decode((await delivered(bob))[0])
-    number = 0
-
-    class Fickle(MailboxServer):
-        async def read_mailbox(self, *asked: Any) -> MailboxPage:
-            nonlocal number
-            number += 1
-            vtxo = made_up(paid, number)
-            chain.unknown.add(vtxo.anchor_point.txid)
-            self.groups[0] = (7 + step * number, ArkoorDelivery((vtxo.encode(),)))
-            return await super().read_mailbox(*asked)
-
     chain = Chain(bob.wallet.chain)
-    server = Fickle(bob.wallet.server, (7, UnknownMessage()), (998, ArkoorDelivery((paid.encode(),))))
+    server = Fickle(bob.wallet.server, chain, paid, behind=998, step=step)
     server.registration_trouble = ServerUnavailable("busy")
     box = mailbox(bob.wallet, server, chain)
     for _ in range([MAX_STOPS, MAX_ALL_STOPS][step]):

@@ -75,16 +75,20 @@ async def assert_left_once(net: Net, alice: Owner, bob: Owner) -> None:
 # --- lost answers and sessions
 
 
-async def test_a_lost_answer_to_preparing_is_repeated(net: Net, alice: Owner, bob: Owner) -> None:
-    net.fault("PrepareOffboard", stage="after-commit", kind="drop")
-    with pytest.raises(ServerError):
-        await alice.wallet.offboards.offboard_all(await target_of(bob))
+async def assert_goes_on_in_its_session(net: Net, alice: Owner, bob: Owner) -> None:
     (first,) = net.devnet.ark_server.offboards.open_sessions
     await alice.wallet.offboards.drive_all()
     state = await state_of(alice)
     assert isinstance(state, Confirming)
     assert state.txid == first
     await assert_left_once(net, alice, bob)
+
+
+async def test_a_lost_answer_to_preparing_is_repeated(net: Net, alice: Owner, bob: Owner) -> None:
+    net.fault("PrepareOffboard", stage="after-commit", kind="drop")
+    with pytest.raises(ServerError):
+        await alice.wallet.offboards.offboard_all(await target_of(bob))
+    await assert_goes_on_in_its_session(net, alice, bob)
 
 
 async def test_a_lost_answer_to_preparing_several_is_repeated(net: Net, alice: Owner, bob: Owner) -> None:
@@ -97,12 +101,7 @@ async def test_a_lost_answer_to_preparing_several_is_repeated(net: Net, alice: O
     net.fault("PrepareOffboard", stage="after-commit", kind="drop")
     with pytest.raises(ServerError):
         await alice.wallet.offboards.offboard(inputs, await target_of(bob))
-    (first,) = net.devnet.ark_server.offboards.open_sessions
-    await alice.wallet.offboards.drive_all()
-    state = await state_of(alice)
-    assert isinstance(state, Confirming)
-    assert state.txid == first
-    await assert_left_once(net, alice, bob)
+    await assert_goes_on_in_its_session(net, alice, bob)
 
 
 async def test_a_lost_answer_to_the_forfeits_is_repeated(net: Net, alice: Owner, bob: Owner) -> None:
